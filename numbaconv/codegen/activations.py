@@ -1,0 +1,195 @@
+"""Activations on a vector of accumulators, as one LLVM function that switches on the activation's code.
+
+Exponentials are our own: a Taylor polynomial on [-ln2/2, ln2/2] and a power of two, to about one unit in the last place,
+since a call into the C library would go lane by lane and spill every register.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from llvmlite import ir
+
+from numbaconv.codegen.vector import I64, Vectors
+from numbaconv.epilogue import KINDS
+
+#: itemsize -> (degree of the Taylor polynomial, smallest and largest useful argument of exp, mantissa bits, exponent bias)
+_EXP = {4: (7, -104.0, 89.0, 23, 127), 8: (13, -746.0, 710.0, 52, 1023)}
+#: itemsize -> degree of the fit of erfcx; beyond _ERF_END erfc is zero or next to it
+_ERF_DEGREE = {4: 12, 8: 30}
+_ERF_END = {4: 10.0, 8: 26.0}
+_ERF_SHIFT = 3.75
+_SQRT_HALF = math.sqrt(0.5)
+
+
+def activate(v: Vectors, value, code, alpha, beta):
+    """Apply activation number `code` (an i64) with its two scalars; emits the function at its first use in a module."""
+    module = v.builder.module
+    name = f"numbaconv_activate_{v.suffix}"
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(v.type, [v.type, I64, v.scalar, v.scalar]), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        _emit(function, v)
+    return v.builder.call(function, [value, code, alpha, beta])
+
+
+def _emit(function, like: Vectors) -> None:
+    x, code, alpha, beta = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    v = Vectors(builder, like.itemsize, like.lanes, like.multiply_add == "fma")
+    alpha, beta = v.splat(alpha), v.splat(beta)
+    unknown = function.append_basic_block("unknown")
+    switch = builder.switch(code, unknown)
+    ir.IRBuilder(unknown).ret(x)
+    for number, kind in enumerate(KINDS):
+        block = function.append_basic_block(kind)
+        switch.add_case(ir.Constant(I64, number), block)
+        builder.position_at_end(block)
+        builder.ret(_ACTIVATIONS[kind](v, x, alpha, beta))
+
+
+def _clip(v, x, low, high):
+    return v.minimum(high, v.maximum(low, x))
+
+
+def _leaky_relu(v, x, slope, _):
+    return v.builder.select(v.builder.fcmp_ordered("<", x, v.constant(0)), v.builder.fmul(x, slope), x)
+
+
+def _hardsigmoid(v, x, alpha, beta):
+    return _clip(v, v.fma(x, alpha, beta), v.constant(0), v.constant(1))
+
+
+def _hardswish(v, x, alpha, beta):
+    return v.builder.fmul(x, _hardsigmoid(v, x, alpha, beta))
+
+
+def _sigmoid(v, x, *_):
+    return v.builder.fdiv(v.constant(1), _one_plus_exp_minus(v, x))
+
+
+def _silu(v, x, *_):
+    return v.builder.fdiv(x, _one_plus_exp_minus(v, x))
+
+
+def _one_plus_exp_minus(v, x):
+    return v.builder.fadd(v.constant(1), exp(v, v.builder.fsub(v.constant(-0.0), x)))
+
+
+def _tanh(v, x, *_):
+    """tanh|x| = -e / (2 + e) with e = expm1(-2|x|), which keeps its precision near zero."""
+    b = v.builder
+    e = expm1(v, b.fmul(v.intrinsic("fabs", x), v.constant(-2)))
+    magnitude = b.fdiv(b.fsub(v.constant(-0.0), e), b.fadd(v.constant(2), e))
+    return v.intrinsic("copysign", magnitude, x)
+
+
+def _gelu(v, x, *_):
+    """x (1 + erf(x / sqrt 2)) / 2, which is x erfc(|x| / sqrt 2) / 2 for negative x: nothing cancels."""
+    b = v.builder
+    complement = erfc_abs(v, b.fmul(x, v.constant(_SQRT_HALF)))
+    negative = b.fcmp_ordered("<", x, v.constant(0))
+    return b.fmul(b.fmul(v.constant(0.5), x), b.select(negative, complement, b.fsub(v.constant(2), complement)))
+
+
+_ACTIVATIONS = {
+    "clip": _clip,
+    "leaky_relu": _leaky_relu,
+    "sigmoid": _sigmoid,
+    "silu": _silu,
+    "tanh": _tanh,
+    "gelu": _gelu,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": _hardswish,
+}
+
+
+def _reduced(v: Vectors, x):
+    """x = n ln2 + r; returns expm1(r) and n as a vector of whole numbers."""
+    degree, low, high, _, _ = _EXP[v.itemsize]
+    b = v.builder
+    x = _clip(v, x, v.constant(low), v.constant(high))
+    n = v.intrinsic("rint", b.fmul(x, v.constant(1 / math.log(2))))
+    # ln2 in two parts: the first has few enough bits that n times it is exact
+    first = math.floor(math.log(2) * 2 ** (15 if v.itemsize == 4 else 33)) / 2 ** (15 if v.itemsize == 4 else 33)
+    second = (math.log(2) - first) if v.itemsize == 4 else _LN2_TAIL
+    r = v.fma(n, v.constant(-second), v.fma(n, v.constant(-first), x))
+    polynomial = v.constant(1 / math.factorial(degree))
+    for power in range(degree - 1, 0, -1):
+        polynomial = v.fma(polynomial, r, v.constant(1 / math.factorial(power)))
+    return b.fmul(polynomial, r), n
+
+
+def _ln2_tail() -> float:
+    """ln2 minus its first 33 bits behind the point, from the series sum 1 / (k 2^k) in exact arithmetic."""
+    from fractions import Fraction
+
+    ln2 = sum(Fraction(1, k * 2**k) for k in range(1, 130))
+    return float(ln2 - Fraction(math.floor(math.log(2) * 2**33), 2**33))
+
+
+_LN2_TAIL = _ln2_tail()
+
+
+def _power_of_two(v: Vectors, n):
+    """2**n for whole n inside the normal range."""
+    _, _, _, bits, bias = _EXP[v.itemsize]
+    b = v.builder
+    integer = b.fptosi(n, v.integer)
+    return b.bitcast(b.shl(b.add(integer, v.integers(bias)), v.integers(bits)), v.type)
+
+
+def _halves(v: Vectors, n):
+    """2**n as two factors, so that n may pass the range of the exponent: results overflow to infinity or fade to zero."""
+    half = v.intrinsic("floor", v.builder.fmul(n, v.constant(0.5)))
+    return _power_of_two(v, half), _power_of_two(v, v.builder.fsub(n, half))
+
+
+def exp(v: Vectors, x):
+    """e**x, to infinity and to zero at the ends of the range; NaN stays."""
+    b = v.builder
+    q, n = _reduced(v, x)
+    first, second = _halves(v, n)
+    return b.fmul(b.fmul(b.fadd(v.constant(1), q), first), second)
+
+
+def expm1(v: Vectors, x):
+    """e**x - 1 for x <= 0, precise near zero; NaN stays."""
+    b = v.builder
+    q, n = _reduced(v, x)
+    first, second = _halves(v, n)
+    scale = b.fmul(first, second)
+    return v.fma(q, scale, b.fsub(scale, v.constant(1)))
+
+
+def erfc_abs(v: Vectors, x):
+    """1 - erf(|x|), zero where that is below the element's precision.
+
+    erfc(a) = exp(-a^2) P(t) / (1 + 2a) with t = (a - K) / (a + K), after Shepherd and Laframboise, "Chebyshev approximation
+    of (1 + 2x) exp(x^2) erfc x in 0 <= x < inf" (1981); the fit is made here rather than copied from a table.
+    """
+    b = v.builder
+    far = v.intrinsic("fabs", x)
+    a = v.minimum(v.constant(_ERF_END[v.itemsize]), far)
+    t = b.fdiv(b.fsub(a, v.constant(_ERF_SHIFT)), b.fadd(a, v.constant(_ERF_SHIFT)))
+    coefficients = _erfcx_fit(v.itemsize)
+    polynomial = v.constant(coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        polynomial = v.fma(polynomial, t, v.constant(coefficient))
+    decay = exp(v, b.fsub(v.constant(-0.0), b.fmul(far, far)))
+    return b.fdiv(b.fmul(polynomial, decay), v.fma(v.constant(2), a, v.constant(1)))
+
+
+def _erfcx_fit(itemsize: int) -> np.ndarray:
+    """Monomial coefficients of P(t) on the part of [-1, 1] that arguments up to the end of erf reach."""
+    end = (_ERF_END[itemsize] - _ERF_SHIFT) / (_ERF_END[itemsize] + _ERF_SHIFT)
+
+    def target(t):
+        a = _ERF_SHIFT * (1 + t) / (1 - t)
+        return np.array([(1 + 2 * s) * math.exp(s * s) * math.erfc(s) for s in np.atleast_1d(a)])
+
+    fit = np.polynomial.Chebyshev.interpolate(target, _ERF_DEGREE[itemsize], domain=[-1, end])
+    return fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef

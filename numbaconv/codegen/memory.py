@@ -1,0 +1,200 @@
+"""Raw memory for loop nests: views and records over addresses, vector copies, calls through an address.
+
+Loops pass addresses as integers, so that every caller shares one compiled signature whatever its arrays look like.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import from_dtype, types
+from numba.extending import intrinsic
+
+from numbaconv.codegen.target import target
+from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, offset
+
+#: One call of the GEMM core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.
+CALL = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "a",
+            "zeros",
+            "tiles",
+            "tile_count",
+            "k",
+            "panels",
+            "panel_bytes",
+            "c",
+            "c_pitch",
+            "columns",
+            "bias",
+            "residual",
+            "residual_pitch",
+            "activation",
+        )
+    ]
+)
+
+#: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.
+CONV = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "n",
+            "h_in",
+            "w_in",
+            "c_in",
+            "h_out",
+            "w_out",
+            "c_out",
+            "groups",
+            "k_h",
+            "k_w",
+            "stride_h",
+            "stride_w",
+            "dilation_h",
+            "dilation_w",
+            "pad_top",
+            "pad_left",
+            "x_pixel",
+            "x_image",
+            "out_pixel",
+            "residual_pixel",
+            "itemsize",
+            "panels",
+            "panel_bytes",
+            "panels_per_group",
+            "bias",
+            "zeros",
+            "activation",
+            "gemm",
+            "lines",
+            "line",
+            "tiles_per_line",
+            "tile_block",
+            "column_block",
+            "k_block",
+            "patch_pitch",
+            "tiles",
+            "taps",
+        )
+    ]
+)
+
+
+def _record(address, dtype):
+    result = from_dtype(dtype)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(result))
+
+    return result(address), codegen
+
+
+@intrinsic
+def call_record(typingctx, address):
+    """The `CALL` record at an address."""
+    return _record(address, CALL)
+
+
+@intrinsic
+def conv_record(typingctx, address):
+    """The `CONV` record at an address."""
+    return _record(address, CONV)
+
+
+@intrinsic
+def itemsize(typingctx, like):
+    """Bytes of one element of the type of `like`."""
+    return types.intp(like), lambda context, builder, signature, arguments: i64(like.bitwidth // 8)
+
+
+@intrinsic
+def call_gemm(typingctx, function, call, alpha, beta):
+    """Call the compiled GEMM core at address `function` with the address of a `CALL` record and the activation's scalars."""
+
+    def codegen(context, builder, signature, arguments):
+        function, call, alpha, beta = arguments
+        kind = ir.FunctionType(ir.VoidType(), [I64, alpha.type, beta.type])
+        builder.call(builder.inttoptr(function, kind.as_pointer()), [call, alpha, beta])
+        return context.get_dummy_value()
+
+    return types.void(function, call, alpha, beta), codegen
+
+
+def _vectors(builder, like) -> Vectors:
+    size = like.bitwidth // 8
+    return Vectors(builder, size, target().lanes(size), target().fma)
+
+
+@intrinsic
+def copy(typingctx, destination, source, count, like):
+    """Copy `count` elements of the type of `like`: whole vectors, then one masked vector instead of a scalar tail."""
+
+    def codegen(context, builder, signature, arguments):
+        destination, source, count, _ = arguments
+        v = _vectors(builder, like)
+        to, origin = builder.inttoptr(destination, BYTES), builder.inttoptr(source, BYTES)
+        whole = builder.and_(count, i64(-v.lanes))
+
+        def body(i, _):
+            at = builder.mul(i, i64(v.itemsize))
+            v.store(v.load(offset(builder, origin, at)), offset(builder, to, at))
+            return []
+
+        counted_loop(builder, i64(0), whole, v.lanes, [], body, "copy")
+        rest = builder.sub(count, whole)
+        with builder.if_then(builder.icmp_signed(">", rest, i64(0))):
+            at, mask = builder.mul(whole, i64(v.itemsize)), v.first_lanes(rest)
+            v.masked_store(v.masked_load(offset(builder, origin, at), mask), offset(builder, to, at), mask)
+        return context.get_dummy_value()
+
+    return types.void(destination, source, count, like), codegen
+
+
+@intrinsic
+def clear(typingctx, destination, count, like):
+    """Write `count` zeros of the type of `like`."""
+
+    def codegen(context, builder, signature, arguments):
+        destination, count, _ = arguments
+        v = _vectors(builder, like)
+        to = builder.inttoptr(destination, BYTES)
+
+        def body(i, _):
+            to_here, mask = offset(builder, to, builder.mul(i, i64(v.itemsize))), v.first_lanes(builder.sub(count, i))
+            v.masked_store(v.constant(0.0), to_here, mask)
+            return []
+
+        counted_loop(builder, i64(0), count, v.lanes, [], body, "clear")
+        return context.get_dummy_value()
+
+    return types.void(destination, count, like), codegen
+
+
+@intrinsic
+def get(typingctx, address, index):
+    """The 64-bit integer number `index` at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        address, index = arguments
+        return builder.load(_slot(builder, address, index), align=8)
+
+    return types.intp(address, index), codegen
+
+
+@intrinsic
+def put(typingctx, address, index, value):
+    """Write the 64-bit integer number `index` at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        address, index, value = arguments
+        builder.store(value, _slot(builder, address, index), align=8)
+        return context.get_dummy_value()
+
+    return types.void(address, index, types.intp), codegen
+
+
+def _slot(builder, address, index):
+    return builder.inttoptr(builder.add(address, builder.mul(index, i64(8))), I64.as_pointer())

@@ -1,0 +1,244 @@
+"""Register tiles: `rows` pixels by `vectors` columns of accumulators that stay in registers over all taps and channels.
+
+One generator serves every element type, instruction set and tile height; its functions are named like
+`f32_gemm_14x2_avx512`: element type, operation, rows x vectors, instruction set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbaconv.codegen.activations import activate
+from numbaconv.codegen.target import target
+from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i64, load_i64, offset
+
+#: K-steps in the unrolled loop: row pointers that do not fit the integer registers are then reloaded once in four steps.
+UNROLL = 4
+
+
+@dataclass(frozen=True)
+class TileSpec:
+    """What one tile function is generated from.
+
+    `panel_vectors` is the width of the packed weights, of which the tile computes the first `vectors`.
+    `record` is the length of a tap record in 64-bit integers: the weights' offset and one offset for each row of the largest tile.
+    """
+
+    itemsize: int
+    rows: int
+    vectors: int
+    panel_vectors: int
+    lanes: int
+    record: int
+    isa: str
+    fma: bool
+
+    @property
+    def name(self) -> str:
+        """Symbol of the tile."""
+        return f"{NAMES[self.itemsize]}_gemm_{self.rows}x{self.vectors}_{self.isa}"
+
+
+def _arguments(scalar) -> list:
+    """Types of a tile's arguments; `emit_tile` and `_emit_family` name them."""
+    return [BYTES, BYTES, BYTES, I64, I64, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar]
+
+
+def emit_tile(module, spec: TileSpec):
+    """Add the tile to an LLVM module and return the function.
+
+    Arguments: base of A; a row of zeros for padding; tap records; number of taps; channels a tap; the packed panel;
+    first element of C; bytes from row to row of C; bias or null; residual or null; bytes from row to row of the
+    residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
+    """
+    if (existing := module.globals.get(spec.name)) is not None:
+        return existing
+    scalar = ir.FloatType() if spec.itemsize == 4 else ir.DoubleType()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), _arguments(scalar)), spec.name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
+    accumulators = _accumulate(v, spec, *function.args[:6])
+    _Epilogue(v, spec, *function.args[6:]).store(accumulators)
+    return function
+
+
+def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, k, panel) -> list:
+    """Sum over taps (outer) and channels (inner); accumulators are listed row by row."""
+    b = v.builder
+    k_unrolled = b.and_(k, i64(-UNROLL))
+
+    def one_tap(tap, accumulators):
+        record = offset(b, taps, b.mul(tap, i64(8 * spec.record)))
+        weights = offset(b, panel, load_i64(b, record))
+        rows = []
+        for i in range(spec.rows):
+            distance = load_i64(b, record, 1 + i)
+            rows.append(b.select(b.icmp_signed("<", distance, i64(0)), zeros, offset(b, a, distance)))
+
+        def steps(count):
+            def body(channel, accumulators):
+                for step in range(count):
+                    accumulators = _step(v, spec, rows, weights, channel, step, accumulators)
+                return accumulators
+
+            return body
+
+        accumulators = counted_loop(b, i64(0), k_unrolled, UNROLL, accumulators, steps(UNROLL), "k")
+        return counted_loop(b, k_unrolled, k, 1, accumulators, steps(1), "k.rest")
+
+    zero = v.constant(0.0)
+    return counted_loop(b, i64(0), n_taps, 1, [zero] * (spec.rows * spec.vectors), one_tap, "tap")
+
+
+def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumulators) -> list:
+    """One channel: load `vectors` of B, then for every row broadcast one element of A and multiply."""
+    b = v.builder
+    b_row = offset(b, weights, b.mul(channel, i64(spec.panel_vectors * v.nbytes)))
+    b_row = offset(b, b_row, i64(step * spec.panel_vectors * v.nbytes))
+    columns = [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors)]
+    a_column = b.mul(channel, i64(v.itemsize))
+    new = []
+    for i, row in enumerate(rows):
+        element = v.load_scalar(offset(b, offset(b, row, a_column), i64(step * v.itemsize)))
+        broadcast = v.splat(element)
+        new += [v.fma(broadcast, columns[j], accumulators[i * spec.vectors + j]) for j in range(spec.vectors)]
+    return new
+
+
+class _Epilogue:
+    """What happens to accumulators before they are stored: bias, residual, activation, in this order.
+
+    Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with and without a
+    residual; everything else goes through a rolled loop over a copy of the accumulators on the stack.
+    """
+
+    def __init__(self, v, spec, c, c_pitch, bias, residual, residual_pitch, columns, code, alpha, beta):
+        self.v, self.spec = v, spec
+        self.c, self.c_pitch, self.residual, self.residual_pitch = c, c_pitch, residual, residual_pitch
+        self.bias, self.columns, self.code, self.alpha, self.beta = bias, columns, code, alpha, beta
+
+    def store(self, accumulators) -> None:
+        """Emit all paths and the function's return."""
+        v, b, spec = self.v, self.v.builder, self.spec
+        accumulators = self._add_bias(accumulators)
+        full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
+        clamp = b.icmp_signed("==", self.code, i64(0))
+        no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
+        fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
+        plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
+        b.cbranch(b.and_(full, clamp), fast, slow)
+        b.position_at_end(fast)
+        b.cbranch(no_residual, plain, added)
+        b.position_at_end(plain)
+        self._store_straight(accumulators, False)
+        b.position_at_end(added)
+        self._store_straight(accumulators, True)
+        b.position_at_end(slow)
+        self._store_rolled(accumulators, no_residual)
+
+    def _add_bias(self, accumulators) -> list:
+        """The packed bias is as wide as the panel; plans without a bias pass a row of zeros."""
+        v, b = self.v, self.v.builder
+        bias = [v.load(offset(b, self.bias, i64(j * v.nbytes))) for j in range(self.spec.vectors)]
+        return [b.fadd(value, bias[n % self.spec.vectors]) for n, value in enumerate(accumulators)]
+
+    def _store_straight(self, accumulators, with_residual: bool) -> None:
+        v, b = self.v, self.v.builder
+        low, high = v.splat(self.alpha), v.splat(self.beta)
+        c, residual = self.c, self.residual
+        for i in range(self.spec.rows):
+            for j in range(self.spec.vectors):
+                value = accumulators[i * self.spec.vectors + j]
+                if with_residual:
+                    value = b.fadd(value, v.load(offset(b, residual, i64(j * v.nbytes))))
+                v.store(v.minimum(high, v.maximum(low, value)), offset(b, c, i64(j * v.nbytes)))
+            c = offset(b, c, self.c_pitch)
+            if with_residual:
+                residual = offset(b, residual, self.residual_pitch)
+        b.ret_void()
+
+    def _store_rolled(self, accumulators, no_residual) -> None:
+        v, b, spec = self.v, self.v.builder, self.spec
+        with b.goto_entry_block():
+            copy = b.bitcast(b.alloca(v.type, size=spec.rows * spec.vectors), BYTES)
+        for n, value in enumerate(accumulators):
+            v.store(value, offset(b, copy, i64(n * v.nbytes)))
+
+        def one_row(row, _):
+            c = offset(b, self.c, b.mul(row, self.c_pitch))
+            residual = offset(b, self.residual, b.mul(row, self.residual_pitch))
+            for j in range(spec.vectors):
+                mask = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
+                value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
+                # without a residual no lane is read, so a null pointer is never followed
+                read = b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), mask)
+                value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
+                value = activate(v, value, self.code, self.alpha, self.beta)
+                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), mask)
+            return []
+
+        counted_loop(b, i64(0), i64(spec.rows), 1, [], one_row, "store")
+        b.ret_void()
+
+
+@intrinsic(prefer_literal=True)
+def gemm_tile(
+    typingctx,
+    rows,
+    vectors,
+    height,
+    width,
+    a,
+    zeros,
+    taps,
+    n_taps,
+    k,
+    panel,
+    c,
+    c_pitch,
+    bias,
+    residual,
+    residual_pitch,
+    columns,
+    code,
+    alpha,
+    beta,
+):
+    """Run the tile of `height` (1..rows) rows and `width` (1..vectors) vectors.
+
+    `rows` and `vectors` are literals, since only literals keep Numba's disk cache working for generated code.
+    Pointers are integers; see `emit_tile` for the rest.
+    """
+    signature = types.void(rows, vectors, *[types.intp] * 15, alpha, beta)
+    tallest, widest, size = rows.literal_value, vectors.literal_value, alpha.bitwidth // 8
+    machine = target()
+
+    def codegen(context, builder, signature, arguments):
+        height, width, *rest = arguments[2:]
+        lanes = machine.lanes(size)
+        scalar = rest[-1].type
+        converted = [
+            builder.inttoptr(value, wanted) if wanted is BYTES else value
+            for value, wanted in zip(rest, _arguments(scalar))
+        ]
+        done = builder.append_basic_block("tile.done")
+        switch = builder.switch(builder.add(builder.mul(height, i64(widest + 1)), width), done)
+        for m in range(1, tallest + 1):
+            for n in range(1, widest + 1):
+                spec = TileSpec(size, m, n, widest, lanes, tallest + 1, machine.isa, machine.fma)
+                function = emit_tile(builder.module, spec)
+                block = builder.append_basic_block(spec.name)
+                switch.add_case(i64(m * (widest + 1) + n), block)
+                with builder.goto_block(block):
+                    builder.call(function, converted)
+                    builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return signature, codegen

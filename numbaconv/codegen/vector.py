@@ -1,0 +1,151 @@
+"""Vectors of floats as LLVM values: loads, stores, masks, broadcasts and counted loops, for any element type and lane count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+from numba.core import cgutils
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+BYTES = I8.as_pointer()
+FLOATS = {4: ir.FloatType(), 8: ir.DoubleType()}
+NAMES = {4: "f32", 8: "f64"}
+
+
+def i64(value: int) -> ir.Constant:
+    """A 64-bit constant."""
+    return ir.Constant(I64, value)
+
+
+def offset(builder, pointer, nbytes):
+    """`pointer` moved by a number of bytes."""
+    return builder.gep(pointer, [nbytes])
+
+
+def load_i64(builder, pointer, index: int = 0):
+    """The 64-bit integer number `index` behind `pointer`."""
+    slot = offset(builder, pointer, i64(8 * index)) if index else pointer
+    return builder.load(builder.bitcast(slot, I64.as_pointer()), align=8)
+
+
+class Vectors:
+    """Operations on vectors of one element size and lane count, emitted into a builder."""
+
+    def __init__(self, builder, itemsize: int, lanes: int, fused: bool = True):
+        self.builder, self.itemsize, self.lanes = builder, itemsize, lanes
+        self.scalar = FLOATS[itemsize]
+        self.type = ir.VectorType(self.scalar, lanes)
+        self.integer = ir.VectorType(ir.IntType(8 * itemsize), lanes)
+        self.mask_type = ir.VectorType(I1, lanes)
+        self.suffix = f"v{lanes}{NAMES[itemsize]}"
+        self.multiply_add = "fma" if fused else "fmuladd"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one vector."""
+        return self.lanes * self.itemsize
+
+    def constant(self, value: float):
+        """The same number in every lane."""
+        return ir.Constant(self.type, [ir.Constant(self.scalar, float(value))] * self.lanes)
+
+    def integers(self, value: int):
+        """The same integer in every lane, of the element's width."""
+        return ir.Constant(self.integer, [value] * self.lanes)
+
+    def splat(self, scalar):
+        """Broadcast a scalar to all lanes."""
+        builder = self.builder
+        undefined = ir.Constant(self.type, ir.Undefined)
+        first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
+
+    def load_scalar(self, pointer):
+        """One element."""
+        return self.builder.load(self.builder.bitcast(pointer, self.scalar.as_pointer()), align=self.itemsize)
+
+    def load(self, pointer):
+        """One vector, aligned to its elements only."""
+        return self.builder.load(self.builder.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
+
+    def store(self, vector, pointer):
+        """Write one vector, aligned to its elements only."""
+        self.builder.store(vector, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
+
+    def intrinsic(self, name: str, *arguments):
+        """Call the LLVM intrinsic `llvm.<name>` that works lane by lane on our vectors."""
+        return self.call(f"llvm.{name}.{self.suffix}", self.type, *arguments)
+
+    def call(self, symbol: str, result, *arguments):
+        """Call a function of the module by its name."""
+        function_type = ir.FunctionType(result, [argument.type for argument in arguments])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function_type, symbol), arguments)
+
+    def fma(self, a, b, c):
+        """a * b + c, in one rounding where the machine has the instruction."""
+        return self.intrinsic(self.multiply_add, a, b, c)
+
+    def maximum(self, bound, value):
+        """The larger one; a NaN in `value` stays (x86's max returns its second operand, and so does this select)."""
+        return self.builder.select(self.builder.fcmp_ordered(">", bound, value), bound, value)
+
+    def minimum(self, bound, value):
+        """The smaller one; a NaN in `value` stays."""
+        return self.builder.select(self.builder.fcmp_ordered("<", bound, value), bound, value)
+
+    def first_lanes(self, count):
+        """Mask of the lanes below `count`, a 64-bit integer that may be negative or too large."""
+        builder = self.builder
+        lane = ir.Constant(ir.VectorType(I32, self.lanes), list(range(self.lanes)))
+        limit = builder.insert_element(
+            ir.Constant(lane.type, ir.Undefined), builder.trunc(count, I32), ir.Constant(I32, 0)
+        )
+        limit = builder.shuffle_vector(limit, limit, ir.Constant(lane.type, [0] * self.lanes))
+        return builder.icmp_signed("<", lane, limit)
+
+    def masked_load(self, pointer, mask):
+        """Lanes where the mask is false are zero and their memory is not touched."""
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self.call(
+            f"llvm.masked.load.{self.suffix}.p0",
+            self.type,
+            typed,
+            ir.Constant(I32, self.itemsize),
+            mask,
+            self.constant(0.0),
+        )
+
+    def masked_store(self, vector, pointer, mask):
+        """Lanes where the mask is false leave their memory alone."""
+        typed = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.call(
+            f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), vector, typed, ir.Constant(I32, self.itemsize), mask
+        )
+
+
+def counted_loop(builder, start, stop, step: int, carried: Sequence, body: Callable, name: str) -> list:
+    """`for i in range(start, stop, step): carried = body(i, carried)` with all carried values in registers.
+
+    Tested at the bottom, guarded at the top; `body` may open blocks of its own.  Returns the values after the loop.
+    """
+    entry = builder.block
+    loop, done = builder.append_basic_block(name), builder.append_basic_block(name + ".end")
+    builder.cbranch(builder.icmp_signed("<", start, stop), loop, done)
+    builder.position_at_end(loop)
+    index = builder.phi(I64)
+    values = [builder.phi(value.type) for value in carried]
+    new = body(index, values)
+    following = builder.add(index, i64(step))
+    latch = builder.block
+    builder.cbranch(builder.icmp_signed("<", following, stop), loop, done)
+    index.add_incoming(start, entry)
+    index.add_incoming(following, latch)
+    builder.position_at_end(done)
+    results = [builder.phi(value.type) for value in carried]
+    for before, phi, after, result in zip(carried, values, new, results):
+        phi.add_incoming(before, entry)
+        phi.add_incoming(after, latch)
+        result.add_incoming(before, entry)
+        result.add_incoming(after, latch)
+    return results

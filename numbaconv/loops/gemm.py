@@ -1,0 +1,126 @@
+"""The GEMM core: column panels by register tiles, driven by a tile list; and the walk over blocks that every algorithm shares.
+
+The core is compiled once an element type and called through its address, so drivers hold loops only and compile fast.
+"""
+
+from __future__ import annotations
+
+import numba
+from numba import types
+
+from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.memory import call_gemm, call_record, get, itemsize, put
+from numbaconv.codegen.target import target
+from numbaconv.codegen.tile import gemm_tile
+from numbaconv.epilogue import KINDS
+
+MR, NV = target().rows, target().vectors
+VECTOR_BYTES = target().vector_bytes
+#: Bytes of one row of a packed panel.
+PANEL_ROW = NV * VECTOR_BYTES
+
+#: An activation number that the tiles do not know: values are stored as they are.
+RAW = len(KINDS)
+
+#: A tile: first row of C, height, byte offset of its A, address of its tap records, number of taps.
+TILE = 5
+#: A tap: byte offset of its weights in the panel, then one byte offset a row (negative: a row of zeros).
+TAP = 1 + MR
+
+
+def gemm_block(call_address, alpha, beta):
+    """out[tile rows, columns] = epilogue(sum over taps and channels) for one `CALL` record."""
+    call = call_record(call_address)
+    size = itemsize(alpha)
+    lanes = VECTOR_BYTES // size
+    # Panels outside, tiles inside: a panel of B stays in the L1 or L2 while the tiles of the block pass by.
+    for first in range(0, call.columns, NV * lanes):
+        columns = call.columns - first
+        width = min(NV, (columns + lanes - 1) // lanes)
+        panel = call.panels + first // (NV * lanes) * call.panel_bytes
+        tile = call.tiles
+        for _ in range(call.tile_count):
+            row = get(tile, 0)
+            residual = 0
+            if call.residual != 0:
+                residual = call.residual + row * call.residual_pitch + first * size
+            gemm_tile(
+                MR,
+                NV,
+                get(tile, 1),
+                width,
+                call.a + get(tile, 2),
+                call.zeros,
+                get(tile, 3),
+                get(tile, 4),
+                call.k,
+                panel,
+                call.c + row * call.c_pitch + first * size,
+                call.c_pitch,
+                call.bias + first * size,
+                residual,
+                call.residual_pitch,
+                columns,
+                call.activation,
+                alpha,
+                beta,
+            )
+            tile += 8 * TILE
+
+
+_native = NativeFunction(gemm_block)
+
+
+def gemm_address(np_dtype) -> int:
+    """Entry point of the GEMM core for float32 or float64."""
+    scalar = numba.from_dtype(np_dtype)
+    return _native.address(types.void(types.intp, scalar, scalar))
+
+
+@njit
+def tile_start(conv, tile):
+    """First output pixel, within its image, of tile number `tile`: lines are cut into tiles of even height."""
+    line, part = divmod(tile, conv.tiles_per_line)
+    return line * conv.line + part * conv.line // conv.tiles_per_line
+
+
+@njit
+def affine_tiles(conv, tiles, first, count, pitch, taps):
+    """Tile list of `count` tiles from number `first`, whose rows lie `pitch` bytes apart and share one tap record."""
+    origin = tile_start(conv, first)
+    for i in range(count):
+        start = tile_start(conv, first + i)
+        put(tiles, 0, start)
+        put(tiles, 1, tile_start(conv, first + i + 1) - start)
+        put(tiles, 2, (start - origin) * pitch)
+        put(tiles, 3, taps)
+        put(tiles, 4, 1)
+        tiles += 8 * TILE
+
+
+@njit
+def run_panels(conv, call_address, group, first, last, k_first, complete, out_image, residual_image, alpha, beta):
+    """Columns of panels `first`..`last` of one group, for the tiles, A and K already in the call record.
+
+    Where K comes in several pieces, `k_first` is where this one starts and only the last is `complete` (not 0): sums so far wait
+    in `out` and come back as the residual.
+    """
+    call = call_record(call_address)
+    row = NV * (VECTOR_BYTES // conv.itemsize)
+    column = (group * conv.c_out + first * row) * conv.itemsize
+    number = group * conv.panels_per_group + first
+    call.zeros = conv.zeros
+    call.panels = conv.panels + number * conv.panel_bytes + k_first * PANEL_ROW
+    call.panel_bytes = conv.panel_bytes
+    call.columns = min(conv.c_out, last * row) - first * row
+    call.c = out_image + column
+    call.c_pitch = conv.out_pixel
+    if k_first > 0:
+        call.residual = call.c
+        call.residual_pitch = conv.out_pixel
+    else:
+        call.residual = 0 if residual_image == 0 else residual_image + column
+        call.residual_pitch = conv.residual_pixel
+    call.bias = conv.bias + number * PANEL_ROW if complete != 0 else conv.zeros
+    call.activation = conv.activation if complete != 0 else RAW
+    call_gemm(conv.gemm, call_address, alpha, beta)

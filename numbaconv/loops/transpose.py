@@ -1,0 +1,58 @@
+"""Batched transposition of matrices: channels-first to channels-last and back, at the ends of a network."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from numbaconv.codegen.jit import njit
+from numbaconv.codegen.memory import itemsize
+from numbaconv.codegen.target import target
+from numbaconv.codegen.transpose import transpose_block
+from numbaconv.loops.launch import run_parallel, usable_threads
+from numbaconv.loops.walk import share
+from numbaconv.options import get_num_threads as wanted_threads
+
+VECTOR_BYTES = target().vector_bytes
+#: Bytes below which a second thread costs more than it saves.
+_WORTH_THREADS = 1 << 16
+
+
+@njit
+def transpose_part(part, parts, source, destination, n, rows, columns, like):
+    """One share of `n` matrices (rows, columns) -> (columns, rows), cut along their columns."""
+    size = itemsize(like)
+    lanes = VECTOR_BYTES // size
+    strips = (columns + lanes - 1) // lanes
+    first, last = share(n * strips, part, parts)
+    for strip in range(first, last):
+        image, number = divmod(strip, strips)
+        column = number * lanes
+        matrix = image * rows * columns
+        # Rows inside: what is written then follows on in memory.
+        for row in range(0, rows, lanes):
+            transpose_block(
+                source + (matrix + row * columns + column) * size,
+                columns * size,
+                destination + (matrix + column * rows + row) * size,
+                rows * size,
+                min(lanes, rows - row),
+                min(lanes, columns - column),
+                like,
+            )
+
+
+@njit(parallel=True)
+def transpose_parallel(parts, source, destination, n, rows, columns, like):
+    """All shares at once."""
+    for part in prange(parts):
+        transpose_part(np.int64(part), parts, source, destination, n, rows, columns, like)
+
+
+def transpose(source: int, destination: int, n: int, rows: int, columns: int, like) -> None:
+    """Write the transposes of `n` contiguous (rows, columns) matrices; addresses must not overlap.  `like` is a scalar."""
+    threads = usable_threads(wanted_threads())
+    if threads == 1 or n * rows * columns * like.itemsize < _WORTH_THREADS:
+        transpose_part(0, 1, source, destination, n, rows, columns, like)
+    else:
+        run_parallel(transpose_parallel, threads, threads, source, destination, n, rows, columns, like)
