@@ -1,0 +1,28 @@
+"""Convolutions for CPUs, compiled by Numba from Python that can be read."""
+
+from __future__ import annotations
+
+from numbaconv.dispatch.explain import explain
+from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
+from numbaconv.functional import conv2d
+from numbaconv.graph import InferenceSession
+from numbaconv.layers import Conv2d
+from numbaconv.options import get_num_threads, num_threads, set_num_threads
+from numbaconv.problem import ConvProblem
+
+__version__ = "0.1.0"
+__all__ = [
+    "Conv2d",
+    "ConvError",
+    "ConvProblem",
+    "DTypeError",
+    "InferenceSession",
+    "ModelError",
+    "ShapeError",
+    "UnsupportedError",
+    "conv2d",
+    "explain",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+]

@@ -1,0 +1,62 @@
+"""What every algorithm is: a reason to refuse, a cost, and a plan that runs.
+
+Adding one is a file of its own and a line in `algorithms/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from numbaconv.algorithms.weights import Weights
+from numbaconv.epilogue import Epilogue
+from numbaconv.machine import Machine
+from numbaconv.problem import ConvProblem
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate: seconds on one thread, bytes of workspace a thread, bytes that the plan keeps besides the weights."""
+
+    seconds: float
+    workspace_bytes: int
+    plan_bytes: int = 0
+
+
+class Plan(Protocol):
+    """A problem made ready to run; immutable, and safe to share between threads."""
+
+    algorithm: str
+    #: bytes of workspace a thread
+    workspace_bytes: int
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Bytes of workspace that `run` needs on so many threads."""
+
+    def run(
+        self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None, workspace: int | None = None
+    ) -> None:
+        """Compute into `out`.
+
+        Channels-last arrays may have pixels a fixed pitch apart, channels-first ones are contiguous.  `workspace` is the
+        address of `scratch_bytes(threads)` bytes; without it the calling thread's own scratch is used.
+        """
+
+
+class Algorithm(Protocol):
+    """One way to compute a convolution."""
+
+    name: str
+    #: layouts that its plans read and write themselves; around others a plan is wrapped in `layout.ChannelsFirst`
+    layouts: tuple[str, ...]
+
+    def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
+        """Why this algorithm refuses, in a short phrase, or None."""
+
+    def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
+        """What running would cost; pure."""
+
+    def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> Plan:
+        """Pack weights and build tables, once."""

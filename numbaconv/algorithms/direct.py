@@ -1,0 +1,46 @@
+"""Direct convolution: tiles read the input where it lies.  Wins on large images, and needs next to no memory."""
+
+from __future__ import annotations
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import (
+    column_block,
+    interior_taps,
+    row_lines,
+    table_bytes,
+    tile_block,
+    tile_list_bytes,
+)
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.direct import direct_parallel, direct_part
+from numbaconv.loops.tables import CORNERS
+
+
+class Direct(TiledAlgorithm):
+    """Tap tables are built while running, for tiles at the border only; taps wholly in padding are skipped."""
+
+    name = "direct"
+    part, parallel = staticmethod(direct_part), staticmethod(direct_parallel)
+
+    def cut(self, g, machine):
+        lines = row_lines(g)
+        block = tile_block(g | lines, machine, tables=True)
+        fields = lines | {"tile_block": block, "column_block": column_block(g, machine)}
+        return Cut(fields, tile_list_bytes(block) + CORNERS + block * table_bytes(g), table_bytes(g))
+
+    def tables(self, g, cut):
+        return {"taps": interior_taps(g)}
+
+    def extra_cycles(self, problem, g, machine):
+        """A table for every tile that touches padding or spans two rows."""
+        parts = g["tiles_per_line"]
+        interior = 0.0
+        if g["lines"] == g["h_out"]:
+            padded_rows = (
+                sum(-(-before // g["stride_h"]) for before in problem.padding[0]) if len(problem.padding) == 2 else 0
+            )
+            padded_parts = sum(1 for before in problem.padding[-1] if before)
+            interior = max(0, g["h_out"] - padded_rows) / g["h_out"] * max(0, parts - padded_parts) / parts
+        entries = problem.taps * TARGETS[machine.isa].rows
+        return cost.tile_count(g) * (1 - interior) * entries * cost.ENTRY

@@ -1,0 +1,137 @@
+"""The integers that loops need of a problem, and how output pixels are cut into lines, tiles and blocks.  Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbaconv.codegen.memory import CONV
+from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE
+from numbaconv.machine import Machine
+from numbaconv.problem import ConvProblem
+
+#: Below this filling of tiles it is better to cut the image as one line than row by row.
+_FULL = 0.85
+#: The parts of the L2 that a block's input and a column block's weights may take; the rest is output and what streams by.
+_INPUT_PART, _WEIGHT_PART = 4, 2
+#: The most that a block's patches or packed rows may take, and its tap tables.
+WORKSPACE_LIMIT = 1 << 20
+_TABLE_LIMIT = 1 << 18
+
+
+def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None) -> dict[str, int]:
+    """Fields of the `CONV` record that follow from the problem alone.
+
+    `pitches` are the elements from pixel to pixel of x, out and residual; by default pixels follow one another.
+    """
+    size = problem.itemsize
+    x_pitch, out_pitch, residual_pitch = pitches or (problem.c_in, problem.c_out, problem.c_out)
+    h_in, w_in = _two(problem.spatial, 1)
+    h_out, w_out = _two(problem.out_spatial, 1)
+    k_h, k_w = _two(problem.kernel, 1)
+    stride_h, stride_w = _two(problem.stride, 1)
+    dilation_h, dilation_w = _two(problem.dilation, 1)
+    rows, columns = _two(problem.padding, (0, 0))
+    c_in, c_out = problem.c_in // problem.groups, problem.c_out // problem.groups
+    return {
+        "n": problem.n,
+        "h_in": h_in,
+        "w_in": w_in,
+        "c_in": c_in,
+        "h_out": h_out,
+        "w_out": w_out,
+        "c_out": c_out,
+        "groups": problem.groups,
+        "k_h": k_h,
+        "k_w": k_w,
+        "stride_h": stride_h,
+        "stride_w": stride_w,
+        "dilation_h": dilation_h,
+        "dilation_w": dilation_w,
+        "pad_top": rows[0],
+        "pad_left": columns[0],
+        "x_pixel": x_pitch * size,
+        "x_image": h_in * w_in * x_pitch * size,
+        "out_pixel": out_pitch * size,
+        "residual_pixel": residual_pitch * size,
+        "itemsize": size,
+        "panel_bytes": k_h * k_w * c_in * PANEL_ROW,
+        "panels_per_group": -(-c_out * size // PANEL_ROW),
+    }
+
+
+def _two(values: tuple, filler) -> tuple:
+    """A 1-D problem is a 2-D one of height 1."""
+    return (filler, *values) if len(values) == 1 else values
+
+
+def record(fields: dict[str, int]) -> np.ndarray:
+    """A `CONV` record with these fields."""
+    conv = np.zeros((), CONV)
+    for name, value in fields.items():
+        conv[name] = value
+    return conv
+
+
+def row_lines(g: dict[str, int]) -> dict[str, int]:
+    """Tiles that stay inside one output row where rows fill them, so that tiles away from padding share one tap table."""
+    parts = -(-g["w_out"] // MR)
+    if g["w_out"] >= _FULL * MR * parts:
+        return {"lines": g["h_out"], "line": g["w_out"], "tiles_per_line": parts}
+    return image_lines(g)
+
+
+def image_lines(g: dict[str, int]) -> dict[str, int]:
+    """All pixels of an image as one line."""
+    pixels = g["h_out"] * g["w_out"]
+    return {"lines": 1, "line": pixels, "tiles_per_line": -(-pixels // MR)}
+
+
+def column_block(g: dict[str, int], machine: Machine) -> int:
+    """Panels whose weights fit their part of the L2."""
+    return max(1, machine.l2 // _WEIGHT_PART // g["panel_bytes"])
+
+
+def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:
+    """Tiles of a block: what they read fits its part of the L2; with `tables`, their tap tables fit the workspace."""
+    read = MR * g["stride_h"] * g["stride_w"] * g["x_pixel"]
+    fit = machine.l2 // _INPUT_PART // read
+    if tables:
+        fit = min(fit, _TABLE_LIMIT // table_bytes(g))
+    return max(1, min(fit, g["lines"] * g["tiles_per_line"]))
+
+
+def row_block(g: dict[str, int], machine: Machine, pitch: int) -> int:
+    """Tiles of a block whose rows are packed, `pitch` bytes each: they fit their part of the L2 and the workspace."""
+    room = min(WORKSPACE_LIMIT - 8192, machine.l2 // _INPUT_PART)
+    return max(1, min(room // (MR * (pitch + 8 * TILE)), g["lines"] * g["tiles_per_line"]))
+
+
+def table_bytes(g: dict[str, int]) -> int:
+    """Bytes of the tap records of one tile."""
+    return g["k_h"] * g["k_w"] * 8 * TAP
+
+
+def tile_list_bytes(tiles: int) -> int:
+    """Bytes of a tile list."""
+    return tiles * 8 * TILE
+
+
+def interior_taps(g: dict[str, int]) -> np.ndarray:
+    """Tap records of a tile that touches no padding, relative to its first tap; see `loops.tables`."""
+    k_h, k_w, row = (np.arange(n, dtype=np.int64) for n in (g["k_h"], g["k_w"], MR))
+    first = ((k_h[:, None] * g["dilation_h"] * g["w_in"] + k_w * g["dilation_w"]) * g["x_pixel"]).reshape(-1, 1)
+    records = np.empty((len(first), TAP), np.int64)
+    records[:, 0] = np.arange(len(first)) * g["c_in"] * PANEL_ROW
+    records[:, 1:] = first + row * g["stride_w"] * g["x_pixel"]
+    return records
+
+
+def affine_tap(pitch: int) -> np.ndarray:
+    """The one tap record of tiles whose rows lie `pitch` bytes apart."""
+    return np.array([0, *(row * pitch for row in range(MR))], np.int64)
+
+
+def row_pitch(nbytes: int) -> int:
+    """Pitch of packed rows of so many bytes: whole cache lines, and never a multiple of 1 KiB, which would collide in the L1."""
+    pitch = -(-nbytes // 64) * 64
+    return pitch + 64 if pitch % 1024 == 0 else pitch

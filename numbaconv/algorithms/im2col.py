@@ -1,0 +1,49 @@
+"""im2col, a block at a time: patches are packed into rows and multiplied from there; never the whole patch matrix.
+
+Wins with few input channels, where a patch is a few long runs instead of many short taps.
+"""
+
+from __future__ import annotations
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import (
+    WORKSPACE_LIMIT,
+    affine_tap,
+    column_block,
+    image_lines,
+    row_block,
+    row_pitch,
+    tile_list_bytes,
+)
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.loops.gemm import MR
+from numbaconv.loops.im2col import im2col_parallel, im2col_part
+
+
+class Im2col(TiledAlgorithm):
+    """At most 1 MiB of patches a thread; a patch that is too long is cut along K."""
+
+    name = "im2col"
+    part, parallel = staticmethod(im2col_part), staticmethod(im2col_parallel)
+
+    def cut(self, g, machine):
+        lines = image_lines(g)
+        k = g["k_h"] * g["k_w"] * g["c_in"]
+        k_block = min(k, (WORKSPACE_LIMIT // 2) // MR // g["itemsize"])
+        pitch = row_pitch(k_block * g["itemsize"])
+        block = row_block(g | lines, machine, pitch)
+        fields = lines | {
+            "tile_block": block,
+            "column_block": column_block(g, machine),
+            "k_block": k_block,
+            "patch_pitch": pitch,
+        }
+        return Cut(fields, tile_list_bytes(block) + block * MR * pitch, 8 * (1 + MR))
+
+    def tables(self, g, cut):
+        return {"taps": affine_tap(g["patch_pitch"])}
+
+    def extra_cycles(self, problem, g, machine):
+        """Packing: kernel rows in one run where their taps are neighbours in memory, tap by tap elsewhere."""
+        whole_rows = g["dilation_w"] == 1 and g["groups"] == 1
+        return cost.packing_cycles(g, g["k_h"] * (1 if whole_rows else g["k_w"]))

@@ -1,0 +1,63 @@
+"""Indirect convolution: the addresses of all taps of all tiles are looked up in a buffer that the plan keeps.
+
+Wins on small images, where padding touches nearly every tile.  Dukhan, "The Indirect Convolution Algorithm" (2019).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import (
+    column_block,
+    geometry,
+    record,
+    row_lines,
+    table_bytes,
+    tile_block,
+    tile_list_bytes,
+)
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.loops.gemm import TAP, TILE
+from numbaconv.loops.indirect import indirect_parallel, indirect_part
+from numbaconv.loops.tables import CORNERS, build_indirection
+
+#: The largest indirection buffer that a plan may keep.
+BUFFER_LIMIT = 64 << 20
+
+
+class Indirect(TiledAlgorithm):
+    """One tap table for each tile of one image, built once a shape."""
+
+    name = "indirect"
+    part, parallel = staticmethod(indirect_part), staticmethod(indirect_parallel)
+
+    def unsupported(self, problem, epilogue, machine):
+        reason = super().unsupported(problem, epilogue, machine)
+        if reason is None:
+            nbytes = self.cut(geometry(problem), machine).plan_bytes
+            if nbytes > BUFFER_LIMIT:
+                reason = f"its buffer would take {nbytes >> 20} MiB, more than {BUFFER_LIMIT >> 20}"
+        return reason
+
+    def cut(self, g, machine):
+        lines = row_lines(g)
+        tiles = lines["lines"] * lines["tiles_per_line"]
+        fields = lines | {
+            "tile_block": tile_block(g | lines, machine, tables=False),
+            "column_block": column_block(g, machine),
+        }
+        return Cut(fields, 0, tile_list_bytes(tiles) + tiles * table_bytes(g))
+
+    def tables(self, g, cut):
+        tiles = g["lines"] * g["tiles_per_line"]
+        buffer = np.empty((tiles, g["k_h"] * g["k_w"], TAP), np.int64)
+        tile_list, corners = np.empty((tiles, TILE), np.int64), np.empty(CORNERS, np.uint8)
+        conv = record(g)
+        build_indirection(conv.ctypes.data, tile_list.ctypes.data, buffer.ctypes.data, corners.ctypes.data)
+        # the buffer's address stands in the tile list; keeping it here keeps it alive
+        return {"tiles": tile_list, "taps": buffer}
+
+    def extra_cycles(self, problem, g, machine):
+        """Reading the buffer from the L2 or beyond, once a tile."""
+        return cost.tile_count(g) * table_bytes(g) / cost.L3_BYTES

@@ -1,0 +1,58 @@
+"""Channels-first tensors around a channels-last plan: one blocked transposition each way, through the workspace."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from numbaconv.algorithms.base import Plan
+from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.transpose import transpose
+from numbaconv.options import get_num_threads
+from numbaconv.problem import ConvProblem
+from numbaconv.workspace import scratch
+
+#: Bytes a second that a transposition moves, each read once and written once.
+TRANSPOSE_BYTES = 8e9
+
+
+def _rounded(nbytes: int) -> int:
+    return -(-nbytes // 64) * 64
+
+
+class ChannelsFirst:
+    """A plan for contiguous (n, c, *spatial) arrays made of a plan for (n, *spatial, c) ones."""
+
+    def __init__(self, inner: Plan, problem: ConvProblem):
+        self.inner, self.problem = inner, problem
+        self.algorithm, self.plan_bytes = inner.algorithm, inner.plan_bytes
+        self.workspace_bytes = inner.workspace_bytes
+        self._zero = problem.np_dtype.type(0)
+        self._in, self._out = (problem.c_in, prod(problem.spatial)), (problem.c_out, prod(problem.out_spatial))
+        size = problem.n * problem.itemsize
+        self._x_bytes, self._out_bytes = _rounded(size * prod(self._in)), _rounded(size * prod(self._out))
+        self._staging = self._x_bytes + self._out_bytes * (2 if inner.epilogue.residual else 1)
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Bytes for the transposed tensors and the inner plan's workspace."""
+        return self._staging + self.inner.scratch_bytes(threads)
+
+    def run(
+        self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None, workspace: int | None = None
+    ) -> None:
+        """Compute into `out`; all arrays are contiguous and channels-first."""
+        if workspace is None:
+            workspace = scratch(self.scratch_bytes(usable_threads(get_num_threads())))
+        self.run_at(*(0 if a is None else a.__array_interface__["data"][0] for a in (x, out, residual)), workspace)
+
+    def run_at(self, x: int, out: int, residual: int, workspace: int) -> None:
+        """As `run`, on addresses."""
+        n, zero = self.problem.n, self._zero
+        inner_x, inner_out = workspace, workspace + self._x_bytes
+        inner_residual = inner_out + self._out_bytes if residual else 0
+        transpose(x, inner_x, n, *self._in, zero)
+        if residual:
+            transpose(residual, inner_residual, n, *self._out, zero)
+        self.inner.run_at(inner_x, inner_out, inner_residual, workspace + self._staging)
+        transpose(inner_out, out, n, *reversed(self._out), zero)

@@ -1,0 +1,81 @@
+"""Pointwise (1x1) convolution: one GEMM whose rows are the pixels, in place.  Wins on every 1x1 that it fits."""
+
+from __future__ import annotations
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import (
+    affine_tap,
+    column_block,
+    image_lines,
+    interior_taps,
+    row_block,
+    row_lines,
+    row_pitch,
+    table_bytes,
+    tile_block,
+    tile_list_bytes,
+)
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.loops.gemm import MR
+from numbaconv.loops.pointwise import pointwise_parallel, pointwise_part
+from numbaconv.loops.tables import CORNERS
+
+#: Rows that are a multiple of this many bytes apart share one or two sets of the L1, which cannot hold a tile's rows then.
+COLLISION = 2048
+
+
+class Pointwise(TiledAlgorithm):
+    """Rows are packed only where they collide; strided and padded problems address each row through a table of one tap."""
+
+    name = "pointwise"
+    part, parallel = staticmethod(pointwise_part), staticmethod(pointwise_parallel)
+
+    def unsupported(self, problem, epilogue, machine):
+        if problem.taps != 1:
+            return "the kernel is not 1x1"
+        return super().unsupported(problem, epilogue, machine)
+
+    def cut(self, g, machine):
+        columns = {"column_block": column_block(g, machine)}
+        if not _affine(g):
+            lines = row_lines(g)
+            block = tile_block(g | lines, machine, tables=True)
+            fields = columns | lines | {"tile_block": block, "patch_pitch": 0}
+            return Cut(fields, tile_list_bytes(block) + CORNERS + block * table_bytes(g), table_bytes(g))
+        # all images are one line of pixels
+        images = max(g["n"], 1)
+        one = {"n": min(g["n"], 1), "h_in": images * g["h_in"], "h_out": images * g["h_out"]}
+        lines = one | image_lines(g | one)
+        if not _collides(g):
+            block = tile_block(g | lines, machine, tables=False)
+            return Cut(
+                columns | lines | {"tile_block": block, "patch_pitch": g["x_pixel"]},
+                tile_list_bytes(block),
+                table_bytes(g),
+            )
+        pitch = row_pitch(g["groups"] * g["c_in"] * g["itemsize"])
+        block = row_block(g | lines, machine, pitch)
+        fields = columns | lines | {"tile_block": block, "patch_pitch": pitch}
+        return Cut(fields, tile_list_bytes(block) + block * MR * pitch, table_bytes(g))
+
+    def tables(self, g, cut):
+        return {"taps": affine_tap(g["patch_pitch"]) if g["patch_pitch"] else interior_taps(g)}
+
+    def extra_cycles(self, problem, g, machine):
+        """Nothing in place; a copy of the rows where they collide; a table of one tap a tile where pixels are strided."""
+        if g["patch_pitch"] == 0:
+            return cost.tile_count(g) * MR * cost.ENTRY
+        return 0.0 if g["patch_pitch"] == g["x_pixel"] else cost.packing_cycles(g, 1)
+
+
+def _affine(g) -> bool:
+    """Whether output pixel i reads input pixel i."""
+    return (
+        g["stride_h"] == g["stride_w"] == 1
+        and (g["h_out"], g["w_out"]) == (g["h_in"], g["w_in"])
+        and not (g["pad_top"] or g["pad_left"])
+    )
+
+
+def _collides(g) -> bool:
+    return g["x_pixel"] % COLLISION == 0

@@ -1,0 +1,203 @@
+"""The family of algorithms that make tile lists for the GEMM core: what they share, from cost to running.
+
+A member says how it cuts a problem (`cut`), which tables the plan keeps (`tables`), what it costs beyond the GEMM
+(`extra_cycles`) and which loop nests run it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.geometry import geometry, record
+from numbaconv.algorithms.weights import Weights
+from numbaconv.epilogue import Epilogue
+from numbaconv.errors import ShapeError
+from numbaconv.loops.gemm import gemm_address
+from numbaconv.loops.launch import run_parallel, usable_threads
+from numbaconv.loops.walk import CALL_BYTES
+from numbaconv.machine import Machine
+from numbaconv.options import get_num_threads
+from numbaconv.problem import ConvProblem
+from numbaconv.workspace import scratch
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a problem is cut: fields of the `CONV` record, workspace a thread and memory of the plan's tables, in bytes."""
+
+    fields: dict[str, int]
+    workspace_bytes: int
+    plan_bytes: int = 0
+
+
+class TiledAlgorithm:
+    """Base of the tile family.  `part` runs one share of the work, `parallel` all shares, each on a thread."""
+
+    name: str
+    layouts = ("channels_last",)
+    part = None
+    parallel = None
+
+    def cut(self, g: dict[str, int], machine: Machine) -> Cut:
+        """Choose lines, tiles and blocks for a geometry; pure."""
+        raise NotImplementedError
+
+    def tables(self, g: dict[str, int], cut: Cut) -> dict[str, np.ndarray]:
+        """Arrays that the plan keeps, by the field of the `CONV` record that holds their address."""
+        raise NotImplementedError
+
+    def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
+        """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
+        raise NotImplementedError
+
+    def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
+        """Why this algorithm refuses, or None."""
+        return "3 spatial axes are not built yet" if len(problem.spatial) == 3 else None
+
+    def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
+        """Cycles of the GEMM core, of weights that come from beyond the L2, and the algorithm's own."""
+        g = geometry(problem)
+        cut = self.cut(g, machine)
+        g |= cut.fields
+        tiles = g["n"] * g["lines"] * g["tiles_per_line"]
+        cycles = cost.gemm_cycles(g, machine) + cost.weight_cycles(g, machine, -(-tiles // g["tile_block"]))
+        cycles += self.extra_cycles(problem, g, machine)
+        return Cost(cycles / cost.CLOCK, CALL_BYTES + cut.workspace_bytes, cut.plan_bytes)
+
+    def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> TiledPlan:
+        """Pack the weights, unless another plan has, and build tables."""
+        return TiledPlan(self, problem, weights, epilogue, machine)
+
+
+class TiledPlan:
+    """Plan of a `TiledAlgorithm`."""
+
+    def __init__(
+        self, algorithm: TiledAlgorithm, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine
+    ):
+        self.algorithm, self.problem, self.epilogue = algorithm.name, problem, epilogue
+        self._algorithm, self._weights, self._machine = algorithm, weights, machine
+        # the type of these two scalars selects the element type of the compiled loops
+        scalar, activation = problem.np_dtype.type, epilogue.activation
+        self._alpha, self._beta = scalar(activation.alpha), scalar(activation.beta)
+        # one row of zeros stands for padding, and for the bias of sums that are not complete yet
+        self._zeros = np.zeros(max(weights.c_in * problem.itemsize, weights.packed_bias.nbytes), np.uint8)
+        self._pitches = (problem.c_in, problem.c_out, problem.c_out)
+        self._variants: dict[tuple[int, int, int], _Variant] = {}
+        default = self._default = self._variant(self._pitches)
+        self._tiles, self._columns = default.tiles, weights.groups * weights.panels_per_group
+        self.workspace_bytes, self.plan_bytes = default.workspace_bytes, default.plan_bytes
+        self._grids: dict[int, tuple[int, int]] = {}
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Bytes of workspace that `run` needs on so many threads."""
+        return self.workspace_bytes * threads
+
+    def run(
+        self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None, workspace: int | None = None
+    ) -> None:
+        """Compute into `out`; see `Plan.run`."""
+        if not self._tiles:
+            return
+        variant = self._default
+        if not (x.flags.c_contiguous and out.flags.c_contiguous and (residual is None or residual.flags.c_contiguous)):
+            arrays = (x, out, residual)
+            variant = self._variant(
+                tuple(self._pitches[i] if a is None else pixel_pitch(a) for i, a in enumerate(arrays))
+            )
+        if workspace is None:
+            workspace = scratch(variant.workspace_bytes * usable_threads(get_num_threads()))
+        self._launch(variant, address(x), address(out), 0 if residual is None else address(residual), workspace)
+
+    def run_at(self, x: int, out: int, residual: int, workspace: int) -> None:
+        """As `run`, on addresses of arrays without gaps: the path without any look at an array."""
+        if self._tiles:
+            self._launch(self._default, x, out, residual, workspace)
+
+    def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int) -> None:
+        threads = usable_threads(get_num_threads())
+        rows, columns = self._grids.get(threads) or self._grid(threads)
+        if rows * columns == 1:
+            self._algorithm.part(0, 1, 1, variant.address, x, out, residual, workspace, self._alpha, self._beta)
+        else:
+            run_parallel(
+                self._algorithm.parallel,
+                rows * columns,
+                rows,
+                columns,
+                variant.address,
+                x,
+                out,
+                residual,
+                workspace,
+                variant.workspace_bytes,
+                self._alpha,
+                self._beta,
+            )
+
+    def _variant(self, pitches: tuple[int, int, int]) -> _Variant:
+        variant = self._variants.get(pitches)
+        if variant is None:
+            variant = self._variants[pitches] = _Variant(self, pitches)
+        return variant
+
+    def _grid(self, threads: int) -> tuple[int, int]:
+        """Cut tiles into `rows` and columns into `columns` parts so that the largest share is smallest.
+
+        Ties go to more rows: weights are shared in the L3, but columns read the input again.
+        """
+
+        def largest(rows: int) -> tuple[int, int]:
+            return -(-self._tiles // rows) * -(-self._columns // (threads // rows)), -rows
+
+        rows = min(range(1, threads + 1), key=largest)
+        grid = self._grids[threads] = min(rows, self._tiles), min(threads // rows, self._columns)
+        return grid
+
+
+class _Variant:
+    """The record and tables of a plan for one set of pixel pitches; nearly every plan has just one."""
+
+    def __init__(self, plan: TiledPlan, pitches: tuple[int, int, int]):
+        weights, problem = plan._weights, plan.problem
+        g = geometry(problem, pitches)
+        cut = plan._algorithm.cut(g, plan._machine)
+        g |= cut.fields
+        g |= {
+            "panels": weights.panels.ctypes.data,
+            "bias": weights.packed_bias.ctypes.data,
+            "zeros": plan._zeros.ctypes.data,
+            "activation": plan.epilogue.activation.code,
+            "gemm": gemm_address(problem.np_dtype),
+        }
+        self.tables = plan._algorithm.tables(g, cut)
+        self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
+        self.address = self.record.ctypes.data
+        self.tiles = g["n"] * g["lines"] * g["tiles_per_line"]
+        self.workspace_bytes = -(-(CALL_BYTES + cut.workspace_bytes) // 64) * 64
+        self.plan_bytes = sum(table.nbytes for table in self.tables.values())
+
+
+def address(array: np.ndarray) -> int:
+    """Address of an array's first element."""
+    return array.__array_interface__["data"][0]
+
+
+def pixel_pitch(array: np.ndarray) -> int:
+    """Elements from pixel to pixel of a channels-last array, whose rows and images must follow without gaps."""
+    pitch = array.strides[-2] // array.itemsize
+    expected = array.strides[-2]
+    if array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
+        expected = -1
+    for size, stride in zip(array.shape[-2::-1], array.strides[-2::-1]):
+        if size > 1 and stride != expected:
+            raise ShapeError(
+                f"strides={array.strides} of a channels-last array of shape {array.shape} must be those of "
+                "pixels a fixed pitch apart, with neighbouring channels"
+            )
+        expected *= size
+    return pitch

@@ -1,0 +1,1 @@
+"""Which algorithm runs: selection is pure and costs microseconds; nothing is measured here."""

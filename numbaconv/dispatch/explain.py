@@ -1,0 +1,81 @@
+"""Why an algorithm is chosen: every candidate with its estimate, or with the reason why it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numbaconv.algorithms import PLANNED
+from numbaconv.dispatch.select import rank
+from numbaconv.epilogue import Activation, Epilogue
+from numbaconv.machine import machine
+from numbaconv.problem import ConvProblem
+
+
+@dataclass(frozen=True)
+class Row:
+    """One algorithm.  `seconds` are estimated for one thread; `workspace_bytes` are those of one thread."""
+
+    algorithm: str
+    reason: str | None
+    seconds: float | None
+    workspace_bytes: int | None
+    plan_bytes: int | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found; prints as a table."""
+
+    problem: ConvProblem
+    rows: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.problem}: {self.problem.flops / 1e6:.1f} MFLOP, {self.problem.arithmetic_intensity:.1f} FLOP a byte",
+            f"  {'algorithm':<12}{'estimate':>12}{'workspace':>12}{'tables':>12}",
+        ]
+        for row in self.rows:
+            mark = "*" if row.chosen else " "
+            if row.reason:
+                lines.append(f"{mark} {row.algorithm:<12}{row.reason}")
+            else:
+                lines.append(
+                    f"{mark} {row.algorithm:<12}{row.seconds * 1e6:>9.1f} us{row.workspace_bytes / 1024:>8.0f} KiB"
+                    f"{row.plan_bytes / 1024:>8.0f} KiB"
+                )
+        return "\n".join(lines)
+
+
+def explain(problem: ConvProblem | str, activation=None, residual: bool = False) -> Explanation:
+    """Rank every algorithm for a problem, without running any.
+
+    Parameters
+    ----------
+    problem : ConvProblem or str
+        A string is parsed, such as "n1c64h56w56o64k3p1".
+    activation
+        As in `conv2d`.
+    residual : bool
+        Whether a residual is added.
+
+    Returns
+    -------
+    Explanation
+        One row an algorithm: the estimate on one thread and the workspace, or the reason why it refuses.
+
+    Raises
+    ------
+    ConvError
+        If the string is not a problem.
+    """
+    if not isinstance(problem, ConvProblem):
+        problem = ConvProblem.parse(problem)
+    epilogue = Epilogue(problem.bias, residual, Activation.of(activation))
+    rows = []
+    for candidate in rank(problem, epilogue, machine()):
+        cost = candidate.cost
+        numbers = (cost.seconds, cost.workspace_bytes, cost.plan_bytes) if cost else (None, None, None)
+        rows.append(Row(candidate.algorithm.name, candidate.reason, *numbers, chosen=not rows))
+    rows += [Row(name, "not built yet", None, None, None, False) for name in PLANNED]
+    return Explanation(problem, tuple(rows))

@@ -1,0 +1,73 @@
+"""Rank the algorithms for a problem, and make the winner's plan.  A pure function of problem, epilogue and machine."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from numbaconv.algorithms import ALGORITHMS, PLANNED
+from numbaconv.algorithms.base import Algorithm, Cost, Plan
+from numbaconv.algorithms.layout import TRANSPOSE_BYTES, ChannelsFirst
+from numbaconv.algorithms.weights import Weights
+from numbaconv.epilogue import Epilogue
+from numbaconv.errors import ConvError, UnsupportedError
+from numbaconv.machine import Machine, machine
+from numbaconv.problem import ConvProblem
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An algorithm with either its cost or the reason why it refuses."""
+
+    algorithm: Algorithm
+    cost: Cost | None
+    reason: str | None
+
+
+@functools.lru_cache(maxsize=4096)
+def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine) -> tuple[Candidate, ...]:
+    """All algorithms, the cheapest first, those that refuse last; ties keep the order of preference."""
+    candidates = []
+    for algorithm in ALGORITHMS:
+        reason = algorithm.unsupported(problem, epilogue, on)
+        cost = None if reason else _with_layout(algorithm, algorithm.estimate(problem, on), problem)
+        candidates.append(Candidate(algorithm, cost, reason))
+    return tuple(sorted(candidates, key=lambda c: (c.cost is None, c.cost.seconds if c.cost else 0.0)))
+
+
+def _with_layout(algorithm: Algorithm, cost: Cost, problem: ConvProblem) -> Cost:
+    if problem.layout in algorithm.layouts:
+        return cost
+    moved = problem.bytes - problem.parameters * problem.itemsize
+    return Cost(cost.seconds + moved / TRANSPOSE_BYTES, cost.workspace_bytes, cost.plan_bytes)
+
+
+def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto") -> Algorithm:
+    """The algorithm of that name, or the cheapest one.
+
+    Raises
+    ------
+    UnsupportedError
+        If the algorithm asked for refuses the problem or is not built yet; another one is never taken silently.
+    ConvError
+        If there is no such name.
+    """
+    candidates = rank(problem, epilogue, machine())
+    if name == "auto":
+        return candidates[0].algorithm
+    for candidate in candidates:
+        if candidate.algorithm.name == name:
+            if candidate.reason:
+                raise UnsupportedError(f"algorithm={name!r} cannot do {problem}: {candidate.reason}")
+            return candidate.algorithm
+    if name in PLANNED:
+        raise UnsupportedError(f"algorithm={name!r} is not built yet")
+    names = ", ".join(repr(algorithm.name) for algorithm in ALGORITHMS)
+    raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
+
+
+def make_plan(problem: ConvProblem, epilogue: Epilogue, weights: Weights, name: str = "auto") -> Plan:
+    """A plan for tensors in the problem's own layout."""
+    algorithm = choose(problem, epilogue, name)
+    plan = algorithm.plan(problem, weights, epilogue, machine())
+    return plan if problem.layout in algorithm.layouts else ChannelsFirst(plan, problem)

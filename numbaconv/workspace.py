@@ -1,0 +1,28 @@
+"""Scratch memory that calls share: one growing buffer a thread, so that a warm call allocates nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+ALIGNMENT = 64
+
+_buffers = threading.local()
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """`nbytes` fresh bytes that start at a multiple of 64."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def scratch(nbytes: int) -> int:
+    """Address of at least `nbytes` bytes, aligned to 64, that belong to this thread until its next call of `scratch`."""
+    if nbytes > getattr(_buffers, "size", -1):
+        _buffers.size = -1
+        _buffers.array = aligned(nbytes)
+        _buffers.address = _buffers.array.ctypes.data
+        _buffers.size = nbytes
+    return _buffers.address
