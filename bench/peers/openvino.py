@@ -1,0 +1,64 @@
+"""OpenVINO's CPU plugin: one convolution compiled for latency in f32, with the caller's buffers as its tensors.
+
+channels_last declares that the operands arrive as NHWC, which spares the plugin a reorder on most layers.
+"""
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from bench.operands import aligned
+from bench.peers import Prepared, UnsupportedProblemError
+
+
+def version() -> str:
+    return ov.__version__.split("-")[0]
+
+
+def prepare(problem, operands, threads, variant, algorithm) -> Prepared:
+    last = variant == "channels_last"
+    if last and len(problem.kernel) != 2:
+        raise UnsupportedProblemError("channels-last is measured for 2-D only")
+    model = _model(problem, operands)
+    if last:
+        model = _with_channels_last_ends(model)
+    config = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
+    to_layout = (lambda a: np.moveaxis(a, 1, -1)) if last else (lambda a: a)
+    x = aligned(to_layout(operands.x))
+    out = aligned(np.zeros_like(to_layout(operands.expected), dtype=np.float32))
+    request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+    request.set_output_tensor(ov.Tensor(out, shared_memory=True))
+
+    def call():
+        # infer() copies its outputs unless told to share; start_async() and wait() cost 30 us more on small layers.
+        return request.infer(share_outputs=True)
+
+    return Prepared(call, lambda: np.moveaxis(out, -1, 1) if last else out, keep=(x, out))
+
+
+def _model(problem, operands) -> ov.Model:
+    x = ops.parameter(operands.x.shape, np.float32)
+    before, after = map(list, zip(*problem.padding))
+    strides, dilations = list(problem.stride), list(problem.dilation)
+    if problem.groups == 1:
+        y = ops.convolution(x, ops.constant(operands.weight), strides, before, after, dilations)
+    else:
+        g = problem.groups
+        weight = operands.weight.reshape(g, problem.c_out // g, *operands.weight.shape[1:])
+        y = ops.group_convolution(x, ops.constant(weight), strides, before, after, dilations)
+    bias = operands.bias.reshape(1, -1, *[1] * len(problem.kernel))
+    return ov.Model([ops.add(y, ops.constant(bias))], [x], "conv")
+
+
+def _with_channels_last_ends(model: ov.Model) -> ov.Model:
+    ends = ov.preprocess.PrePostProcessor(model)
+    for end in (ends.input(), ends.output()):
+        end.tensor().set_layout(ov.Layout("NHWC"))
+        end.model().set_layout(ov.Layout("NCHW"))
+    return ends.build()
