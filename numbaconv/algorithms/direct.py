@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
-    column_block,
+    column_blocks,
     interior_taps,
     row_lines,
     table_bytes,
@@ -26,7 +26,7 @@ class Direct(TiledAlgorithm):
     def cut(self, g, machine):
         lines = row_lines(g)
         block = tile_block(g | lines, machine, tables=True)
-        fields = lines | {"tile_block": block, "column_block": column_block(g, machine)}
+        fields = lines | {"tile_block": block, **column_blocks(g, machine)}
         return Cut(fields, tile_list_bytes(block) + CORNERS + block * table_bytes(g), table_bytes(g))
 
     def tables(self, g, cut):

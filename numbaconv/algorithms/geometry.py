@@ -13,6 +13,8 @@ from numbaconv.problem import ConvProblem
 _FULL = 0.85
 #: The parts of the L2 that a block's input and a column block's weights may take; the rest is output and what streams by.
 _INPUT_PART, _WEIGHT_PART = 4, 2
+#: Where weights take less than this part of the L2, the core walks tiles outside and panels inside.
+_TILES_OUTSIDE_PART = 4
 #: The most that a block's patches or packed rows may take, and its tap tables.
 WORKSPACE_LIMIT = 1 << 20
 _TABLE_LIMIT = 1 << 18
@@ -86,9 +88,13 @@ def image_lines(g: dict[str, int]) -> dict[str, int]:
     return {"lines": 1, "line": pixels, "tiles_per_line": -(-pixels // MR)}
 
 
-def column_block(g: dict[str, int], machine: Machine) -> int:
-    """Panels whose weights fit their part of the L2."""
-    return max(1, machine.l2 // _WEIGHT_PART // g["panel_bytes"])
+def column_blocks(g: dict[str, int], machine: Machine) -> dict[str, int]:
+    """Panels whose weights fit their part of the L2, and whether all of a group's fit so well that tiles go outside."""
+    together = g["panels_per_group"] * g["panel_bytes"]
+    return {
+        "column_block": max(1, machine.l2 // _WEIGHT_PART // g["panel_bytes"]),
+        "tiles_outside": int(together <= machine.l2 // _TILES_OUTSIDE_PART),
+    }
 
 
 def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:

@@ -9,7 +9,7 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
     WORKSPACE_LIMIT,
     affine_tap,
-    column_block,
+    column_blocks,
     image_lines,
     row_block,
     row_pitch,
@@ -34,7 +34,7 @@ class Im2col(TiledAlgorithm):
         block = row_block(g | lines, machine, pitch)
         fields = lines | {
             "tile_block": block,
-            "column_block": column_block(g, machine),
+            **column_blocks(g, machine),
             "k_block": k_block,
             "patch_pitch": pitch,
         }

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
-    column_block,
+    column_blocks,
     geometry,
     record,
     row_lines,
@@ -45,7 +45,7 @@ class Indirect(TiledAlgorithm):
         tiles = lines["lines"] * lines["tiles_per_line"]
         fields = lines | {
             "tile_block": tile_block(g | lines, machine, tables=False),
-            "column_block": column_block(g, machine),
+            **column_blocks(g, machine),
         }
         return Cut(fields, 0, tile_list_bytes(tiles) + tiles * table_bytes(g))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
     affine_tap,
-    column_block,
+    column_blocks,
     image_lines,
     interior_taps,
     row_block,
@@ -36,7 +36,7 @@ class Pointwise(TiledAlgorithm):
         return super().unsupported(problem, epilogue, machine)
 
     def cut(self, g, machine):
-        columns = {"column_block": column_block(g, machine)}
+        columns = column_blocks(g, machine)
         if not _affine(g):
             lines = row_lines(g)
             block = tile_block(g | lines, machine, tables=True)

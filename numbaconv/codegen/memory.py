@@ -18,21 +18,8 @@ CALL = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "a",
-            "zeros",
-            "tiles",
-            "tile_count",
-            "k",
-            "panels",
-            "panel_bytes",
-            "c",
-            "c_pitch",
-            "columns",
-            "bias",
-            "residual",
-            "residual_pitch",
-            "activation",
-        )
+            "a zeros tiles tile_count tiles_outside k panels panel_bytes c c_pitch columns bias residual residual_pitch activation"
+        ).split()
     ]
 )
 
@@ -41,44 +28,10 @@ CONV = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "n",
-            "h_in",
-            "w_in",
-            "c_in",
-            "h_out",
-            "w_out",
-            "c_out",
-            "groups",
-            "k_h",
-            "k_w",
-            "stride_h",
-            "stride_w",
-            "dilation_h",
-            "dilation_w",
-            "pad_top",
-            "pad_left",
-            "x_pixel",
-            "x_image",
-            "out_pixel",
-            "residual_pixel",
-            "itemsize",
-            "panels",
-            "panel_bytes",
-            "panels_per_group",
-            "bias",
-            "zeros",
-            "activation",
-            "gemm",
-            "lines",
-            "line",
-            "tiles_per_line",
-            "tile_block",
-            "column_block",
-            "k_block",
-            "patch_pitch",
-            "tiles",
-            "taps",
-        )
+            "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
+            "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation gemm "
+            "lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps"
+        ).split()
     ]
 )
 

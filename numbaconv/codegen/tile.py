@@ -63,13 +63,14 @@ def emit_tile(module, spec: TileSpec):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
-    accumulators = _accumulate(v, spec, *function.args[:6])
-    _Epilogue(v, spec, *function.args[6:]).store(accumulators)
+    a, zeros, taps, n_taps, k, panel, c, c_pitch, bias, *rest = function.args
+    accumulators = _accumulate(v, spec, a, zeros, taps, n_taps, k, panel, bias)
+    _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
     return function
 
 
-def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, k, panel) -> list:
-    """Sum over taps (outer) and channels (inner); accumulators are listed row by row."""
+def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, k, panel, bias) -> list:
+    """Start from the bias and sum over taps (outer) and channels (inner); accumulators are listed row by row."""
     b = v.builder
     k_unrolled = b.and_(k, i64(-UNROLL))
 
@@ -92,8 +93,9 @@ def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, k, panel) ->
         accumulators = counted_loop(b, i64(0), k_unrolled, UNROLL, accumulators, steps(UNROLL), "k")
         return counted_loop(b, k_unrolled, k, 1, accumulators, steps(1), "k.rest")
 
-    zero = v.constant(0.0)
-    return counted_loop(b, i64(0), n_taps, 1, [zero] * (spec.rows * spec.vectors), one_tap, "tap")
+    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
+    first = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(spec.vectors)]
+    return counted_loop(b, i64(0), n_taps, 1, first * spec.rows, one_tap, "tap")
 
 
 def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumulators) -> list:
@@ -112,21 +114,20 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumul
 
 
 class _Epilogue:
-    """What happens to accumulators before they are stored: bias, residual, activation, in this order.
+    """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
 
     Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with and without a
     residual; everything else goes through a rolled loop over a copy of the accumulators on the stack.
     """
 
-    def __init__(self, v, spec, c, c_pitch, bias, residual, residual_pitch, columns, code, alpha, beta):
+    def __init__(self, v, spec, c, c_pitch, residual, residual_pitch, columns, code, alpha, beta):
         self.v, self.spec = v, spec
         self.c, self.c_pitch, self.residual, self.residual_pitch = c, c_pitch, residual, residual_pitch
-        self.bias, self.columns, self.code, self.alpha, self.beta = bias, columns, code, alpha, beta
+        self.columns, self.code, self.alpha, self.beta = columns, code, alpha, beta
 
     def store(self, accumulators) -> None:
         """Emit all paths and the function's return."""
         v, b, spec = self.v, self.v.builder, self.spec
-        accumulators = self._add_bias(accumulators)
         full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
         clamp = b.icmp_signed("==", self.code, i64(0))
         no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
@@ -141,12 +142,6 @@ class _Epilogue:
         self._store_straight(accumulators, True)
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
-
-    def _add_bias(self, accumulators) -> list:
-        """The packed bias is as wide as the panel; plans without a bias pass a row of zeros."""
-        v, b = self.v, self.v.builder
-        bias = [v.load(offset(b, self.bias, i64(j * v.nbytes))) for j in range(self.spec.vectors)]
-        return [b.fadd(value, bias[n % self.spec.vectors]) for n, value in enumerate(accumulators)]
 
     def _store_straight(self, accumulators, with_residual: bool) -> None:
         v, b = self.v, self.v.builder

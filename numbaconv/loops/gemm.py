@@ -33,13 +33,17 @@ def gemm_block(call_address, alpha, beta):
     call = call_record(call_address)
     size = itemsize(alpha)
     lanes = VECTOR_BYTES // size
-    # Panels outside, tiles inside: a panel of B stays in the L1 or L2 while the tiles of the block pass by.
-    for first in range(0, call.columns, NV * lanes):
-        columns = call.columns - first
-        width = min(NV, (columns + lanes - 1) // lanes)
-        panel = call.panels + first // (NV * lanes) * call.panel_bytes
-        tile = call.tiles
-        for _ in range(call.tile_count):
+    panels = (call.columns + NV * lanes - 1) // (NV * lanes)
+    # Panels outside keep one panel of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway, tiles
+    # outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
+    outer, inner = (call.tile_count, panels) if call.tiles_outside != 0 else (panels, call.tile_count)
+    for i in range(outer):
+        for j in range(inner):
+            number, panel = (i, j) if call.tiles_outside != 0 else (j, i)
+            tile = call.tiles + number * 8 * TILE
+            first = panel * NV * lanes
+            columns = call.columns - first
+            width = min(NV, (columns + lanes - 1) // lanes)
             row = get(tile, 0)
             residual = 0
             if call.residual != 0:
@@ -54,7 +58,7 @@ def gemm_block(call_address, alpha, beta):
                 get(tile, 3),
                 get(tile, 4),
                 call.k,
-                panel,
+                call.panels + panel * call.panel_bytes,
                 call.c + row * call.c_pitch + first * size,
                 call.c_pitch,
                 call.bias + first * size,
@@ -65,7 +69,6 @@ def gemm_block(call_address, alpha, beta):
                 alpha,
                 beta,
             )
-            tile += 8 * TILE
 
 
 _native = NativeFunction(gemm_block)
@@ -122,5 +125,6 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
         call.residual = 0 if residual_image == 0 else residual_image + column
         call.residual_pitch = conv.residual_pixel
     call.bias = conv.bias + number * PANEL_ROW if complete != 0 else conv.zeros
+    call.tiles_outside = conv.tiles_outside
     call.activation = conv.activation if complete != 0 else RAW
     call_gemm(conv.gemm, call_address, alpha, beta)
