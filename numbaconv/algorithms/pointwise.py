@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
     affine_tap,
@@ -19,9 +21,6 @@ from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.loops.gemm import MR
 from numbaconv.loops.pointwise import pointwise_parallel, pointwise_part
 from numbaconv.loops.tables import CORNERS
-
-#: Rows that are a multiple of this many bytes apart share one or two sets of the L1, which cannot hold a tile's rows then.
-COLLISION = 2048
 
 
 class Pointwise(TiledAlgorithm):
@@ -46,7 +45,7 @@ class Pointwise(TiledAlgorithm):
         images = max(g["n"], 1)
         one = {"n": min(g["n"], 1), "h_in": images * g["h_in"], "h_out": images * g["h_out"]}
         lines = one | image_lines(g | one)
-        if not _collides(g):
+        if not _collides(g, machine):
             block = tile_block(g | lines, machine, tables=False)
             return Cut(
                 columns | lines | {"tile_block": block, "patch_pitch": g["x_pixel"]},
@@ -77,5 +76,10 @@ def _affine(g) -> bool:
     )
 
 
-def _collides(g) -> bool:
-    return g["x_pixel"] % COLLISION == 0
+def _collides(g, machine) -> bool:
+    """Whether the rows of a tile fall into so few sets of the L1 that they evict one another.
+
+    Addresses 4 KiB apart share a set, and the L1 has as many ways as it has pages of 4 KiB.
+    """
+    rows_a_set = MR * gcd(g["x_pixel"], 4096) // 4096
+    return rows_a_set > machine.l1 // 4096

@@ -19,6 +19,10 @@ from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i
 #: K-steps in the unrolled loop: row pointers that do not fit the integer registers are then reloaded once in four steps.
 UNROLL = 4
 
+#: How far ahead of its use B is asked for, in bytes.  Weights that come from beyond the L2 gain 20 to 37 % (512 channels, 3x3
+#: at 7 x 7), 7 % at 256 channels; weights in the L2 neither gain nor lose.
+PREFETCH = 4096
+
 
 @dataclass(frozen=True)
 class TileSpec:
@@ -103,6 +107,8 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumul
     b = v.builder
     b_row = offset(b, weights, b.mul(channel, i64(spec.panel_vectors * v.nbytes)))
     b_row = offset(b, b_row, i64(step * spec.panel_vectors * v.nbytes))
+    for j in range(spec.vectors):
+        v.prefetch(offset(b, b_row, i64(PREFETCH + j * v.nbytes)))
     columns = [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors)]
     a_column = b.mul(channel, i64(v.itemsize))
     new = []

@@ -104,6 +104,11 @@ class Vectors:
         limit = builder.shuffle_vector(limit, limit, ir.Constant(lane.type, [0] * self.lanes))
         return builder.icmp_signed("<", lane, limit)
 
+    def prefetch(self, pointer) -> None:
+        """Ask for the cache line behind a pointer, which may lie outside of all arrays."""
+        read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
+        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, read, keep, data)
+
     def masked_load(self, pointer, mask):
         """Lanes where the mask is false are zero and their memory is not touched."""
         typed = self.builder.bitcast(pointer, self.type.as_pointer())
