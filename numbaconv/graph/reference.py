@@ -1,0 +1,80 @@
+"""Operators without an implementation of our own are run by the `onnx` package's reference evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from numbaconv.errors import ModelError
+
+
+def captured_names(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Values of the surrounding graph that the subgraphs of a node (If, Loop, Scan) read, each once."""
+    return tuple(dict.fromkeys(name for graph in _subgraphs(node) for name in _free_names(graph)))
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _free_names(graph: onnx.GraphProto) -> Iterator[str]:
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    for node in graph.node:
+        yield from (name for name in (*node.input, *captured_names(node)) if name not in known)
+        known.update(node.output)
+    yield from (value.name for value in graph.output if value.name not in known)
+
+
+def build_functions(model: onnx.ModelProto) -> list[ReferenceEvaluator]:
+    """The model's own functions, ready for the nodes that call them."""
+    functions: list[ReferenceEvaluator] = []
+    for proto in model.functions:
+        try:
+            functions.append(ReferenceEvaluator(proto, functions=functions))
+        except Exception as error:
+            raise ModelError(f"function {proto.name!r} of domain {proto.domain!r} cannot be run: {error}") from error
+    return functions
+
+
+class ReferenceKernel:
+    """One node, run by the reference operator of its opset.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+    opsets : mapping of domain to version
+    functions : list of ReferenceEvaluator
+        The model's functions, which the node may call.
+
+    Raises
+    ------
+    ModelError
+        The operator is not known in this opset, or its attributes are not.
+    """
+
+    algorithm = "onnx reference"
+    problem: str | None = None
+
+    def __init__(self, node: onnx.NodeProto, opsets: Mapping[str, int], functions: Sequence[ReferenceEvaluator]):
+        self.inputs = (*node.input, *captured_names(node))
+        # Outputs are declared without types: the evaluator then finds the types of values while it runs.
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = helper.make_graph([node], node.name or node.op_type, [], outputs)
+        try:
+            self._evaluator = ReferenceEvaluator(graph, opsets=dict(opsets), functions=list(functions))
+        except Exception as error:
+            opset = opsets.get(node.domain, "not imported by the model")
+            reason = " ".join(str(error).split())[:160]
+            raise ModelError(
+                f"operator {node.op_type!r} (domain {node.domain!r}, opset {opset}) cannot be run: {reason}"
+            ) from error
+
+    def __call__(self, *values: np.ndarray | None) -> list[np.ndarray]:
+        return self._evaluator.run(None, dict(zip(self.inputs, values)))

@@ -1,0 +1,180 @@
+"""A model that runs, with the call signatures of ONNX Runtime's session."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+
+from numbaconv import options
+from numbaconv.errors import ModelError
+
+if TYPE_CHECKING:
+    from numbaconv.graph.model import ModelMetadata, Value
+
+
+@dataclass
+class SessionOptions:
+    """The settings of ONNX Runtime's `SessionOptions` that mean something here; its own objects are taken as well.
+
+    Attributes
+    ----------
+    intra_op_num_threads : int
+        Threads of the session; 0 means those of `numbaconv.set_num_threads`.
+    enable_profiling : bool
+        Note the seconds of every node in each run, for `InferenceSession.report`.
+    """
+
+    intra_op_num_threads: int = 0
+    enable_profiling: bool = False
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """What one node ran: `problem` for convolutions, `seconds` of the last run where profiling is on."""
+
+    name: str
+    op: str
+    problem: str | None
+    algorithm: str | None
+    seconds: float | None
+
+
+class InferenceSession:
+    """An ONNX model, planned once and run any number of times, by any number of threads.
+
+    Parameters
+    ----------
+    path_or_bytes : path or bytes
+        A model file or its content.  Data that a model keeps in other files is looked for next to it.
+    sess_options : SessionOptions, optional
+        Ours or ONNX Runtime's.
+    providers, provider_options, **ignored
+        Accepted so that calls written for ONNX Runtime work; everything runs on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        The model file is not there.
+    ModelError
+        The model is damaged, uses an operator that cannot be run, or the `onnx` package is missing.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | os.PathLike | bytes,
+        sess_options: SessionOptions | None = None,
+        providers: Sequence | None = None,
+        provider_options: Sequence[Mapping] | None = None,
+        **ignored,
+    ):
+        try:
+            from numbaconv.graph import model, program
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] != "onnx":
+                raise
+            raise ModelError("models are read with the onnx package: pip install 'numbaconv[onnx]'") from error
+        self._options = SessionOptions() if sess_options is None else sess_options
+        with self._threads():
+            proto = model.read_model(path_or_bytes)
+            self._metadata = model.metadata(proto)
+            self._program = program.plan(proto)
+        self._seconds: list[float] | None = None
+
+    def get_inputs(self) -> list[Value]:
+        """The inputs, each with `name`, `shape` and a `type` such as "tensor(float)"."""
+        return list(self._program.inputs)
+
+    def get_outputs(self) -> list[Value]:
+        """The outputs, likewise."""
+        return list(self._program.outputs)
+
+    def get_modelmeta(self) -> ModelMetadata:
+        """The model's description of itself, such as `producer_name` and `custom_metadata_map`."""
+        return self._metadata
+
+    def get_session_options(self) -> SessionOptions:
+        """The options that the session was made with."""
+        return self._options
+
+    def get_providers(self) -> list[str]:
+        """Where the model runs."""
+        return ["CPUExecutionProvider"]
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, np.ndarray],
+        run_options: object | None = None,
+    ) -> list[np.ndarray]:
+        """Run the model.
+
+        Parameters
+        ----------
+        output_names : list of str, optional
+            The outputs to return, in this order; all of them where it is None or empty.
+        input_feed : mapping of str to numpy.ndarray
+            One array for each input.
+        run_options
+            Accepted and not used.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Fresh arrays, which later runs do not touch.
+
+        Raises
+        ------
+        ModelError
+            An input is missing, a name is unknown, or an operator failed.
+        ShapeError, DTypeError
+            An array does not fit what the model declares for the input of its name.
+        """
+        feed = self._checked(input_feed)
+        known = [value.name for value in self._program.outputs]
+        for name in output_names or ():
+            if name not in known:
+                raise ModelError(f"the model has no output {name!r}; its outputs are {known}")
+        seconds = [] if getattr(self._options, "enable_profiling", False) else None
+        with self._threads():
+            results = self._program.run(feed, output_names or known, seconds)
+        self._seconds = seconds
+        return results
+
+    def report(self) -> list[NodeRecord]:
+        """One record a node, in the order in which they run."""
+        steps = self._program.steps
+        return [
+            NodeRecord(step.name, step.op, step.kernel.problem, step.kernel.algorithm, seconds)
+            for step, seconds in zip(steps, self._seconds or [None] * len(steps))
+        ]
+
+    def layers_by_algorithm(self, ops: Sequence[str] = ("Conv", "ConvTranspose")) -> dict[str, int]:
+        """How many layers each algorithm ran in the last run, the most frequent first."""
+        return dict(Counter(str(r.algorithm) for r in self.report() if r.op in ops).most_common())
+
+    def _threads(self):
+        # ONNX Runtime's options say 0 for "decide yourself", and may ask for more threads than Numba has started.
+        wanted = min(getattr(self._options, "intra_op_num_threads", 0), numba.config.NUMBA_NUM_THREADS)
+        return options.num_threads(wanted if wanted > 0 else options.get_num_threads())
+
+    def _checked(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        inputs = {value.name: value for value in self._program.inputs}
+        for name in feed:
+            if name not in inputs:
+                raise ModelError(f"the model has no input {name!r}; its inputs are {list(inputs)}")
+        checked = {}
+        for name, value in inputs.items():
+            if name not in feed:
+                raise ModelError(f"input {name!r} is missing; fed were {list(feed)}")
+            array = feed[name]
+            if value.type.startswith("tensor"):
+                array = array if isinstance(array, np.ndarray) else np.asarray(array, value.dtype)
+                value.check(array)
+            checked[name] = array
+        return checked
