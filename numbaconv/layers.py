@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -109,6 +111,7 @@ class Conv2d:
         self._check_without_image(weight.shape, bias is not None)
         self._weights = Weights(weight, bias, int(groups))
         self._planned: OrderedDict[tuple, _Planned] = OrderedDict()
+        self._lock = threading.Lock()
 
     def _check_without_image(self, shape: tuple[int, ...], bias: bool) -> None:
         """Raise at once for what no image could mend, by posing the problem of an image as large as the kernel."""
@@ -119,6 +122,12 @@ class Conv2d:
         image = (1, channels, *spatial) if self.layout == "channels_first" else (1, *spatial, channels)
         ConvProblem.of(image, shape, **probe, dtype=NAMES[self.dtype], bias=bias)
         ConvProblem.of(image, shape[:2] + (1, 1), **dict(self._geometry, padding=0), dtype=NAMES[self.dtype], bias=bias)
+
+    def __reduce__(self):
+        # plans hold addresses, so a copy in another process packs and plans afresh
+        weight, bias = self._weights.unpacked()
+        keywords = dict(self._geometry, activation=self.activation, algorithm=self.algorithm)
+        return functools.partial(Conv2d, **keywords), (weight, bias)
 
     def problem(self, x_shape: tuple[int, ...]) -> ConvProblem:
         """The problem that a batched input of this shape poses."""
@@ -176,14 +185,16 @@ class Conv2d:
 
     def _find(self, x_shape: tuple[int, ...], residual: bool) -> _Planned:
         key = x_shape, residual
-        found = self._planned.get(key)
-        if found is None:
-            problem = self.problem(x_shape)
-            epilogue = Epilogue(self._weights.has_bias, residual, self.activation)
-            found = _Planned(make_plan(problem, epilogue, self._weights, self.algorithm), problem.output_shape)
-            while len(self._planned) >= options().plan_cache:
-                self._planned.popitem(last=False)
+        with self._lock:
+            found = self._planned.get(key)
+            if found is not None:
+                self._planned.move_to_end(key)
+                return found
+        problem = self.problem(x_shape)
+        epilogue = Epilogue(self._weights.has_bias, residual, self.activation)
+        found = _Planned(make_plan(problem, epilogue, self._weights, self.algorithm), problem.output_shape)
+        with self._lock:
             self._planned[key] = found
-        elif len(self._planned) > 1:
-            self._planned.move_to_end(key)
+            while len(self._planned) > options().plan_cache:
+                self._planned.popitem(last=False)
         return found

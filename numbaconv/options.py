@@ -36,14 +36,14 @@ class Options:
     num_threads : int, optional
         ``NUMBACONV_NUM_THREADS``: threads until `set_num_threads` says otherwise.  Default: the usable cores.
     plan_cache : int
-        ``NUMBACONV_PLAN_CACHE``: how many plans are kept before the one that was used least recently goes.
-        Default 256.
+        ``NUMBACONV_PLAN_CACHE``: for how many input shapes a layer keeps its plans before the one that was used least
+        recently goes.  Default 32.
     """
 
     isa: str | None = None
     cache_dir: Path | None = None
     num_threads: int | None = None
-    plan_cache: int = 256
+    plan_cache: int = 32
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Options:

@@ -24,7 +24,7 @@ def fresh(monkeypatch):
 
 
 def test_an_empty_environment_leaves_the_defaults():
-    assert Options.read({}) == Options(isa=None, cache_dir=None, num_threads=None, plan_cache=256)
+    assert Options.read({}) == Options(isa=None, cache_dir=None, num_threads=None, plan_cache=32)
     assert Options.read({"NUMBACONV_ISA": "", "NUMBACONV_NUM_THREADS": ""}) == Options()
 
 

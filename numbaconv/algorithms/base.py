@@ -49,8 +49,9 @@ class Algorithm(Protocol):
     """One way to compute a convolution."""
 
     name: str
-    #: layouts that its plans read and write themselves; around others a plan is wrapped in `layout.ChannelsFirst`
-    layouts: tuple[str, ...]
+
+    def native(self, problem: ConvProblem) -> bool:
+        """Whether its plans read and write the problem's layout; around others they are wrapped in `layout.ChannelsFirst`."""
 
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, in a short phrase, or None."""

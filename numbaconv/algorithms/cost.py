@@ -25,6 +25,11 @@ L3_BYTES, COPY_BYTES = 10.0, 16.0
 COPY, ENTRY = 12.0, 3.0
 
 
+def tile_cycles(k: int, height: float, width: int, taps: int) -> float:
+    """Cycles of one tile of `height` rows and `width` vectors over K elements in so many taps."""
+    return max(k * height * width / FMA, k * LATENCY) + START + TAP * taps
+
+
 def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     """Cycles of the GEMM core for a geometry with its cut."""
     target = TARGETS[machine.isa]
@@ -33,8 +38,7 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     taps = g["k_h"] * g["k_w"]
     full, rest = divmod(g["c_out"], target.vectors * lanes)
     panels = [(full, target.vectors), (1 if rest else 0, -(-rest // lanes))]
-    k = taps * g["c_in"]
-    cycles = sum(count * (max(k * height * width / FMA, k * LATENCY) + START + TAP * taps) for count, width in panels)
+    cycles = sum(count * tile_cycles(taps * g["c_in"], height, width, taps) for count, width in panels)
     return tile_count(g) * g["groups"] * cycles
 
 

@@ -135,9 +135,3 @@ def interior_taps(g: dict[str, int]) -> np.ndarray:
 def affine_tap(pitch: int) -> np.ndarray:
     """The one tap record of tiles whose rows lie `pitch` bytes apart."""
     return np.array([0, *(row * pitch for row in range(MR))], np.int64)
-
-
-def row_pitch(nbytes: int) -> int:
-    """Pitch of packed rows of so many bytes: whole cache lines, and never a multiple of 1 KiB, which would collide in the L1."""
-    pitch = -(-nbytes // 64) * 64
-    return pitch + 64 if pitch % 1024 == 0 else pitch

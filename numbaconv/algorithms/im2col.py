@@ -12,10 +12,11 @@ from numbaconv.algorithms.geometry import (
     column_blocks,
     image_lines,
     row_block,
-    row_pitch,
     tile_list_bytes,
 )
+from numbaconv.algorithms.planes import Planes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR
 from numbaconv.loops.im2col import im2col_parallel, im2col_part
 
@@ -23,8 +24,24 @@ from numbaconv.loops.im2col import im2col_parallel, im2col_part
 class Im2col(TiledAlgorithm):
     """At most 1 MiB of patches a thread; a patch that is too long is cut along K."""
 
-    name = "im2col"
+    name = Planes.name
     part, parallel = staticmethod(im2col_part), staticmethod(im2col_parallel)
+
+    _planes = Planes()
+
+    def native(self, problem):
+        """Both layouts, but for channels-first patches too long for the workspace."""
+        return super().native(problem) or self._planes.native(problem)
+
+    def estimate(self, problem, machine):
+        if self._planes.native(problem):
+            return self._planes.estimate(problem, machine)
+        return super().estimate(problem, machine)
+
+    def plan(self, problem, weights, epilogue, machine):
+        if self._planes.native(problem):
+            return self._planes.plan(problem, weights, epilogue, machine)
+        return super().plan(problem, weights, epilogue, machine)
 
     def cut(self, g, machine):
         lines = image_lines(g)

@@ -12,12 +12,12 @@ from numbaconv.algorithms.geometry import (
     interior_taps,
     row_block,
     row_lines,
-    row_pitch,
     table_bytes,
     tile_block,
     tile_list_bytes,
 )
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR
 from numbaconv.loops.pointwise import pointwise_parallel, pointwise_part
 from numbaconv.loops.tables import CORNERS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbaconv.algorithms.base import Cost
-from numbaconv.problem import LAYOUTS
 from numbaconv.reference import reference_conv
 
 #: Seconds for a call and for one multiplication.  Far too many on purpose: it is for problems that all others refuse.
@@ -14,7 +13,10 @@ class Reference:
     """Seven scalar loops."""
 
     name = "reference"
-    layouts = LAYOUTS
+
+    def native(self, problem):
+        """It follows any layout."""
+        return True
 
     def unsupported(self, problem, epilogue, machine):
         """It does everything."""

@@ -16,7 +16,7 @@ from numbaconv.algorithms.geometry import geometry, record
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
-from numbaconv.loops.gemm import gemm_address
+from numbaconv.loops.gemm import PANEL_ROW, gemm_address
 from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
@@ -38,7 +38,6 @@ class TiledAlgorithm:
     """Base of the tile family.  `part` runs one share of the work, `parallel` all shares, each on a thread."""
 
     name: str
-    layouts = ("channels_last",)
     part = None
     parallel = None
 
@@ -50,9 +49,29 @@ class TiledAlgorithm:
         """Arrays that the plan keeps, by the field of the `CONV` record that holds their address."""
         raise NotImplementedError
 
+    def operands(self, weights: Weights) -> dict[str, np.ndarray]:
+        """The packed weights, by the field of the `CONV` record that holds their address."""
+        return {"panels": weights.panels, "bias": weights.packed_bias}
+
+    def shares(self, g: dict[str, int]) -> tuple[int, int]:
+        """Rows and columns of work that threads may share out: tiles of all images, panels of all groups."""
+        return g["n"] * g["lines"] * g["tiles_per_line"], g["groups"] * g["panels_per_group"]
+
+    def zeros(self, g: dict[str, int]) -> int:
+        """Bytes of zeros that stand for padding, and for the bias of sums that are not complete yet."""
+        return max(g["c_in"] * g["itemsize"], g["panels_per_group"] * PANEL_ROW)
+
+    def gemm_cycles(self, g: dict[str, int], machine: Machine) -> float:
+        """Cycles of the GEMM core; `g` holds the cut, too."""
+        return cost.gemm_cycles(g, machine)
+
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
         raise NotImplementedError
+
+    def native(self, problem: ConvProblem) -> bool:
+        """Whether plans read and write the problem's layout themselves."""
+        return problem.layout == "channels_last"
 
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, or None."""
@@ -64,7 +83,7 @@ class TiledAlgorithm:
         cut = self.cut(g, machine)
         g |= cut.fields
         tiles = g["n"] * g["lines"] * g["tiles_per_line"]
-        cycles = cost.gemm_cycles(g, machine) + cost.weight_cycles(g, machine, -(-tiles // g["tile_block"]))
+        cycles = self.gemm_cycles(g, machine) + cost.weight_cycles(g, machine, -(-tiles // g["tile_block"]))
         cycles += self.extra_cycles(problem, g, machine)
         return Cost(cycles / cost.CLOCK, CALL_BYTES + cut.workspace_bytes, cut.plan_bytes)
 
@@ -84,12 +103,10 @@ class TiledPlan:
         # the type of these two scalars selects the element type of the compiled loops
         scalar, activation = problem.np_dtype.type, epilogue.activation
         self._alpha, self._beta = scalar(activation.alpha), scalar(activation.beta)
-        # one row of zeros stands for padding, and for the bias of sums that are not complete yet
-        self._zeros = np.zeros(max(weights.c_in * problem.itemsize, weights.packed_bias.nbytes), np.uint8)
         self._pitches = (problem.c_in, problem.c_out, problem.c_out)
         self._variants: dict[tuple[int, int, int], _Variant] = {}
         default = self._default = self._variant(self._pitches)
-        self._tiles, self._columns = default.tiles, weights.groups * weights.panels_per_group
+        self._rows, self._columns = default.shares
         self.workspace_bytes, self.plan_bytes = default.workspace_bytes, default.plan_bytes
         self._grids: dict[int, tuple[int, int]] = {}
 
@@ -101,7 +118,7 @@ class TiledPlan:
         self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None, workspace: int | None = None
     ) -> None:
         """Compute into `out`; see `Plan.run`."""
-        if not self._tiles:
+        if not self._rows:
             return
         variant = self._default
         if not (x.flags.c_contiguous and out.flags.c_contiguous and (residual is None or residual.flags.c_contiguous)):
@@ -115,7 +132,7 @@ class TiledPlan:
 
     def run_at(self, x: int, out: int, residual: int, workspace: int) -> None:
         """As `run`, on addresses of arrays without gaps: the path without any look at an array."""
-        if self._tiles:
+        if self._rows:
             self._launch(self._default, x, out, residual, workspace)
 
     def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int) -> None:
@@ -146,16 +163,16 @@ class TiledPlan:
         return variant
 
     def _grid(self, threads: int) -> tuple[int, int]:
-        """Cut tiles into `rows` and columns into `columns` parts so that the largest share is smallest.
+        """Cut the work into `rows` by `columns` parts so that the largest share is smallest.
 
         Ties go to more rows: weights are shared in the L3, but columns read the input again.
         """
 
         def largest(rows: int) -> tuple[int, int]:
-            return -(-self._tiles // rows) * -(-self._columns // (threads // rows)), -rows
+            return -(-self._rows // rows) * -(-self._columns // (threads // rows)), -rows
 
         rows = min(range(1, threads + 1), key=largest)
-        grid = self._grids[threads] = min(rows, self._tiles), min(threads // rows, self._columns)
+        grid = self._grids[threads] = min(rows, self._rows), min(threads // rows, self._columns)
         return grid
 
 
@@ -167,19 +184,14 @@ class _Variant:
         g = geometry(problem, pitches)
         cut = plan._algorithm.cut(g, plan._machine)
         g |= cut.fields
-        g |= {
-            "panels": weights.panels.ctypes.data,
-            "bias": weights.packed_bias.ctypes.data,
-            "zeros": plan._zeros.ctypes.data,
-            "activation": plan.epilogue.activation.code,
-            "gemm": gemm_address(problem.np_dtype),
-        }
-        self.tables = plan._algorithm.tables(g, cut)
+        self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights)
+        self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
+        g |= {"activation": plan.epilogue.activation.code, "gemm": gemm_address(problem.np_dtype)}
         self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
         self.address = self.record.ctypes.data
-        self.tiles = g["n"] * g["lines"] * g["tiles_per_line"]
+        self.shares = plan._algorithm.shares(g)
         self.workspace_bytes = -(-(CALL_BYTES + cut.workspace_bytes) // 64) * 64
-        self.plan_bytes = sum(table.nbytes for table in self.tables.values())
+        self.plan_bytes = cut.plan_bytes
 
 
 def address(array: np.ndarray) -> int:

@@ -1,7 +1,12 @@
-"""Weights in the packed form that every tile reads: `(groups, panels, taps, c_in / groups, NR)`, zero beyond the last column."""
+"""Weights in the two forms that tiles read.
+
+`panels` are B of the GEMM core: (groups, panels, taps, c_in / groups, NR), zero beyond the last column.  `rows` are its A, for
+channels-first tensors: a row for each output channel, (c_in / groups, taps) and the bias, in rows that do not collide in the L1.
+"""
 
 from __future__ import annotations
 
+import threading
 from math import prod
 
 import numpy as np
@@ -10,8 +15,14 @@ from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.workspace import aligned
 
 
+def row_pitch(nbytes: int) -> int:
+    """Pitch of packed rows of so many bytes: whole cache lines, never a multiple of 1 KiB, which would collide in the L1."""
+    pitch = -(-nbytes // 64) * 64
+    return pitch + 64 if pitch % 1024 == 0 else pitch
+
+
 class Weights:
-    """One layer's weights and bias, packed once and shared by the plans of all its shapes.
+    """One layer's weights and bias, packed once in each form that its plans need, and shared by the plans of all shapes.
 
     Parameters
     ----------
@@ -29,12 +40,34 @@ class Weights:
         self.taps = prod(weight.shape[2:])
         self.columns = PANEL_ROW // weight.itemsize
         self.panels_per_group = -(-self.c_out // self.columns)
-        self.panels = self._pack(weight)
         self.packed_bias = np.zeros((groups, self.panels_per_group * self.columns), self.dtype)
         if bias is not None:
             self.packed_bias[:, : self.c_out] = bias.reshape(groups, self.c_out)
+        self._lock = threading.Lock()
+        # only until a packed form holds the same numbers
+        self._given: np.ndarray | None = weight.copy()
+        self._panels: np.ndarray | None = None
+        self._rows: np.ndarray | None = None
 
-    def _pack(self, weight: np.ndarray) -> np.ndarray:
+    @property
+    def panels(self) -> np.ndarray:
+        """(groups, panels, taps, c_in / groups, NR)."""
+        with self._lock:
+            if self._panels is None:
+                self._panels = self._pack_panels(self._weight())
+                self._given = None
+            return self._panels
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(c_out, pitch): the weights of a channel, its bias, and room up to the pitch."""
+        with self._lock:
+            if self._rows is None:
+                self._rows = self._pack_rows(self._weight())
+                self._given = None
+            return self._rows
+
+    def _pack_panels(self, weight: np.ndarray) -> np.ndarray:
         shape = (self.groups, self.panels_per_group, self.taps, self.c_in, self.columns)
         packed = aligned(prod(shape) * weight.itemsize).view(weight.dtype).reshape(shape)
         source = weight.reshape(self.groups, self.c_out, self.c_in, self.taps)
@@ -44,8 +77,24 @@ class Weights:
             packed[:, panel, :, :, part.shape[1] :] = 0
         return packed
 
+    def _pack_rows(self, weight: np.ndarray) -> np.ndarray:
+        c_out, k = weight.shape[0], self.c_in * self.taps
+        pitch = row_pitch((k + 1) * weight.itemsize)
+        packed = aligned(c_out * pitch).view(weight.dtype).reshape(c_out, -1)
+        packed[:, :k] = weight.reshape(c_out, k)
+        packed[:, k] = self.packed_bias[:, : self.c_out].reshape(-1)
+        packed[:, k + 1 :] = 0
+        return packed
+
     def unpacked(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias as they were given."""
-        columns = self.panels.transpose(0, 1, 4, 3, 2).reshape(self.groups, -1, self.c_in, self.taps)
-        weight = np.ascontiguousarray(columns[:, : self.c_out]).reshape(self.shape)
-        return weight, self.packed_bias[:, : self.c_out].reshape(-1) if self.has_bias else None
+        with self._lock:
+            return self._weight(), self.packed_bias[:, : self.c_out].reshape(-1) if self.has_bias else None
+
+    def _weight(self) -> np.ndarray:
+        if self._given is not None:
+            return self._given
+        if self._rows is not None:
+            return np.ascontiguousarray(self._rows[:, : self.c_in * self.taps]).reshape(self.shape)
+        columns = self._panels.transpose(0, 1, 4, 3, 2).reshape(self.groups, -1, self.c_in, self.taps)
+        return np.ascontiguousarray(columns[:, : self.c_out]).reshape(self.shape)

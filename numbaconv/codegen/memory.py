@@ -107,23 +107,53 @@ def copy(typingctx, destination, source, count, like):
 
 
 @intrinsic
-def clear(typingctx, destination, count, like):
-    """Write `count` zeros of the type of `like`."""
+def copy_strided(typingctx, destination, source, step, count, like):
+    """Copy `count` elements of the type of `like` that lie `step` bytes apart to neighbouring places."""
 
+    def codegen(context, builder, signature, arguments):
+        destination, source, step, count, _ = arguments
+        v = _vectors(builder, like)
+        to, origin = builder.inttoptr(destination, BYTES), builder.inttoptr(source, BYTES)
+
+        def body(i, _):
+            value = v.load_scalar(offset(builder, origin, builder.mul(i, step)))
+            at = builder.bitcast(offset(builder, to, builder.mul(i, i64(v.itemsize))), v.scalar.as_pointer())
+            builder.store(value, at, align=v.itemsize)
+            return []
+
+        counted_loop(builder, i64(0), count, 1, [], body, "copy.strided")
+        return context.get_dummy_value()
+
+    return types.void(destination, source, step, count, like), codegen
+
+
+def _fill(typingctx, destination, count, like, value: float):
     def codegen(context, builder, signature, arguments):
         destination, count, _ = arguments
         v = _vectors(builder, like)
         to = builder.inttoptr(destination, BYTES)
 
         def body(i, _):
-            to_here, mask = offset(builder, to, builder.mul(i, i64(v.itemsize))), v.first_lanes(builder.sub(count, i))
-            v.masked_store(v.constant(0.0), to_here, mask)
+            here, mask = offset(builder, to, builder.mul(i, i64(v.itemsize))), v.first_lanes(builder.sub(count, i))
+            v.masked_store(v.constant(value), here, mask)
             return []
 
-        counted_loop(builder, i64(0), count, v.lanes, [], body, "clear")
+        counted_loop(builder, i64(0), count, v.lanes, [], body, "fill")
         return context.get_dummy_value()
 
     return types.void(destination, count, like), codegen
+
+
+@intrinsic
+def clear(typingctx, destination, count, like):
+    """Write `count` zeros of the type of `like`."""
+    return _fill(typingctx, destination, count, like, 0.0)
+
+
+@intrinsic
+def fill_ones(typingctx, destination, count, like):
+    """Write `count` ones of the type of `like`."""
+    return _fill(typingctx, destination, count, like, 1.0)
 
 
 @intrinsic

@@ -36,7 +36,7 @@ def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine) -> tuple[Candida
 
 
 def _with_layout(algorithm: Algorithm, cost: Cost, problem: ConvProblem) -> Cost:
-    if problem.layout in algorithm.layouts:
+    if algorithm.native(problem):
         return cost
     moved = problem.bytes - problem.parameters * problem.itemsize
     return Cost(cost.seconds + moved / TRANSPOSE_BYTES, cost.workspace_bytes, cost.plan_bytes)
@@ -70,4 +70,4 @@ def make_plan(problem: ConvProblem, epilogue: Epilogue, weights: Weights, name: 
     """A plan for tensors in the problem's own layout."""
     algorithm = choose(problem, epilogue, name)
     plan = algorithm.plan(problem, weights, epilogue, machine())
-    return plan if problem.layout in algorithm.layouts else ChannelsFirst(plan, problem)
+    return plan if algorithm.native(problem) else ChannelsFirst(plan, problem)

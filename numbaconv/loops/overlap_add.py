@@ -83,6 +83,7 @@ def multiply(t, workspace, weight, rows, pixels, infinity):
     call.zeros = t.zeros
     call.tiles = workspace + t.at_tiles
     call.tile_count = tiles
+    call.tiles_outside = 0
     call.k = t.c_in
     call.panels = workspace + t.at_panels
     call.panel_bytes = t.c_in * PANEL_ROW
@@ -233,9 +234,7 @@ def overlap_part(part, parts, address, x, out, workspace, infinity, alpha, beta)
             pixels = pack_window(t, workspace + t.at_panels, origin, *window, infinity)
             packed = block
         channel = group * t.c_out + c_first
-        multiply(
-            t, workspace, t.weight + channel * taps * t.weight_pitch, (c_last - c_first) * taps, pixels, infinity
-        )
+        multiply(t, workspace, t.weight + channel * taps * t.weight_pitch, (c_last - c_first) * taps, pixels, infinity)
         add_columns(
             t,
             workspace,

@@ -1,0 +1,84 @@
+"""The channels-first side of im2col: weights are the rows of the GEMM, panels of packed pixels its columns.
+
+Wins where transposing the tensors would cost more than packing: on images, and on 1x1 kernels above all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, tile_list_bytes
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.weights import row_pitch
+from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.gemm import MR, PANEL_ROW, TILE
+from numbaconv.loops.planes import planes_parallel, planes_part
+
+#: Part of the L2 for the panels of a block, and for weights to be walked inside.
+_PANEL_PART, _WEIGHT_PART = 4, 4
+
+
+class Planes(TiledAlgorithm):
+    """Panels of pixels are the unit of work; the tiles of all output channels are one list."""
+
+    name = "im2col"
+    part, parallel = staticmethod(planes_part), staticmethod(planes_parallel)
+
+    def native(self, problem):
+        """Channels-first, where one panel fits the workspace."""
+        k = problem.taps * problem.c_in // problem.groups + 1
+        return problem.layout == "channels_first" and k * PANEL_ROW <= WORKSPACE_LIMIT
+
+    def cut(self, g, machine):
+        k = g["k_h"] * g["k_w"] * g["c_in"] + 1
+        pixels, width = g["h_out"] * g["w_out"], PANEL_ROW // g["itemsize"]
+        panels = -(-pixels // width)
+        pitch = row_pitch(k * g["itemsize"])
+        room = min(WORKSPACE_LIMIT, machine.l2 // _PANEL_PART)
+        block = max(1, min(panels, room // (k * PANEL_ROW)))
+        fields = {
+            "lines": 1, "line": pixels, "tiles_per_line": panels, "tile_block": block, "column_block": -(-g["c_out"] // MR),
+            "k_block": k, "patch_pitch": pitch, "tiles_outside": int(g["c_out"] * pitch > machine.l2 // _WEIGHT_PART),
+        }  # fmt: skip
+        return Cut(fields, block * k * PANEL_ROW, tile_list_bytes(fields["column_block"]) + 8 * (1 + MR))
+
+    def tables(self, g, cut):
+        taps = affine_tap(g["patch_pitch"])
+        tiles = g["column_block"]
+        starts = np.arange(tiles + 1) * g["c_out"] // tiles
+        tile_list = np.empty((tiles, TILE), np.int64)
+        tile_list[:, 0], tile_list[:, 1] = starts[:-1], np.diff(starts)
+        tile_list[:, 2] = starts[:-1] * g["patch_pitch"]
+        tile_list[:, 3], tile_list[:, 4] = taps.ctypes.data, 1
+        return {"tiles": tile_list, "taps": taps}
+
+    def operands(self, weights):
+        return {"panels": weights.rows}
+
+    def shares(self, g):
+        """Panels of all images and groups, tiles of a group's output channels."""
+        return g["n"] * g["groups"] * g["tiles_per_line"], g["column_block"]
+
+    def zeros(self, g):
+        """The bias rides in the weights; what the core adds is zero, a block wide."""
+        return g["tile_block"] * PANEL_ROW
+
+    def gemm_cycles(self, g, machine):
+        """Rows are output channels here, columns pixels."""
+        target = TARGETS[machine.isa]
+        lanes = target.lanes(g["itemsize"])
+        full, rest = divmod(g["line"], target.vectors * lanes)
+        tiles, k = g["column_block"], g["k_block"]
+        height = g["c_out"] / tiles
+        widths = [(full, target.vectors), (1 if rest else 0, -(-rest // lanes))]
+        cycles = sum(count * cost.tile_cycles(k, height, width, 1) for count, width in widths)
+        return g["n"] * g["groups"] * tiles * cycles
+
+    def extra_cycles(self, problem, g, machine):
+        """Packing: a run for each row of the image that a panel crosses, for each tap and channel."""
+        panels = g["n"] * g["groups"] * g["tiles_per_line"]
+        width = PANEL_ROW // g["itemsize"]
+        runs = 1 if problem.taps == 1 and g["stride_w"] == 1 else 1 + width / g["w_out"]
+        run = cost.COPY + (width if g["stride_w"] > 1 else 0)
+        return panels * g["k_block"] * (runs * run + PANEL_ROW / cost.COPY_BYTES)
