@@ -8,6 +8,7 @@ bound by the cores' path to memory, networks with hundreds of channels by arithm
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from numbaconv.loops.overlap_add import overlap_parallel, overlap_part
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine, machine
 from numbaconv.options import get_num_threads, options
-from numbaconv.problem import ConvProblem
+from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.workspace import aligned, scratch
 
 _BYTES_LIMIT = 2**63
@@ -37,6 +38,8 @@ _CHUNK_ROWS = 8 * MR
 #: The part of the L2 that packed pixels and columns may take where blocks share no input, and where they do: larger blocks
 #: compute fewer columns twice, smaller ones give more threads work.
 _APART, _SHARING = 8, 2
+#: How many times that part one row of blocks may take before rows are cut, too, as those of long signals are.
+_WIDE = 8
 
 
 class ConvTranspose2d:
@@ -145,17 +148,26 @@ class ConvTranspose2d:
             result[...] = target
         return result
 
+    def __reduce__(self):
+        # plans hold addresses, so a copy in another process packs and plans afresh
+        g = self._geometry
+        rows = self._weight[..., : g.c_in].reshape(g.groups, g.c_out, -1, g.c_in).transpose(0, 3, 1, 2)
+        weight = rows.reshape(g.groups * g.c_in, g.c_out, *g.kernel)
+        arguments = weight, self._bias, g.stride, g.padding, g.output_padding, g.dilation, g.groups
+        return functools.partial(ConvTranspose2d, layout=self.layout, activation=self.activation), arguments
+
     def _find(self, x_shape: tuple[int, ...]) -> _Plan:
         with self._lock:
             plan = self._planned.get(x_shape)
-            if plan is None:
-                plan = _Plan(self._geometry, x_shape, self._weight, self._bias, self.activation, machine())
-                while len(self._planned) >= max(options().plan_cache, 1):
-                    self._planned.popitem(last=False)
-                self._planned[x_shape] = plan
-            else:
+            if plan is not None:
                 self._planned.move_to_end(x_shape)
-            return plan
+                return plan
+        plan = _Plan(self._geometry, x_shape, self._weight, self._bias, self.activation, machine())
+        with self._lock:
+            self._planned[x_shape] = plan
+            while len(self._planned) > options().plan_cache:
+                self._planned.popitem(last=False)
+        return plan
 
 
 @dataclass(frozen=True)
@@ -179,10 +191,9 @@ class _Geometry:
             raise ShapeError(f"padding={padding!r} is a word; a transposed convolution takes integers or pairs of them")
         c_in, c_out, *kernel = weight.shape
         # the 1x1 convolution whose adjoint this is, apart from the kernel, fits any image and knows most rules
-        probe = ConvProblem.of(
-            (1, c_out, 1, 1), (c_in, c_out, 1, 1), stride=stride, padding=padding, dilation=dilation, layout="channels_first"
-        )  # fmt: skip
-        ConvProblem.of((1, 1, 1), (1, 1, 1), layout=layout)
+        probe = ConvProblem.of((1, c_out, 1, 1), (c_in, c_out, 1, 1), stride=stride, padding=padding, dilation=dilation)
+        if layout not in LAYOUTS:
+            raise ShapeError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
         groups = _whole("groups", groups, 1)
         if c_in % groups:
             raise ShapeError(f"groups={groups} does not divide c_in={c_in} of weight; it must")
@@ -349,10 +360,12 @@ def _blocks(f: dict[str, int], on: Machine) -> dict[str, int]:
     part = _SHARING if f["reach_h"] else _APART
     pixel_bytes = (f["c_in"] + chunk * taps) * f["itemsize"]
     pixels = max(on.l2 // part // pixel_bytes, PANEL_ROW // f["itemsize"])
-    height, width = max(pixels // f["w_in"] - f["reach_h"], 1), columns
-    if f["w_in"] * (f["reach_h"] + 1) > 2 * pixels:
-        # not even one row's input fits: rows are cut, too
-        width = max(pixels // (f["reach_h"] + 1) - f["reach_w"], VECTOR_BYTES // f["itemsize"])
+    # a block that is lower than twice its reach would compute most columns again
+    height, width = max(pixels // f["w_in"] - f["reach_h"], 2 * f["reach_h"], 1), columns
+    if f["w_in"] * (f["reach_h"] + 1) > _WIDE * pixels:
+        height = max(2 * f["reach_h"], 1)
+        room = pixels // (height + f["reach_h"])
+        width = max(room - f["reach_w"], 2 * f["reach_w"], VECTOR_BYTES // f["itemsize"])
     return {
         "blocks_h": -(-rows // height),
         "blocks_w": -(-columns // width),

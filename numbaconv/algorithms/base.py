@@ -18,11 +18,16 @@ from numbaconv.problem import ConvProblem
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate: seconds on one thread, bytes of workspace a thread, bytes that the plan keeps besides the weights."""
+    """An estimate: seconds on one thread, and memory in bytes.
+
+    `workspace_bytes` are those of one thread, `plan_bytes` what the plan keeps besides the weights, `staging_bytes` what all
+    threads share for transposed tensors.
+    """
 
     seconds: float
     workspace_bytes: int
     plan_bytes: int = 0
+    staging_bytes: int = 0
 
 
 class Plan(Protocol):

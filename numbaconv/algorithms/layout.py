@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from numbaconv.algorithms.base import Plan
+from numbaconv.algorithms.base import Cost, Plan
+from numbaconv.epilogue import Epilogue
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.transpose import transpose
 from numbaconv.options import get_num_threads
@@ -15,6 +17,14 @@ from numbaconv.workspace import scratch
 
 #: Bytes a second that a transposition moves, each read once and written once.
 TRANSPOSE_BYTES = 8e9
+
+
+def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue) -> Cost:
+    """What a channels-last plan of that cost takes for channels-first tensors."""
+    moved = problem.bytes - problem.parameters * problem.itemsize
+    results = 2 if epilogue.residual else 1
+    staging = problem.n * (problem.c_in * prod(problem.spatial) + results * problem.c_out * prod(problem.out_spatial))
+    return replace(cost, seconds=cost.seconds + moved / TRANSPOSE_BYTES, staging_bytes=staging * problem.itemsize)
 
 
 def _rounded(nbytes: int) -> int:

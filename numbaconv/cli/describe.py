@@ -6,17 +6,15 @@ import dataclasses
 import importlib.metadata
 import platform
 
-import numba
-
-from numbaconv import options
+from numbaconv import __version__, options
 from numbaconv.cli.output import console, print_json, table
 from numbaconv.codegen.jit import cache_folder
 from numbaconv.dispatch import explain as explaining
+from numbaconv.loops.launch import start_threading_layer
 from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
 
-_ROW = ("algorithm", "reason", "seconds", "workspace_bytes", "chosen")
-_PACKAGES = ("numbaconv", "numpy", "numba", "llvmlite", "onnx", "onnxruntime")
+_PACKAGES = ("numpy", "numba", "llvmlite", "onnx", "onnxruntime")
 
 
 def explain(text: str, as_json: bool) -> None:
@@ -24,10 +22,20 @@ def explain(text: str, as_json: bool) -> None:
     problem = ConvProblem.parse(text)
     explanation = explaining.explain(problem)
     if as_json:
-        rows = [{name: getattr(row, name) for name in _ROW} for row in explanation.rows]
+        rows = [dataclasses.asdict(row) for row in explanation.rows]
         print_json({"problem": str(problem), "algorithms": rows})
-    else:
-        console.print(str(explanation), markup=False, highlight=False, soft_wrap=True)
+        return
+    title = f"{problem}: {problem.flops / 1e6:.1f} MFLOP, {problem.arithmetic_intensity:.1f} FLOP a byte"
+    rows = table(title, "algorithm", "estimate", "workspace", "staging", "tables")
+    for row in explanation.rows:
+        if row.reason:
+            rows.add_row("  " + row.algorithm, row.reason, style="dim")
+        else:
+            memory = (row.workspace_bytes, row.staging_bytes, row.plan_bytes)
+            sizes = (f"{nbytes / 1024:.0f} KiB" for nbytes in memory)
+            mark, style = ("* ", "bold green") if row.chosen else ("  ", "")
+            rows.add_row(mark + row.algorithm, f"{row.seconds * 1e6:.1f} us", *sizes, style=style)
+    console.print(rows)
 
 
 def info(as_json: bool) -> None:
@@ -35,10 +43,10 @@ def info(as_json: bool) -> None:
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {"numbaconv": __version__, **{name: _version(name) for name in _PACKAGES}},
         "machine": dataclasses.asdict(machine()),
         "threads": options.get_num_threads(),
-        "threading_layer": _threading_layer(),
+        "threading_layer": start_threading_layer(),
         "cache_folder": cache_folder() and str(cache_folder()),
     }
     if as_json:
@@ -58,12 +66,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _threading_layer() -> str:
-    # Numba decides when the first parallel region runs; starting its threads makes it decide now.
-    try:
-        numba.np.ufunc.parallel._launch_threads()
-        return numba.threading_layer()
-    except (AttributeError, ImportError, ValueError) as error:
-        return f"none ({error})"

@@ -13,13 +13,14 @@ from numbaconv.problem import ConvProblem
 
 @dataclass(frozen=True)
 class Row:
-    """One algorithm.  `seconds` are estimated for one thread; `workspace_bytes` are those of one thread."""
+    """One algorithm: why it refuses, or its estimate on one thread and its memory as in `algorithms.base.Cost`."""
 
     algorithm: str
     reason: str | None
     seconds: float | None
     workspace_bytes: int | None
     plan_bytes: int | None
+    staging_bytes: int | None
     chosen: bool
 
 
@@ -33,17 +34,16 @@ class Explanation:
     def __str__(self) -> str:
         lines = [
             f"{self.problem}: {self.problem.flops / 1e6:.1f} MFLOP, {self.problem.arithmetic_intensity:.1f} FLOP a byte",
-            f"  {'algorithm':<12}{'estimate':>12}{'workspace':>12}{'tables':>12}",
+            f"  {'algorithm':<12}{'estimate':>14}{'workspace':>12}{'staging':>12}{'tables':>12}",
         ]
         for row in self.rows:
             mark = "*" if row.chosen else " "
             if row.reason:
                 lines.append(f"{mark} {row.algorithm:<12}{row.reason}")
-            else:
-                lines.append(
-                    f"{mark} {row.algorithm:<12}{row.seconds * 1e6:>9.1f} us{row.workspace_bytes / 1024:>8.0f} KiB"
-                    f"{row.plan_bytes / 1024:>8.0f} KiB"
-                )
+                continue
+            memory = (row.workspace_bytes, row.staging_bytes, row.plan_bytes)
+            sizes = "".join(f"{nbytes / 1024:>8.0f} KiB" for nbytes in memory)
+            lines.append(f"{mark} {row.algorithm:<12}{row.seconds * 1e6:>11.1f} us{sizes}")
         return "\n".join(lines)
 
 
@@ -75,7 +75,9 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False)
     rows = []
     for candidate in rank(problem, epilogue, machine()):
         cost = candidate.cost
-        numbers = (cost.seconds, cost.workspace_bytes, cost.plan_bytes) if cost else (None, None, None)
+        numbers = (None,) * 4
+        if cost:
+            numbers = cost.seconds, cost.workspace_bytes, cost.plan_bytes, cost.staging_bytes
         rows.append(Row(candidate.algorithm.name, candidate.reason, *numbers, chosen=not rows))
-    rows += [Row(name, "not built yet", None, None, None, False) for name in PLANNED]
+    rows += [Row(name, "not built yet", *(None,) * 4, False) for name in PLANNED]
     return Explanation(problem, tuple(rows))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numbaconv.algorithms import ALGORITHMS, PLANNED
 from numbaconv.algorithms.base import Algorithm, Cost, Plan
-from numbaconv.algorithms.layout import TRANSPOSE_BYTES, ChannelsFirst
+from numbaconv.algorithms.layout import ChannelsFirst, around
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
@@ -30,16 +30,11 @@ def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine) -> tuple[Candida
     candidates = []
     for algorithm in ALGORITHMS:
         reason = algorithm.unsupported(problem, epilogue, on)
-        cost = None if reason else _with_layout(algorithm, algorithm.estimate(problem, on), problem)
+        cost = None if reason else algorithm.estimate(problem, on)
+        if cost and not algorithm.native(problem):
+            cost = around(cost, problem, epilogue)
         candidates.append(Candidate(algorithm, cost, reason))
     return tuple(sorted(candidates, key=lambda c: (c.cost is None, c.cost.seconds if c.cost else 0.0)))
-
-
-def _with_layout(algorithm: Algorithm, cost: Cost, problem: ConvProblem) -> Cost:
-    if algorithm.native(problem):
-        return cost
-    moved = problem.bytes - problem.parameters * problem.itemsize
-    return Cost(cost.seconds + moved / TRANSPOSE_BYTES, cost.workspace_bytes, cost.plan_bytes)
 
 
 def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto") -> Algorithm:

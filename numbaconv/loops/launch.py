@@ -46,6 +46,13 @@ def threading_layer() -> str | None:
         return None
 
 
+def start_threading_layer() -> str:
+    """Start Numba's threads now, instead of at the first parallel region, and name their layer."""
+    _prefer_openmp()
+    numba.set_num_threads(numba.get_num_threads())
+    return numba.threading_layer()
+
+
 def run_parallel(driver, threads: int, *arguments) -> None:
     """Call a parallel driver on so many threads; one caller at a time where the layer is not known to be thread-safe."""
     _prefer_openmp()
