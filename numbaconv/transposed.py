@@ -22,8 +22,8 @@ from numbaconv.algorithms.weights import row_pitch
 from numbaconv.arguments import operand, result_array, shaped
 from numbaconv.codegen.overlap import OVERLAP, RUN
 from numbaconv.epilogue import Activation
-from numbaconv.errors import ShapeError
-from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES, gemm_address
+from numbaconv.errors import ShapeError, UnsupportedError
+from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES, core_address
 from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.overlap_add import overlap_parallel, overlap_part
 from numbaconv.loops.walk import CALL_BYTES
@@ -40,6 +40,8 @@ _CHUNK_ROWS = 8 * MR
 _APART, _SHARING = 8, 2
 #: How many times that part one row of blocks may take before rows are cut, too, as those of long signals are.
 _WIDE = 8
+#: Strides up to here may pass the output's width; each remainder has its own sums.
+_MANY_REMAINDERS = 4096
 
 
 class ConvTranspose2d:
@@ -69,6 +71,8 @@ class ConvTranspose2d:
     ------
     ShapeError
         If a shape, stride, dilation, padding or group count breaks a rule.
+    UnsupportedError
+        At the call, if a stride of thousands is more than twice the width of the result.
     DTypeError
         If an array is neither float32 nor float64, or dtypes are mixed.
     ConvError
@@ -258,6 +262,11 @@ class _Plan:
                 f"the output of shape {self.output_shape} takes {nbytes} bytes; it must take fewer than 2**63"
             )
         fields = _sizes(geometry, n, spatial, out_spatial, weight.itemsize)
+        if fields["stride_w"] > max(_MANY_REMAINDERS, 2 * out_spatial[1]):
+            raise UnsupportedError(
+                f"stride={geometry.stride[1]} is more than {_MANY_REMAINDERS} and twice the output's width of "
+                f"{out_spatial[1]}, which is not built"
+            )
         fields |= _blocks(fields, on)
         workspace, self._workspace_bytes = _workspace(fields)
         fields |= workspace
@@ -272,7 +281,7 @@ class _Plan:
             "bias": bias.ctypes.data,
             "zeros": self._zeros.ctypes.data,
             "activation": activation.code,
-            "gemm": gemm_address(bias.dtype),
+            "core": core_address("gemm", bias.dtype),
         }
         self._record = np.zeros((), OVERLAP)
         for name in OVERLAP.names:

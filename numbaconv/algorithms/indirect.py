@@ -50,14 +50,23 @@ class Indirect(TiledAlgorithm):
         return Cut(fields, 0, tile_list_bytes(tiles) + tiles * table_bytes(g))
 
     def tables(self, g, cut):
-        tiles = g["lines"] * g["tiles_per_line"]
-        buffer = np.empty((tiles, g["k_h"] * g["k_w"], TAP), np.int64)
-        tile_list, corners = np.empty((tiles, TILE), np.int64), np.empty(CORNERS, np.uint8)
-        conv = record(g)
-        build_indirection(conv.ctypes.data, tile_list.ctypes.data, buffer.ctypes.data, corners.ctypes.data)
-        # the buffer's address stands in the tile list; keeping it here keeps it alive
-        return {"tiles": tile_list, "taps": buffer}
+        return indirection(g)
 
     def extra_cycles(self, problem, g, machine):
         """Reading the buffer from the L2 or beyond, once a tile."""
         return cost.tile_count(g) * table_bytes(g) / cost.L3_BYTES
+
+
+def indirection(g: dict[str, int], interior: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The tile list of one image and its tap tables; tiles that touch no padding share the table `interior`, if there is one."""
+    tiles = g["lines"] * g["tiles_per_line"]
+    arrays = {
+        "tiles": np.empty((tiles, TILE), np.int64),
+        "tables": np.empty((tiles, g["k_h"] * g["k_w"], TAP), np.int64),
+    }
+    if interior is not None:
+        arrays["taps"] = interior
+    corners = np.empty(CORNERS, np.uint8)
+    conv = record(g | {name: array.ctypes.data for name, array in arrays.items()})
+    build_indirection(conv.ctypes.data, arrays["tiles"].ctypes.data, arrays["tables"].ctypes.data, corners.ctypes.data)
+    return arrays

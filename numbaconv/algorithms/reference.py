@@ -20,7 +20,7 @@ class Reference:
 
     def unsupported(self, problem, epilogue, machine):
         """It does everything."""
-        return None
+        return
 
     def estimate(self, problem, machine):
         """More than any other."""

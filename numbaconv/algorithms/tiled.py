@@ -16,7 +16,7 @@ from numbaconv.algorithms.geometry import geometry, record
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
-from numbaconv.loops.gemm import PANEL_ROW, gemm_address
+from numbaconv.loops.gemm import PANEL_ROW, core_address
 from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
@@ -38,6 +38,8 @@ class TiledAlgorithm:
     """Base of the tile family.  `part` runs one share of the work, `parallel` all shares, each on a thread."""
 
     name: str
+    #: of the register tiles
+    operation = "gemm"
     part = None
     parallel = None
 
@@ -186,7 +188,10 @@ class _Variant:
         g |= cut.fields
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
-        g |= {"activation": plan.epilogue.activation.code, "gemm": gemm_address(problem.np_dtype)}
+        g |= {
+            "activation": plan.epilogue.activation.code,
+            "core": core_address(plan._algorithm.operation, problem.np_dtype),
+        }
         self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
         self.address = self.record.ctypes.data
         self.shares = plan._algorithm.shares(g)

@@ -1,12 +1,14 @@
-"""Weights in the two forms that tiles read.
+"""Weights in the forms that tiles read.
 
 `panels` are B of the GEMM core: (groups, panels, taps, c_in / groups, NR), zero beyond the last column.  `rows` are its A, for
 channels-first tensors: a row for each output channel, (c_in / groups, taps) and the bias, in rows that do not collide in the L1.
+`depthwise` are panels for groups of one channel.
 """
 
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -40,9 +42,7 @@ class Weights:
         self.taps = prod(weight.shape[2:])
         self.columns = PANEL_ROW // weight.itemsize
         self.panels_per_group = -(-self.c_out // self.columns)
-        self.packed_bias = np.zeros((groups, self.panels_per_group * self.columns), self.dtype)
-        if bias is not None:
-            self.packed_bias[:, : self.c_out] = bias.reshape(groups, self.c_out)
+        self.bias = None if bias is None else bias.copy()
         self._lock = threading.Lock()
         # only until a packed form holds the same numbers
         self._given: np.ndarray | None = weight.copy()
@@ -67,6 +67,27 @@ class Weights:
                 self._given = None
             return self._rows
 
+    @cached_property
+    def packed_bias(self) -> np.ndarray:
+        """(groups, panels NR): the bias as wide as the panels, zero where there is none."""
+        return self._padded_bias(self.groups, self.panels_per_group)
+
+    @cached_property
+    def depthwise(self) -> tuple[np.ndarray, np.ndarray]:
+        """(panels, taps, NR) and (panels NR): weights and bias of one channel a group, side by side."""
+        channels, panels = self.shape[0], -(-self.shape[0] // self.columns)
+        packed = aligned(panels * self.taps * PANEL_ROW).view(self.dtype).reshape(panels, self.taps, self.columns)
+        padded = np.zeros((panels * self.columns, self.taps), self.dtype)
+        padded[:channels] = self.unpacked()[0].reshape(channels, self.taps)
+        packed[...] = padded.reshape(panels, self.columns, self.taps).transpose(0, 2, 1)
+        return packed, self._padded_bias(1, panels)
+
+    def _padded_bias(self, groups: int, panels: int) -> np.ndarray:
+        padded = np.zeros((groups, panels * self.columns), self.dtype)
+        if self.bias is not None:
+            padded[:, : self.shape[0] // groups] = self.bias.reshape(groups, -1)
+        return padded
+
     def _pack_panels(self, weight: np.ndarray) -> np.ndarray:
         shape = (self.groups, self.panels_per_group, self.taps, self.c_in, self.columns)
         packed = aligned(prod(shape) * weight.itemsize).view(weight.dtype).reshape(shape)
@@ -82,14 +103,14 @@ class Weights:
         pitch = row_pitch((k + 1) * weight.itemsize)
         packed = aligned(c_out * pitch).view(weight.dtype).reshape(c_out, -1)
         packed[:, :k] = weight.reshape(c_out, k)
-        packed[:, k] = self.packed_bias[:, : self.c_out].reshape(-1)
+        packed[:, k] = 0 if self.bias is None else self.bias
         packed[:, k + 1 :] = 0
         return packed
 
     def unpacked(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias as they were given."""
         with self._lock:
-            return self._weight(), self.packed_bias[:, : self.c_out].reshape(-1) if self.has_bias else None
+            return self._weight(), self.bias
 
     def _weight(self) -> np.ndarray:
         if self._given is not None:

@@ -146,20 +146,20 @@ class _NoCache(_Announced, NullCache):
     pass
 
 
-def _attach_cache(compiled, function) -> None:
+def _attach_cache(compiled, function, name: str) -> None:
     """Give one dispatcher or C function its cache.  The folder is looked for at the first compilation, not at import."""
-    compiled._cache = _LazyCache(compiled, function)
+    compiled._cache = _LazyCache(compiled, function, name)
 
 
 class _LazyCache(NullCache):
     """Stands in until the first compilation, so that importing the package touches no file."""
 
-    def __init__(self, owner, function):
-        self._owner, self._function = owner, function
+    def __init__(self, owner, function, name):
+        self._owner, self._function, self._name = owner, function, name
 
     def _resolve(self):
         cache = _DiskCache(self._function) if cache_folder() else _NoCache()
-        cache.name = self._function.__name__
+        cache.name = self._name
         self._owner._cache = cache
         return cache
 
@@ -178,7 +178,7 @@ def njit(function=None, *, parallel: bool = False):
     if function is None:
         return functools.partial(njit, parallel=parallel)
     dispatcher = numba.njit(parallel=parallel, **_COMMON)(function)
-    _attach_cache(dispatcher, function)
+    _attach_cache(dispatcher, function, function.__name__)
     return dispatcher
 
 
@@ -188,8 +188,8 @@ class NativeFunction:
     What it holds is not compiled again into each caller, which is what linking a jitted callee would do.
     """
 
-    def __init__(self, function):
-        self._function = function
+    def __init__(self, function, name: str):
+        self._function, self._name = function, name
         self._compiled: dict[object, CFunc] = {}
         self._lock = threading.Lock()
 
@@ -198,7 +198,7 @@ class NativeFunction:
         with self._lock:
             if signature not in self._compiled:
                 cfunc = CFunc(self._function, (signature.args, signature.return_type), {}, dict(_COMMON, nopython=True))
-                _attach_cache(cfunc, self._function)
+                _attach_cache(cfunc, self._function, self._name)
                 cfunc.compile()
                 self._compiled[signature] = cfunc
             return self._compiled[signature]

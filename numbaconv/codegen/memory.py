@@ -29,8 +29,8 @@ CONV = np.dtype(
         (name, np.int64)
         for name in (
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
-            "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation gemm "
-            "lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps"
+            "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation core "
+            "depthwise lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables"
         ).split()
     ]
 )
@@ -64,8 +64,8 @@ def itemsize(typingctx, like):
 
 
 @intrinsic
-def call_gemm(typingctx, function, call, alpha, beta):
-    """Call the compiled GEMM core at address `function` with the address of a `CALL` record and the activation's scalars."""
+def call_core(typingctx, function, call, alpha, beta):
+    """Call the compiled core at address `function` with the address of a `CALL` record and the activation's scalars."""
 
     def codegen(context, builder, signature, arguments):
         function, call, alpha, beta = arguments

@@ -19,7 +19,7 @@ OVERLAP = np.dtype(
         for name in (
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left reach_h "
             "reach_w itemsize x_image x_channel x_row x_pixel out_image out_channel out_row out_pixel weight weight_pitch tap "
-            "bias zeros activation gemm blocks_h blocks_w chunks at_tiles at_runs at_panels at_columns at_sums column_pitch "
+            "bias zeros activation core blocks_h blocks_w chunks at_tiles at_runs at_panels at_columns at_sums column_pitch "
             "sum_pitch"
         ).split()
     ]

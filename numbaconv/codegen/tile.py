@@ -28,10 +28,14 @@ PREFETCH = 4096
 class TileSpec:
     """What one tile function is generated from.
 
-    `panel_vectors` is the width of the packed weights, of which the tile computes the first `vectors`.
-    `record` is the length of a tap record in 64-bit integers: the weights' offset and one offset for each row of the largest tile.
+    `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (each row is as wide as the tile and
+    meets the weights lane by lane).  `panel_vectors` is the width of the packed weights, of which the tile computes the
+    first `vectors`.  `record` is the length of a tap record in 64-bit integers: the weights' offset and one offset for each
+    row of the largest tile.  A `partial` tile reads A under a mask, which only depthwise tiles need: they alone read A a
+    vector at a time.
     """
 
+    operation: str
     itemsize: int
     rows: int
     vectors: int
@@ -40,15 +44,17 @@ class TileSpec:
     record: int
     isa: str
     fma: bool
+    partial: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the tile."""
-        return f"{NAMES[self.itemsize]}_gemm_{self.rows}x{self.vectors}_{self.isa}"
+        part = "_partial" if self.partial else ""
+        return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{part}"
 
 
 def _arguments(scalar) -> list:
-    """Types of a tile's arguments; `emit_tile` and `_emit_family` name them."""
+    """Types of a tile's arguments; `emit_tile` names them."""
     return [BYTES, BYTES, BYTES, I64, I64, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar]
 
 
@@ -68,24 +74,39 @@ def emit_tile(module, spec: TileSpec):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
     a, zeros, taps, n_taps, k, panel, c, c_pitch, bias, *rest = function.args
-    accumulators = _accumulate(v, spec, a, zeros, taps, n_taps, k, panel, bias)
+    if spec.operation == "gemm":
+        one_tap = _gemm_tap(v, spec, k)
+    else:
+        one_tap = _depthwise_tap(v, spec, rest[2])
+    accumulators = _accumulate(v, spec, a, zeros, taps, n_taps, panel, bias, one_tap)
     _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
     return function
 
 
-def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, k, panel, bias) -> list:
-    """Start from the bias and sum over taps (outer) and channels (inner); accumulators are listed row by row."""
+def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, panel, bias, one_tap) -> list:
+    """Start from the bias and sum over taps; accumulators are listed row by row."""
     b = v.builder
-    k_unrolled = b.and_(k, i64(-UNROLL))
 
-    def one_tap(tap, accumulators):
+    def body(tap, accumulators):
         record = offset(b, taps, b.mul(tap, i64(8 * spec.record)))
         weights = offset(b, panel, load_i64(b, record))
         rows = []
         for i in range(spec.rows):
             distance = load_i64(b, record, 1 + i)
             rows.append(b.select(b.icmp_signed("<", distance, i64(0)), zeros, offset(b, a, distance)))
+        return one_tap(rows, weights, accumulators)
 
+    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
+    first = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(spec.vectors)]
+    return counted_loop(b, i64(0), n_taps, 1, first * spec.rows, body, "tap")
+
+
+def _gemm_tap(v: Vectors, spec: TileSpec, k):
+    """One tap of a dense tile: `k` channels, unrolled."""
+    b = v.builder
+    k_unrolled = b.and_(k, i64(-UNROLL))
+
+    def one_tap(rows, weights, accumulators):
         def steps(count):
             def body(channel, accumulators):
                 for step in range(count):
@@ -97,9 +118,27 @@ def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, k, panel, bi
         accumulators = counted_loop(b, i64(0), k_unrolled, UNROLL, accumulators, steps(UNROLL), "k")
         return counted_loop(b, k_unrolled, k, 1, accumulators, steps(1), "k.rest")
 
-    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
-    first = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(spec.vectors)]
-    return counted_loop(b, i64(0), n_taps, 1, first * spec.rows, one_tap, "tap")
+    return one_tap
+
+
+def _depthwise_tap(v: Vectors, spec: TileSpec, columns):
+    """One tap of a depthwise tile: row times weights, lane by lane; lanes beyond `columns` are not read from A."""
+    b = v.builder
+    masks = [v.first_lanes(b.sub(columns, i64(j * v.lanes))) for j in range(spec.vectors)] if spec.partial else None
+
+    def read(pointer, j):
+        return v.masked_load(pointer, masks[j]) if spec.partial else v.load(pointer)
+
+    def one_tap(rows, weights, accumulators):
+        tap = [v.load(offset(b, weights, i64(j * v.nbytes))) for j in range(spec.vectors)]
+        new = []
+        for i, row in enumerate(rows):
+            for j in range(spec.vectors):
+                x = read(offset(b, row, i64(j * v.nbytes)), j)
+                new.append(v.fma(x, tap[j], accumulators[i * spec.vectors + j]))
+        return new
+
+    return one_tap
 
 
 def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumulators) -> list:
@@ -134,6 +173,9 @@ class _Epilogue:
     def store(self, accumulators) -> None:
         """Emit all paths and the function's return."""
         v, b, spec = self.v, self.v.builder, self.spec
+        if spec.partial:
+            self._store_rolled(accumulators, b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0)))
+            return
         full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
         clamp = b.icmp_signed("==", self.code, i64(0))
         no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
@@ -188,9 +230,13 @@ class _Epilogue:
         b.ret_void()
 
 
+OPERATIONS = ("gemm", "depthwise")
+
+
 @intrinsic(prefer_literal=True)
-def gemm_tile(
+def tile(
     typingctx,
+    operation,
     rows,
     vectors,
     height,
@@ -211,35 +257,44 @@ def gemm_tile(
     alpha,
     beta,
 ):
-    """Run the tile of `height` (1..rows) rows and `width` (1..vectors) vectors.
+    """Run the tile of `height` (1..rows) rows and `width` (1..vectors) vectors of one of `OPERATIONS`, given by its number.
 
-    `rows` and `vectors` are literals, since only literals keep Numba's disk cache working for generated code.
+    `operation`, `rows` and `vectors` are literals, since only literals keep Numba's disk cache working for generated code.
     Pointers are integers; see `emit_tile` for the rest.
     """
-    signature = types.void(rows, vectors, *[types.intp] * 15, alpha, beta)
-    tallest, widest, size = rows.literal_value, vectors.literal_value, alpha.bitwidth // 8
-    machine = target()
+    signature = types.void(operation, rows, vectors, *[types.intp] * 15, alpha, beta)
+    kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
+    tallest, widest = rows.literal_value, vectors.literal_value
 
     def codegen(context, builder, signature, arguments):
-        height, width, *rest = arguments[2:]
-        lanes = machine.lanes(size)
-        scalar = rest[-1].type
+        height, width, *rest = arguments[3:]
         converted = [
             builder.inttoptr(value, wanted) if wanted is BYTES else value
-            for value, wanted in zip(rest, _arguments(scalar))
+            for value, wanted in zip(rest, _arguments(rest[-1].type))
         ]
+        # cases are numbered height by width, full before partial
+        case = builder.add(builder.mul(height, i64(widest + 1)), width)
+        partial = builder.icmp_signed("<", rest[-4], builder.mul(width, i64(target().lanes(size))))
+        case = builder.add(builder.mul(case, i64(2)), builder.zext(partial, I64))
         done = builder.append_basic_block("tile.done")
-        switch = builder.switch(builder.add(builder.mul(height, i64(widest + 1)), width), done)
+        switch = builder.switch(case, done)
         for m in range(1, tallest + 1):
             for n in range(1, widest + 1):
-                spec = TileSpec(size, m, n, widest, lanes, tallest + 1, machine.isa, machine.fma)
-                function = emit_tile(builder.module, spec)
-                block = builder.append_basic_block(spec.name)
-                switch.add_case(i64(m * (widest + 1) + n), block)
-                with builder.goto_block(block):
-                    builder.call(function, converted)
-                    builder.branch(done)
+                for part in (0, 1):
+                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, widest, bool(part)))
+                    block = builder.append_basic_block(function.name)
+                    switch.add_case(i64((m * (widest + 1) + n) * 2 + part), block)
+                    with builder.goto_block(block):
+                        builder.call(function, converted)
+                        builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, widest: int, partial: bool) -> TileSpec:
+    machine = target()
+    masked = partial and kind == "depthwise"  # a dense tile is masked by its zero weights
+    lanes, record = machine.lanes(size), tallest + 1
+    return TileSpec(kind, size, rows, vectors, widest, lanes, record, machine.isa, machine.fma, masked)

@@ -1,4 +1,4 @@
-"""The GEMM core: column panels by register tiles, driven by a tile list; and the walk over blocks that every algorithm shares.
+"""The core: column panels by register tiles, driven by a tile list; and what makes such lists.
 
 The core is compiled once an element type and called through its address, so drivers hold loops only and compile fast.
 """
@@ -9,9 +9,9 @@ import numba
 from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_gemm, call_record, get, itemsize, put
+from numbaconv.codegen.memory import call_core, call_record, get, itemsize, put
 from numbaconv.codegen.target import target
-from numbaconv.codegen.tile import gemm_tile
+from numbaconv.codegen.tile import OPERATIONS, tile
 from numbaconv.epilogue import KINDS
 
 MR, NV = target().rows, target().vectors
@@ -28,56 +28,65 @@ TILE = 5
 TAP = 1 + MR
 
 
-def gemm_block(call_address, alpha, beta):
-    """out[tile rows, columns] = epilogue(sum over taps and channels) for one `CALL` record."""
-    call = call_record(call_address)
-    size = itemsize(alpha)
-    lanes = VECTOR_BYTES // size
-    panels = (call.columns + NV * lanes - 1) // (NV * lanes)
-    # Panels outside keep one panel of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway, tiles
-    # outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
-    outer, inner = (call.tile_count, panels) if call.tiles_outside != 0 else (panels, call.tile_count)
-    for i in range(outer):
-        for j in range(inner):
-            number, panel = (i, j) if call.tiles_outside != 0 else (j, i)
-            tile = call.tiles + number * 8 * TILE
-            first = panel * NV * lanes
-            columns = call.columns - first
-            width = min(NV, (columns + lanes - 1) // lanes)
-            row = get(tile, 0)
-            residual = 0
-            if call.residual != 0:
-                residual = call.residual + row * call.residual_pitch + first * size
-            gemm_tile(
-                MR,
-                NV,
-                get(tile, 1),
-                width,
-                call.a + get(tile, 2),
-                call.zeros,
-                get(tile, 3),
-                get(tile, 4),
-                call.k,
-                call.panels + panel * call.panel_bytes,
-                call.c + row * call.c_pitch + first * size,
-                call.c_pitch,
-                call.bias + first * size,
-                residual,
-                call.residual_pitch,
-                columns,
-                call.activation,
-                alpha,
-                beta,
-            )
+def _core(operation: int):
+    """The core for one of the tiles' `OPERATIONS`; its number is a constant of the compiled function."""
+    wide = operation == OPERATIONS.index("depthwise")
+
+    def core(call_address, alpha, beta):
+        call = call_record(call_address)
+        size = itemsize(alpha)
+        lanes = VECTOR_BYTES // size
+        panels = (call.columns + NV * lanes - 1) // (NV * lanes)
+        # Panels outside keep one panel of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
+        # tiles outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
+        outer, inner = (call.tile_count, panels) if call.tiles_outside != 0 else (panels, call.tile_count)
+        for i in range(outer):
+            for j in range(inner):
+                number, panel = (i, j) if call.tiles_outside != 0 else (j, i)
+                record = call.tiles + number * 8 * TILE
+                first = panel * NV * lanes
+                columns = call.columns - first
+                width = min(NV, (columns + lanes - 1) // lanes)
+                row = get(record, 0)
+                a = call.a + get(record, 2)
+                if wide:
+                    a += first * size
+                residual = 0
+                if call.residual != 0:
+                    residual = call.residual + row * call.residual_pitch + first * size
+                tile(
+                    operation,
+                    MR,
+                    NV,
+                    get(record, 1),
+                    width,
+                    a,
+                    call.zeros,
+                    get(record, 3),
+                    get(record, 4),
+                    call.k,
+                    call.panels + panel * call.panel_bytes,
+                    call.c + row * call.c_pitch + first * size,
+                    call.c_pitch,
+                    call.bias + first * size,
+                    residual,
+                    call.residual_pitch,
+                    columns,
+                    call.activation,
+                    alpha,
+                    beta,
+                )
+
+    return core
 
 
-_native = NativeFunction(gemm_block)
+_cores = {name: NativeFunction(_core(number), name) for number, name in enumerate(OPERATIONS)}
 
 
-def gemm_address(np_dtype) -> int:
-    """Entry point of the GEMM core for float32 or float64."""
+def core_address(operation: str, np_dtype) -> int:
+    """Entry point of the core for "gemm" or "depthwise" tiles of float32 or float64."""
     scalar = numba.from_dtype(np_dtype)
-    return _native.address(types.void(types.intp, scalar, scalar))
+    return _cores[operation].address(types.void(types.intp, scalar, scalar))
 
 
 @njit
@@ -127,4 +136,4 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
     call.bias = conv.bias + number * PANEL_ROW if complete != 0 else conv.zeros
     call.tiles_outside = conv.tiles_outside
     call.activation = conv.activation if complete != 0 else RAW
-    call_gemm(conv.gemm, call_address, alpha, beta)
+    call_core(conv.core, call_address, alpha, beta)

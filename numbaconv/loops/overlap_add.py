@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import call_gemm, call_record, clear, copy, get, put
+from numbaconv.codegen.memory import call_core, call_record, clear, copy, get, put
 from numbaconv.codegen.overlap import RUN, STREAMS, overlap_record, sum_runs, weave
 from numbaconv.codegen.transpose import transpose_block
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
@@ -95,7 +95,7 @@ def multiply(t, workspace, weight, rows, pixels, infinity):
     call.residual = 0
     call.residual_pitch = 0
     call.activation = 0
-    call_gemm(t.gemm, workspace, -infinity, infinity)
+    call_core(t.core, workspace, -infinity, infinity)
 
 
 @njit

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import call_gemm, call_record, clear, conv_record, copy, copy_strided, fill_ones
+from numbaconv.codegen.memory import call_core, call_record, clear, conv_record, copy, copy_strided, fill_ones
 from numbaconv.loops.gemm import NV, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.walk import CALL_BYTES, share
 
@@ -105,7 +105,7 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
         at = matrix * conv.c_out * plane + first * size
         call.c = out + at
         call.residual = 0 if residual == 0 else residual + at
-        call_gemm(conv.gemm, workspace, alpha, beta)
+        call_core(conv.core, workspace, alpha, beta)
         number += count
 
 

@@ -1,0 +1,282 @@
+"""Transposed convolution: against its definition as a scatter, as the adjoint of the convolution, and against PyTorch."""
+
+import dataclasses
+import pickle
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import numbaconv as nc
+from numbaconv import transposed
+from numbaconv.epilogue import Activation
+from numbaconv.transposed import ConvTranspose2d
+
+RNG = np.random.default_rng(3)
+#: This machine, and one whose caches hold next to nothing, so that small images are cut into many blocks.
+REAL = transposed.machine()
+TINY = dataclasses.replace(REAL, l2=1 << 12)
+
+
+def integers(shape, dtype=np.float32):
+    """Small whole numbers, whose sums are exact in any order."""
+    return RNG.integers(-4, 5, shape).astype(dtype)
+
+
+def scatter(x, weight, bias, stride, padding, output_padding, dilation, groups):
+    """Every input pixel adds its multiple of the kernel to the output; then the borders are cut off.  Channels first."""
+    n, c_in, h_in, w_in = x.shape
+    _, c_out, k_h, k_w = weight.shape
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, (k_h, k_w))]
+    full = np.zeros(
+        (n, groups * c_out, *((i - 1) * s + e + o for i, s, e, o in zip((h_in, w_in), stride, spans, output_padding)))
+    )
+    for group in range(groups):
+        inputs = slice(group * (c_in // groups), (group + 1) * (c_in // groups))
+        outputs = slice(group * c_out, (group + 1) * c_out)
+        for i in range(k_h):
+            for j in range(k_w):
+                target = full[
+                    :,
+                    outputs,
+                    i * dilation[0] :: stride[0],
+                    j * dilation[1] :: stride[1],
+                ][:, :, :h_in, :w_in]
+                target += np.einsum("nchw,co->nohw", x[:, inputs], weight[inputs, :, i, j])
+    (top, bottom), (left, right) = padding
+    full = full[:, :, top : full.shape[2] - bottom, left : full.shape[3] - right]
+    return (full if bias is None else full + bias[:, None, None]).astype(x.dtype)
+
+
+def to_layout(array, layout):
+    return array if layout == "channels_first" else np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+def from_layout(array, layout):
+    return array if layout == "channels_first" else np.moveaxis(array, -1, 1)
+
+
+@st.composite
+def geometries(draw):
+    """Arguments of `scatter` behind the arrays, and the shapes of x and weight."""
+
+    def pair(low, high):
+        return draw(st.integers(low, high)), draw(st.integers(low, high))
+
+    groups = draw(st.sampled_from((1, 1, 2, 3)))
+    c_in, c_out = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    kernel, stride, dilation = pair(1, 5), pair(1, 4), pair(1, 3)
+    output_padding = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation))
+    spatial = pair(1, 9)
+    padding = []
+    for size, s, k, d, o in zip(spatial, stride, kernel, dilation, output_padding):
+        most = (size - 1) * s + d * (k - 1) + o
+        before = draw(st.integers(0, min(most, 9)))
+        padding.append((before, draw(st.integers(0, min(most - before, 9)))))
+    shapes = (draw(st.integers(0, 2)), c_in * groups, *spatial), (c_in * groups, c_out, *kernel)
+    return shapes, (stride, tuple(padding), output_padding, dilation, groups)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    geometries(),
+    st.sampled_from(("channels_first", "channels_last")),
+    st.sampled_from((np.float32, np.float64)),
+    st.booleans(),
+    st.sampled_from((None, "relu", ("leaky_relu", 0.25))),
+    st.booleans(),
+)
+def test_every_input_pixel_adds_its_multiple_of_the_kernel(geometry, layout, dtype, bias, activation, tiny):
+    (x_shape, weight_shape), arguments = geometry
+    x, weight = integers(x_shape, dtype), integers(weight_shape, dtype)
+    bias = integers(weight_shape[1] * arguments[-1], dtype) if bias else None
+    expected = Activation.of(activation).apply(scatter(x, weight, bias, *arguments))
+    layer = ConvTranspose2d(weight, bias, *arguments, layout=layout, activation=activation)
+    with mock.patch.object(transposed, "machine", lambda: TINY if tiny else REAL):
+        y = layer(to_layout(x, layout))
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(from_layout(y, layout), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometries())
+def test_it_is_the_adjoint_of_the_convolution(geometry):
+    (y_shape, weight_shape), (stride, padding, _, dilation, groups) = geometry
+    y, weight = integers(y_shape, np.float64), integers(weight_shape, np.float64)
+    back = ConvTranspose2d(weight, None, stride, padding, 0, dilation, groups)
+    try:
+        image = back(y)
+    except nc.ShapeError:  # only the output padding left a pixel
+        return
+    x = integers(image.shape, np.float64)
+    assert (nc.conv2d(x, weight, None, stride, padding, dilation, groups) * y).sum() == (x * image).sum()
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    "x_shape, weight_shape, stride, padding, dilation",
+    [
+        ((1, 24, 40, 160), (24, 24, 2, 2), (2, 2), (0, 0), (1, 1)),
+        ((1, 24, 40, 320), (24, 1, 2, 2), (2, 2), (0, 0), (1, 1)),
+        ((2, 16, 33, 20), (16, 8, 4, 4), (2, 2), (1, 1), (1, 1)),
+        ((1, 64, 1, 30000), (64, 3, 1, 16), (1, 8), (0, 4), (1, 1)),
+        ((1, 3, 50, 60), (3, 5, 3, 3), (1, 1), (0, 0), (12, 12)),
+        ((1, 130, 6, 7), (130, 70, 3, 2), (3, 7), (0, 1), (1, 1)),
+        ((1, 2, 3, 2), (2, 2, 1, 1), (1, 3000), (0, 0), (1, 1)),
+    ],
+)
+def test_shapes_of_real_layers_that_take_several_blocks(x_shape, weight_shape, stride, padding, dilation, layout):
+    x, weight, bias = integers(x_shape), integers(weight_shape), integers(weight_shape[1])
+    pairs = tuple((p, p) for p in padding)
+    y = ConvTranspose2d(weight, bias, stride, padding, 0, dilation, layout=layout)(to_layout(x, layout))
+    expected = scatter(x, weight, bias, stride, pairs, (0, 0), dilation, 1)
+    np.testing.assert_array_equal(from_layout(y, layout), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometries())
+def test_torch_agrees(geometry):
+    torch = pytest.importorskip("torch")
+    (x_shape, weight_shape), (stride, padding, output_padding, dilation, groups) = geometry
+    padding = tuple(min(pair) for pair in padding)
+    x, weight = integers(x_shape), integers(weight_shape)
+    bias = integers(weight_shape[1] * groups)
+    layer = ConvTranspose2d(weight, bias, stride, padding, output_padding, dilation, groups)
+    theirs = torch.nn.functional.conv_transpose2d(
+        *map(torch.from_numpy, (x, weight, bias)), stride, padding, output_padding, groups, dilation
+    )
+    np.testing.assert_array_equal(layer(x), theirs.numpy())
+
+
+@pytest.mark.parametrize("activation", ["relu6", "silu", "hardswish", "sigmoid", "tanh", "gelu", ("clip", -1.0, 2.0)])
+def test_activations_ride_in_the_sums(activation):
+    x, weight = RNG.standard_normal((1, 5, 6, 7)), RNG.standard_normal((5, 3, 3, 3))
+    plain = ConvTranspose2d(weight, None, 2)(x)
+    y = ConvTranspose2d(weight, None, 2, activation=activation)(x)
+    np.testing.assert_allclose(y, Activation.of(activation).apply(plain), rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("tiny", [False, True])
+def test_neither_threads_nor_batch_nor_blocks_change_a_bit(layout, tiny, monkeypatch):
+    x = RNG.standard_normal((3, 20, 13, 17)).astype(np.float32)
+    weight = RNG.standard_normal((20, 12, 5, 4)).astype(np.float32)
+    arguments = (None, 2, 1, 1, (2, 1))
+    with nc.num_threads(1):
+        expected = ConvTranspose2d(weight, *arguments)(x)
+    if tiny:
+        monkeypatch.setattr(transposed, "machine", lambda: TINY)
+    layer = ConvTranspose2d(weight, *arguments, layout=layout)
+    for threads in (1, 2):
+        with nc.num_threads(threads):
+            np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), expected)
+            np.testing.assert_array_equal(from_layout(layer(to_layout(x[1:2], layout)), layout), expected[1:2])
+
+
+def test_a_missing_number_stays_where_its_taps_reach():
+    x, weight = np.ones((1, 1, 5, 5), np.float32), np.ones((1, 1, 2, 2), np.float32)
+    x[0, 0, 2, 3] = np.nan
+    y = ConvTranspose2d(weight, None, 2, activation="relu")(x)
+    assert np.isnan(y[0, 0, 4:6, 6:8]).all() and np.isnan(y).sum() == 4
+
+
+def test_batches_may_be_empty_or_left_out():
+    layer = ConvTranspose2d(integers((3, 2, 2, 2)), None, 2)
+    assert layer(integers((0, 3, 4, 5))).shape == (0, 2, 8, 10)
+    x = integers((1, 3, 4, 5))
+    np.testing.assert_array_equal(layer(x[0]), layer(x)[0])
+
+
+def test_results_go_where_they_are_asked_for():
+    layer = ConvTranspose2d(integers((3, 2, 3, 3)), None, 2)
+    x = integers((2, 3, 4, 5))
+    expected = layer(x)
+    out = np.full(expected.shape, np.nan, np.float32)
+    assert layer(x, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    wide = np.full((*expected.shape[:3], 2 * expected.shape[3]), np.nan, np.float32)
+    layer(x, out=wide[..., ::2])
+    np.testing.assert_array_equal(wide[..., ::2], expected)
+    assert np.isnan(wide[..., 1::2]).all()
+
+
+def test_inputs_of_any_stride_and_byte_order_are_taken():
+    layer = ConvTranspose2d(integers((3, 2, 3, 3)), None, 2)
+    x = integers((2, 3, 4, 5))
+    for same in (np.asfortranarray(x), x.astype(">f4"), np.repeat(x, 2, axis=3)[..., ::2]):
+        np.testing.assert_array_equal(layer(same), layer(x))
+
+
+def test_a_layer_survives_pickling():
+    layer = ConvTranspose2d(integers((6, 2, 3, 2)), integers(4), (2, 3), 1, 1, 2, 2, activation="relu")
+    x = integers((1, 6, 5, 4))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
+
+
+WEIGHT = np.ones((4, 2, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"weight": WEIGHT[0]}, r"4 axes"),
+        ({"weight": WEIGHT[:, :0]}, r"no axis may be empty"),
+        ({"stride": 0}, r"stride=0 .* at least 1"),
+        ({"stride": (1, 2, 3)}, r"stride"),
+        ({"dilation": 1.5}, r"dilation=1.5"),
+        ({"padding": -1}, r"padding=-1"),
+        ({"padding": "same"}, r"padding='same' is a word"),
+        ({"output_padding": 2, "stride": 2}, r"output_padding=2 .* stride=2 and dilation=1"),
+        ({"output_padding": (0, 1)}, r"output_padding=1 on axis 1"),
+        ({"output_padding": -1}, r"output_padding=-1"),
+        ({"output_padding": 0.5}, r"output_padding=0.5"),
+        ({"output_padding": (0, 0, 0)}, r"3 entries"),
+        ({"groups": 3}, r"groups=3 does not divide c_in=4"),
+        ({"groups": 0}, r"groups=0"),
+        ({"groups": True}, r"groups=True"),
+        ({"bias": np.ones(3, np.float32)}, r"bias has shape \(3,\).*\(2,\)"),
+        ({"bias": np.ones(2, np.float32), "groups": 2}, r"bias has shape \(2,\).*\(4,\)"),
+        ({"layout": "nchw"}, r"layout='nchw'"),
+    ],
+)
+def test_arguments_that_break_a_rule_are_named(arguments, message):
+    with pytest.raises(nc.ShapeError, match=message):
+        ConvTranspose2d(**({"weight": WEIGHT} | arguments))
+
+
+@pytest.mark.parametrize(
+    "shape, arguments, message",
+    [
+        ((1, 3, 5, 5), {}, r"x has 3 channels, but weight has c_in=4"),
+        ((4, 5), {}, r"x has shape \(4, 5\)"),
+        ((1, 4, 0, 5), {}, r"only the batch may be empty"),
+        ((1, 4, 1, 1), {"padding": (1, 2)}, r"x has 1 elements on axis 1.*output of -1"),
+        ((1, 4, 2, 2), {"stride": 2**31 - 1, "dilation": 2**31 - 1}, r"2\*\*63"),
+    ],
+)
+def test_inputs_that_break_a_rule_are_named(shape, arguments, message):
+    with pytest.raises(nc.ShapeError, match=message):
+        ConvTranspose2d(WEIGHT, **arguments)(np.ones(shape, np.float32))
+
+
+def test_a_stride_far_beyond_the_result_is_refused():
+    layer = ConvTranspose2d(WEIGHT, None, (1, 2**30), ((0, 0), (2**29, 2**29)))
+    with pytest.raises(nc.UnsupportedError, match="stride=1073741824"):
+        layer(np.ones((1, 4, 2, 2), np.float32))
+
+
+def test_element_types_are_not_mixed():
+    with pytest.raises(nc.DTypeError, match="int64"):
+        ConvTranspose2d(WEIGHT.astype(np.int64))
+    with pytest.raises(nc.DTypeError, match="bias has dtype float64"):
+        ConvTranspose2d(WEIGHT, np.ones(2))
+    layer = ConvTranspose2d(WEIGHT)
+    x = np.ones((1, 4, 5, 5), np.float32)
+    with pytest.raises(nc.DTypeError, match="x has dtype float64"):
+        layer(x.astype(np.float64))
+    with pytest.raises(nc.ShapeError, match="out has shape"):
+        layer(x, out=np.empty((1, 2, 5, 5), np.float32))
+    with pytest.raises(nc.ConvError, match="shares memory"):
+        layer(x, out=np.lib.stride_tricks.as_strided(x, (1, 2, 7, 7), (0, 4, 4, 4)))
