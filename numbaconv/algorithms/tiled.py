@@ -205,16 +205,20 @@ def address(array: np.ndarray) -> int:
 
 
 def pixel_pitch(array: np.ndarray) -> int:
-    """Elements from pixel to pixel of a channels-last array, whose rows and images must follow without gaps."""
-    pitch = array.strides[-2] // array.itemsize
-    expected = array.strides[-2]
-    if array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
-        expected = -1
-    for size, stride in zip(array.shape[-2::-1], array.strides[-2::-1]):
-        if size > 1 and stride != expected:
-            raise ShapeError(
-                f"strides={array.strides} of a channels-last array of shape {array.shape} must be those of "
-                "pixels a fixed pitch apart, with neighbouring channels"
-            )
+    """Elements from pixel to pixel of a channels-last array, whose rows and images must follow without gaps.
+
+    The stride of an axis of length one means nothing, so the innermost longer axis tells.
+    """
+    channels, spatial = array.shape[-1], list(zip(array.shape[-2::-1], array.strides[-2::-1]))
+    pitch = next((stride for size, stride in spatial if size > 1), channels * array.itemsize)
+    follows = channels == 1 or array.strides[-1] == array.itemsize
+    expected = pitch
+    for size, stride in spatial:
+        follows &= size == 1 or stride == expected
         expected *= size
-    return pitch
+    if not follows or pitch % array.itemsize or pitch < channels * array.itemsize:
+        raise ShapeError(
+            f"strides={array.strides} of a channels-last array of shape {array.shape} must be those of pixels a fixed "
+            "pitch apart, at least their channels, with neighbouring channels"
+        )
+    return pitch // array.itemsize

@@ -1,0 +1,48 @@
+"""Profiles of Hypothesis, random numbers that repeat, and Python processes to look at from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+_SLOW_FIRST = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("ci", max_examples=150, deadline=None, derandomize=True, suppress_health_check=_SLOW_FIRST)
+settings.register_profile("thorough", max_examples=3000, deadline=None, suppress_health_check=_SLOW_FIRST)
+settings.load_profile("ci")  # pytest --hypothesis-profile=thorough looks further
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers in every run."""
+    return np.random.default_rng(20260101)
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Run a program in a process of its own and return what it prints; it must end well.
+
+    The program finds the helpers of the tests; `package` is the folder that holds numbaconv, other keywords are
+    environment variables.  Compiled code is kept in the usual place unless NUMBACONV_CACHE_DIR is given.
+    """
+
+    def run(program: str, *arguments: str, package: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+        variables = {key: value for key, value in os.environ.items() if not key.startswith("NUMBACONV_")}
+        variables |= {"PYTHONPATH": os.pathsep.join([str(package), str(ROOT / "tests")]), **environment}
+        file = tmp_path / "program.py"
+        file.write_text(textwrap.dedent(program), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, str(file), *arguments], env=variables, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run

@@ -1,0 +1,183 @@
+"""Convolutions drawn at random, the operands for them, and the three ways in which they are computed.
+
+Sizes are small, so that an example takes milliseconds, and lie on both sides of every vector, tile and panel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import numbaconv as nc
+from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms.weights import Weights
+from numbaconv.dispatch.select import make_plan
+from numbaconv.epilogue import Activation, Epilogue
+from numbaconv.problem import LAYOUTS, ConvProblem
+from numbaconv.reference import reference_conv
+
+NAMES = tuple(algorithm.name for algorithm in ALGORITHMS)
+FAST = NAMES[:-1]  # all but the oracle itself
+#: Multiplications of one example: a few milliseconds of the oracle.
+MOST_MACS = 1_500_000
+
+PIECEWISE_LINEAR = (None, "relu", "relu6", ("clip", -5.0, 9.0), ("clip", 2.5, 2.5), ("leaky_relu", 0.25))
+TRANSCENDENTAL = ("silu", "hardswish", "sigmoid", "hardsigmoid", "tanh", "gelu")
+
+
+_KERNELS = st.integers(1, 7)
+_LAYOUTS = st.sampled_from(LAYOUTS)
+
+
+@st.composite
+def problems(draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=False) -> ConvProblem:
+    """Problems of one or two axes: kernels 1 to 7, strides and dilations to 4, 1 to 70 channels, 0 to 3 images."""
+    kernel = tuple(draw(kernels) for _ in range(axes))
+    stride, dilation = (tuple(draw(st.integers(1, 4)) for _ in range(axes)) for _ in range(2))
+    # paddings larger than the kernel make outputs that see nothing else
+    padding = tuple((draw(st.integers(0, 9)), draw(st.integers(0, 9))) for _ in range(axes))
+    spatial = []
+    for k, d, (before, after) in zip(kernel, dilation, padding, strict=True):
+        least = max(1, d * (k - 1) + 1 - before - after)
+        spatial.append(least + draw(st.integers(0, 16 if axes == 2 else 80)))
+    groups = draw(st.sampled_from((1, 1, 1, 1, 2, 3, 5, 8)))
+    # the edges of vectors and panels, besides all that lies between
+    per_group = st.one_of(st.integers(1, 70 // groups), st.sampled_from([c for c in _EDGES if c <= 70 // groups]))
+    c_in, c_out = draw(per_group), draw(per_group)
+    if depthwise:
+        groups, c_in, c_out = draw(st.integers(2, 70)), 1, 1
+    n = draw(st.sampled_from((1, 1, 1, 2, 2, 3, 0)))
+    dtype, layout, bias = draw(st.sampled_from(("f32", "f32", "f64"))), draw(layouts), draw(st.booleans())
+
+    def problem():
+        channels = c_in * groups, c_out * groups
+        return ConvProblem(n, *channels, spatial, kernel, stride, dilation, padding, groups, dtype, layout, bias)
+
+    while problem().macs > MOST_MACS:
+        if n > 1:
+            n = 1
+        elif c_in >= c_out:
+            c_in = (c_in + 1) // 2
+        else:
+            c_out = (c_out + 1) // 2
+    return problem()
+
+
+_EDGES = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 70)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Arrays and activation of one call, with the residual in the layout of the result."""
+
+    problem: ConvProblem
+    x: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    residual: np.ndarray | None = None
+    activation: object = None
+
+    @property
+    def epilogue(self) -> Epilogue:
+        return Epilogue(self.bias is not None, self.residual is not None, Activation.of(self.activation))
+
+    def oracle(self, **options) -> np.ndarray:
+        """The result by definition."""
+        return reference_conv(self.problem, self.x, self.weight, self.bias, self.residual, self.activation, **options)
+
+    def conv2d(self, algorithm: str = "auto", **options) -> np.ndarray:
+        """The result of the public function."""
+        p = self.problem
+        call = {"layout": p.layout, "activation": self.activation, "residual": self.residual, "algorithm": algorithm}
+        return nc.conv2d(self.x, self.weight, self.bias, p.stride, p.padding, p.dilation, p.groups, **(call | options))
+
+    def layer(self, algorithm: str = "auto") -> nc.Conv2d:
+        """A layer with these weights."""
+        p = self.problem
+        return nc.Conv2d(
+            self.weight, self.bias, p.stride, p.padding, p.dilation, p.groups, layout=p.layout,
+            activation=self.activation, algorithm=algorithm,
+        )  # fmt: skip
+
+    def plan(self, algorithm: str = "auto"):
+        """A plan below the public interface, where 1-D problems and pixel pitches are known."""
+        return make_plan(self.problem, self.epilogue, Weights(self.weight, self.bias, self.problem.groups), algorithm)
+
+    def planned(self, algorithm: str = "auto") -> np.ndarray:
+        """The result of such a plan."""
+        out = np.full(self.problem.output_shape, np.nan, self.problem.np_dtype)
+        self.plan(algorithm).run(self.x, out, self.residual)
+        return out
+
+
+def whole_numbers(rng, shape, dtype) -> np.ndarray:
+    """Floats from -3 to 3 whose sums of products are exact in any order, in f32 up to a million terms."""
+    return rng.integers(-3, 4, shape).astype(dtype)
+
+
+def normals(rng, shape, dtype) -> np.ndarray:
+    """Floats whose sums depend on their order."""
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def make_operands(problem, fill, seed=0, *, bias=None, residual=False, activation=None) -> Operands:
+    """Operands of a problem from a seed; `bias` is the problem's own wish unless told."""
+    rng = np.random.default_rng(seed)
+    dtype = problem.np_dtype
+    x, weight = fill(rng, problem.input_shape, dtype), fill(rng, problem.weight_shape, dtype)
+    bias = fill(rng, (problem.c_out,), dtype) if (problem.bias if bias is None else bias) else None
+    return Operands(problem, x, weight, bias, fill(rng, problem.output_shape, dtype) if residual else None, activation)
+
+
+@st.composite
+def operands(draw, problem=None, fill=whole_numbers, activations=PIECEWISE_LINEAR) -> Operands:
+    """Operands of a drawn problem, with and without bias and residual, under one of the activations."""
+    return make_operands(
+        draw(problems() if problem is None else problem),
+        fill,
+        draw(st.integers(0, 2**32 - 1)),
+        residual=draw(st.booleans()),
+        activation=draw(st.sampled_from(activations)),
+    )
+
+
+def able(problem: ConvProblem, names=NAMES) -> list[str]:
+    """Names of the algorithms that do this problem."""
+    return [row.algorithm for row in nc.explain(problem).rows if row.reason is None and row.algorithm in names]
+
+
+def pairs(*texts: str, names=FAST, layouts=("cf",)) -> list:
+    """Every problem with every algorithm that does it, as parameters of a test."""
+    problems = [ConvProblem.parse(text + layout) for text in texts for layout in layouts]
+    return [pytest.param(p, name, id=f"{p}-{name}") for p in problems for name in names if name in able(p)]
+
+
+def bits(array: np.ndarray) -> bytes:
+    """What an array holds, where 0.0 and -0.0 are different and NaN equals itself."""
+    return array.tobytes()
+
+
+def first(array, layout):
+    """The array in channels-first order, contiguous."""
+    return array if layout == "channels_first" else np.ascontiguousarray(np.moveaxis(array, -1, 1))
+
+
+def assert_close(y, judged, given_):
+    """Two sums of the same products, in whatever order: sqrt(terms) + 4 units of rounding of the sum of magnitudes."""
+    p = given_.problem
+    magnitude = reference_conv(p, *(None if a is None else np.abs(a) for a in (given_.x, given_.weight, given_.bias)))
+    terms = p.taps * p.c_in // p.groups
+    tolerance = (np.sqrt(terms) + 4) * np.finfo(p.np_dtype).eps * first(magnitude, p.layout)
+    assert y.shape == judged.shape and y.dtype == judged.dtype
+    assert np.all(np.abs(y - judged) <= tolerance), f"{np.max(np.abs(y - judged) / tolerance)} times the tolerance"
+
+
+NON_FINITE = (np.nan, np.inf, -np.inf)
+
+
+def kinds(y):
+    """Where an array is NaN, plus and minus infinity."""
+    return np.stack([np.isnan(y), np.isposinf(y), np.isneginf(y)])

@@ -1,0 +1,508 @@
+"""Every algorithm computes the same convolution: that of the oracle, bit for bit where sums are exact."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import (
+    FAST,
+    NAMES,
+    PIECEWISE_LINEAR,
+    TRANSCENDENTAL,
+    able,
+    bits,
+    first,
+    make_operands,
+    normals,
+    operands,
+    pairs,
+    problems,
+    whole_numbers,
+)
+
+import numbaconv as nc
+from numbaconv.algorithms import ALGORITHMS
+from numbaconv.dispatch.select import choose
+from numbaconv.machine import machine
+from numbaconv.problem import LAYOUTS, ConvProblem
+from numbaconv.reference import reference_conv
+
+THREADS = numba.config.NUMBA_NUM_THREADS  # the most that this process may ask for
+#: What an algorithm is for, where that is rare among all problems.
+SUITED = {"pointwise": problems(kernels=st.just(1)), "depthwise": problems(depthwise=True)}
+#: Problems whose output sees padding only, at least in part, or whose sizes lie at the edge of something.
+CORNERS = (
+    "c3h1w1o5k1p2",
+    "c3h2w2o5k3p9s4",
+    "c5h4w4o7k3p8dil8",
+    "c4h3w5o6kh7kw1ph6_0pw0_6",
+    "c2h2w3o3k2p0_9s3",
+    "c17h9w1o33kh3kw1ph1pw0",
+    "c17h1w9o33kh1kw3ph0pw1",
+    "n3c6h5w5o9k3p1g3s2",
+    "c8h6w6o8k3p1g8",
+    "c1h9w9o1k7p3",
+    "c70h3w3o70k3p1",
+    "n2c512h3w3o20k1",
+    "n2c512h4w4o20k1s2",
+    "n2c512h3w3o20k1p1_0",
+    "n2c512h5w5o36k1g4",
+    "c3h14w53o40k3p1f64",
+    "n0c3h5w5o4k3p1",
+)  # fmt: skip
+
+
+def done_by(name):
+    """Problems that an algorithm does."""
+    return SUITED.get(name, problems()).filter(lambda problem: name in able(problem))
+
+
+def same(y, expected):
+    np.testing.assert_array_equal(y, expected, strict=True)
+
+
+# --- equality with the oracle ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+@settings(max_examples=60)
+def test_every_algorithm_equals_the_oracle_on_whole_numbers(name, data):
+    given_ = data.draw(operands(done_by(name)))
+    same(given_.conv2d(name), given_.oracle())
+
+
+@given(operands())
+@settings(max_examples=40)
+def test_the_chosen_algorithm_equals_the_oracle_on_whole_numbers(given_):
+    same(given_.conv2d(), given_.oracle())
+
+
+@given(operands(problems(axes=1)))
+@settings(max_examples=50)
+def test_a_signal_is_convolved_as_an_image_of_height_one(given_):
+    expected = given_.oracle()
+    for name in able(given_.problem, FAST):
+        same(given_.planned(name), expected)
+
+
+@pytest.mark.parametrize("problem, name", pairs(*CORNERS, names=NAMES, layouts=("cf", "cl")))
+def test_corners_equal_the_oracle(problem, name):
+    given_ = make_operands(problem, whole_numbers, bias=True, residual=True, activation="relu")
+    same(given_.conv2d(name), given_.oracle())
+
+
+@given(operands(fill=whole_numbers, activations=TRANSCENDENTAL))
+@settings(max_examples=60)
+def test_curved_activations_are_within_eight_units_of_the_last_place(given_):
+    # whole numbers reach the activation without error, so what differs is the activation's own rounding:
+    # 8 eps of the larger of one and the argument
+    expected = given_.oracle(accumulate="f64")
+    linear = reference_conv(given_.problem, given_.x, given_.weight, given_.bias, given_.residual)
+    tolerance = 8 * np.finfo(given_.x.dtype).eps * np.maximum(1, np.abs(linear))
+    for name in able(given_.problem, FAST):
+        assert np.all(np.abs(given_.conv2d(name) - expected) <= tolerance), name
+
+
+@given(operands(fill=normals, activations=(None,)))
+@settings(max_examples=60)
+def test_rounding_errors_are_those_of_one_sum(given_):
+    p = given_.problem
+    exact = given_.oracle(accumulate="f64") if p.dtype == "f32" else given_.oracle()
+    size = reference_conv(
+        p, *(None if a is None else np.abs(a) for a in (given_.x, given_.weight, given_.bias, given_.residual))
+    )
+    terms = p.taps * p.c_in // p.groups + 2
+    tolerance = (2 + np.sqrt(terms)) * np.finfo(p.np_dtype).eps * size
+    for name in able(p, FAST):
+        assert np.all(np.abs(given_.conv2d(name) - exact) <= tolerance), name
+
+
+@given(operands())
+@settings(max_examples=40)
+def test_one_image_needs_no_batch_axis(given_):
+    assume(given_.problem.n > 0)
+    x, residual = given_.x[0], None if given_.residual is None else given_.residual[0]
+    y = given_.layer()(x, residual=residual)
+    same(y, given_.oracle()[0])
+
+
+@given(operands(), st.sampled_from(FAST))
+@settings(max_examples=50)
+def test_the_layouts_hold_the_same_numbers(given_, name):
+    p = given_.problem
+    assume(name in able(p))
+    other = LAYOUTS[1 - LAYOUTS.index(p.layout)]
+
+    def turned(array):
+        source, target = (1, -1) if p.layout == "channels_first" else (-1, 1)
+        return None if array is None else np.moveaxis(array, source, target)
+
+    y = nc.conv2d(
+        turned(given_.x), given_.weight, given_.bias, p.stride, p.padding, p.dilation, p.groups,
+        layout=other, activation=given_.activation, residual=turned(given_.residual), algorithm=name,
+    )  # fmt: skip
+    same(y, np.ascontiguousarray(turned(given_.conv2d(name))))
+
+
+# --- what convolution means, without an oracle -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAST)
+@given(seed=st.integers(0, 2**32 - 1), data=st.data())
+@settings(max_examples=15)
+def test_dilation_by_d_equals_a_kernel_with_zeros_between_taps(name, seed, data):
+    given_ = make_operands(data.draw(done_by(name)), whole_numbers, seed)
+    p = given_.problem
+    spread = np.zeros((*given_.weight.shape[:2], *p.extent), p.np_dtype)
+    spread[:, :, :: p.dilation[0], :: p.dilation[1]] = given_.weight
+    y = nc.conv2d(given_.x, spread, given_.bias, p.stride, p.padding, 1, p.groups, layout=p.layout)
+    same(y, given_.conv2d(name))
+
+
+@given(operands(activations=(None,)))
+@settings(max_examples=30)
+def test_stride_keeps_every_sth_output_of_the_dense_convolution(given_):
+    p = given_.problem
+    dense = nc.conv2d(given_.x, given_.weight, given_.bias, 1, p.padding, p.dilation, p.groups, layout=p.layout)
+    rows = slice(None, None, p.stride[0]), slice(None, None, p.stride[1])
+    kept = dense[(..., *rows)] if p.layout == "channels_first" else dense[(slice(None), *rows)]
+    y = nc.conv2d(given_.x, given_.weight, given_.bias, p.stride, p.padding, p.dilation, p.groups, layout=p.layout)
+    same(y, np.ascontiguousarray(kept))
+
+
+@given(operands(activations=(None,)), st.sampled_from(FAST))
+@settings(max_examples=30)
+def test_padding_equals_zeros_around_the_image(given_, name):
+    p = given_.problem
+    assume(name in able(p))
+    around = [(0, 0), *p.padding] if p.layout == "channels_last" else [(0, 0), (0, 0), *p.padding]
+    around += [(0, 0)] * (4 - len(around))
+    y = nc.conv2d(
+        np.pad(given_.x, around), given_.weight, given_.bias, p.stride, 0, p.dilation, p.groups,
+        layout=p.layout, residual=given_.residual, algorithm=name,
+    )  # fmt: skip
+    same(y, given_.conv2d(name))
+
+
+@given(operands(problems().filter(lambda p: p.groups > 1), activations=(None,)), st.sampled_from(FAST))
+@settings(max_examples=30)
+def test_groups_are_convolutions_side_by_side(given_, name):
+    p = given_.problem
+    assume(name in able(p))
+    axis = 1 if p.layout == "channels_first" else 3
+    images = np.split(given_.x, p.groups, axis)
+    weights = np.split(given_.weight, p.groups)
+    parts = [
+        nc.conv2d(x, w, None, p.stride, p.padding, p.dilation, layout=p.layout, algorithm=name)
+        for x, w in zip(images, weights, strict=True)
+    ]
+    y = nc.conv2d(
+        given_.x, given_.weight, None, p.stride, p.padding, p.dilation, p.groups, layout=p.layout, algorithm=name
+    )
+    same(y, np.concatenate(parts, axis))
+
+
+def test_a_kernel_that_is_one_at_its_centre_copies_the_image(rng):
+    x = normals(rng, (2, 5, 9, 11), np.float32)
+    weight = np.zeros((5, 5, 3, 3), np.float32)
+    weight[range(5), range(5), 1, 1] = 1
+    for name in able(ConvProblem.of(x.shape, weight.shape, padding=1), FAST):
+        same(nc.conv2d(x, weight, padding=1, algorithm=name), x)
+
+
+@pytest.mark.parametrize("activation", PIECEWISE_LINEAR + TRANSCENDENTAL, ids=str)
+def test_bias_and_residual_are_added_before_the_activation(activation, rng):
+    x, weight = whole_numbers(rng, (1, 4, 6, 6), np.float64), whole_numbers(rng, (21, 4, 3, 3), np.float64)
+    bias, residual = whole_numbers(rng, (21,), np.float64), whole_numbers(rng, (1, 21, 4, 4), np.float64)
+    before = nc.conv2d(x, weight) + bias[:, None, None] + residual
+    y = nc.conv2d(x, weight, bias, residual=residual, activation=activation)
+    expected = nc.conv2d(before, np.eye(21)[:, :, None, None], activation=activation)
+    same(y, expected)
+
+
+# --- the same bits, always --------------------------------------------------------------------------------------
+
+
+@given(operands(fill=normals, activations=PIECEWISE_LINEAR + TRANSCENDENTAL), st.integers(min(2, THREADS), THREADS))
+@settings(max_examples=50)
+def test_the_number_of_threads_changes_no_bit(given_, threads):
+    for name in ("auto", *able(given_.problem, FAST)):
+        layer = given_.layer(name)
+        with nc.num_threads(1):
+            one = layer(given_.x, residual=given_.residual)
+        with nc.num_threads(threads):
+            assert bits(layer(given_.x, residual=given_.residual)) == bits(one), name
+
+
+def test_the_number_of_threads_changes_no_bit_of_larger_images(python):
+    done = python(
+        """
+        import numbaconv as nc
+        from numbaconv.problem import ConvProblem
+        from strategies import FAST, able, bits, make_operands, normals, whole_numbers
+
+        for text in ("n2c40h40w37o70k1", "n2c40h40w37o70k3p1s2", "c8h60w60o8k3p1g2", "c300h7w7o200k1", "c9h9w9o3k5f64"):
+            for problem in map(ConvProblem.parse, (text, text + "cl")):
+                given = make_operands(problem, normals, residual=True, activation="silu")
+                for name in ("auto", *able(problem, FAST)):
+                    layer, results = given.layer(name), set()
+                    for threads in (1, 2, 3, 5, 7):
+                        with nc.num_threads(threads):
+                            results.add(bits(layer(given.x, residual=given.residual)))
+                    assert len(results) == 1, (text, name)
+        print("equal")
+        """,
+        NUMBA_NUM_THREADS="7",
+    )
+    assert done.stdout == "equal\n"
+
+
+def test_more_threads_than_work_are_left_idle(python):
+    done = python(
+        """
+        import numpy as np
+        import numbaconv as nc
+        from numbaconv.problem import ConvProblem
+        from strategies import able, make_operands, whole_numbers
+
+        nc.set_num_threads(8)
+        for text in ("c1h1w1o1k1", "n0c1h1w1o1k1", "c3h2w2o5k1", "n2c1h3w3o1k3", "c512h2w2o5k1", "c2h1w13o33k1"):
+            given = make_operands(ConvProblem.parse(text), whole_numbers)
+            for name in able(given.problem):
+                np.testing.assert_array_equal(given.conv2d(name), given.oracle(), err_msg=f"{text} {name}")
+        print("equal")
+        """,
+        NUMBA_NUM_THREADS="8",
+    )
+    assert done.stdout == "equal\n"
+
+
+@given(problems(), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=50)
+def test_the_position_in_a_batch_changes_no_bit(problem, seed, residual):
+    assume(problem.n > 1)
+    given_ = make_operands(problem, normals, seed, residual=residual, activation="silu")
+    order = np.roll(np.arange(problem.n), 1)
+    for name in ("auto", *able(problem, FAST)):
+        layer = given_.layer(name)
+        y = layer(given_.x, residual=given_.residual)
+        moved = layer(given_.x[order], residual=given_.residual[order] if residual else None)
+        assert bits(moved) == bits(y[order]), name
+        if name != "auto":  # which may do one image another way than two
+            alone = layer(given_.x[1], residual=given_.residual[1] if residual else None)
+            assert bits(alone) == bits(y[1]), name
+
+
+# --- layers and plans ---------------------------------------------------------------------------------------------
+
+
+@given(operands(), st.sampled_from(("auto", *NAMES)))
+@settings(max_examples=50)
+def test_a_layer_gives_what_the_function_gives_and_writes_nothing_else(given_, name):
+    assume(name in ("auto", *able(given_.problem)))
+    expected = given_.conv2d(name)
+    shape, guard = given_.problem.output_shape, 64
+    buffer = np.full(expected.size + 2 * guard, 777, expected.dtype)
+    out = buffer[guard : guard + expected.size].reshape(shape)
+    layer = given_.layer(name)
+    for _ in range(2):
+        assert layer(given_.x, residual=given_.residual, out=out) is out
+        same(out, expected)
+        assert np.all(buffer[:guard] == 777) and np.all(buffer[guard + expected.size :] == 777)
+
+
+@given(operands(problems(layouts=st.just("channels_last"))), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
+@settings(max_examples=60)
+def test_pixels_may_lie_apart_in_memory(given_, x_gap, out_gap, residual_gap):
+    # slices of the channels of wider tensors, as the parts of a concatenation are
+    def apart(array, gap):
+        wide = np.full((*array.shape[:-1], array.shape[-1] + gap), 777, array.dtype)
+        part = wide[..., gap // 2 : gap // 2 + array.shape[-1]]
+        part[...] = array
+        return wide, part
+
+    x = apart(given_.x, x_gap)[1]
+    residual = None if given_.residual is None else apart(given_.residual, residual_gap)[1]
+    expected = given_.oracle()
+    for name in able(given_.problem, FAST):
+        wide, out = apart(np.zeros_like(expected), out_gap)
+        given_.plan(name).run(x, out, residual)
+        same(np.ascontiguousarray(out), expected)
+        assert np.count_nonzero(wide == 777) >= wide.size - out.size, f"{name} wrote between pixels"
+
+
+@pytest.mark.parametrize("problem, name", pairs("n2c100h6w7o40k1", "n2c100h6w7o40k1g4", layouts=("cl",)))
+def test_rows_that_collide_in_the_cache_may_lie_apart_too(problem, name):
+    given_ = make_operands(problem, whole_numbers, residual=True)
+    wide = np.full((2, 6, 7, 512), 777, np.float32)
+    wide[..., 3:103] = given_.x
+    out = np.zeros((2, 6, 7, 1024), np.float32)
+    given_.plan(name).run(wide[..., 3:103], out[..., :40], given_.residual)
+    same(np.ascontiguousarray(out[..., :40]), given_.oracle())
+
+
+@pytest.mark.parametrize("problem, name", pairs("n2c5h4w1o6k1", layouts=("cl",)))
+def test_axes_of_one_pixel_may_have_any_stride(problem, name):
+    # NumPy gives a new axis the stride 0, which says nothing about where pixels lie
+    given_ = make_operands(problem, whole_numbers)
+    x = np.ascontiguousarray(given_.x[:, :, 0])[:, :, None]
+    wide = np.zeros((2, 4, 1, 9), np.float32)
+    given_.plan(name).run(x, wide[..., :6])
+    same(np.ascontiguousarray(wide[..., :6]), given_.oracle())
+
+
+@pytest.mark.parametrize("problem, name", pairs("n2c5h4w4o6k3p1", "n2c5h4w4o6k1", layouts=("cl",)))
+@pytest.mark.parametrize("index", (np.s_[:, ::-1], np.s_[::-1, ::-1, ::-1], np.s_[:, ::2], np.s_[..., ::-1]), ids=str)
+def test_a_plan_refuses_pixels_that_it_cannot_address(problem, name, index):
+    x = np.zeros((2, 8 if index == np.s_[:, ::2] else 4, 4, 5), np.float32)[index]
+    assert x.shape == problem.input_shape
+    with pytest.raises(nc.ShapeError, match="strides"):
+        make_operands(problem, whole_numbers).plan(name).run(x, np.empty(problem.output_shape, np.float32))
+
+
+# --- sizes far from the usual ---------------------------------------------------------------------------------
+
+
+def dot(given_):
+    """One image without groups as a matrix product of patches in f64, for sizes that would keep the oracle busy."""
+    p = given_.problem
+    x = np.pad(first(given_.x, p.layout)[0], [(0, 0), *p.padding]).astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(x, p.extent, (1, 2))
+    windows = windows[:, :: p.stride[0], :: p.stride[1], :: p.dilation[0], :: p.dilation[1]]
+    return np.einsum("chwij,ocij->ohw", windows, given_.weight.astype(np.float64), optimize=True)[None]
+
+
+@pytest.mark.parametrize("text", ("c3000h3w3o20k3p1", "c4000h2w5o3k3p1", "c1500h4w4o5k3p1f64", "c20000h2w2o17k1"))
+def test_a_patch_longer_than_the_workspace_is_cut(text):
+    given_ = make_operands(ConvProblem.parse(text), whole_numbers)
+    y = given_.conv2d("im2col")
+    same(y, dot(given_).astype(y.dtype))
+
+
+def test_a_cut_patch_takes_bias_residual_and_activation_once():
+    problem = ConvProblem.parse("c3000h3w3o20k3p1bias")
+    given_ = make_operands(problem, whole_numbers, residual=True, activation="relu")
+    y = given_.conv2d("im2col")
+    same(y, np.maximum(dot(given_) + given_.bias[:, None, None] + given_.residual, 0).astype(np.float32))
+
+
+LARGE = ("c5h40w36o7k31p15", "c2h8w9o3k31p15", "c1h64w64o1kh1kw61ph0pw30", "c1h70w5o2kh61kw1ph30pw0")
+
+
+@pytest.mark.parametrize("problem, name", pairs(*LARGE, layouts=("cf", "cl")))
+def test_large_kernels(problem, name):
+    given_ = make_operands(problem, whole_numbers)
+    y = given_.conv2d(name)
+    same(first(y, problem.layout), dot(given_).astype(y.dtype))
+
+
+@pytest.mark.parametrize("problem, name", pairs("c6h5w5o20k3p50dil50", layouts=("cf", "cl")))
+def test_taps_beyond_the_image_on_either_side_add_nothing(problem, name):
+    # with a dilation of 50 only the tap in the middle of nine ever sees a 5 x 5 image
+    given_ = make_operands(problem, whole_numbers)
+    middle = nc.conv2d(given_.x, given_.weight[:, :, 1:2, 1:2], layout=problem.layout)
+    same(given_.conv2d(name), middle)
+
+
+@pytest.mark.parametrize("problem, name", pairs("n2c3h2w2o19k1p0_7s2bias"))
+def test_outputs_that_see_only_padding_are_the_bias(problem, name):
+    given_ = make_operands(problem, whole_numbers)
+    y = given_.conv2d(name)
+    expected = np.broadcast_to(given_.bias[:, None, None], y[..., 1:, 1:].shape)
+    same(y[..., 1:, 1:], expected)
+
+
+@pytest.mark.parametrize("name", able(ConvProblem.parse(f"c3h2w2o4k1p{1 << 28}s{1 << 28}"), FAST))
+def test_padding_and_stride_of_hundreds_of_millions(name):
+    # output pixels lie a stride apart, and just one of them meets the image
+    far = 1 << 28
+    x, weight = np.full((1, 3, 2, 2), 2, np.float32), np.ones((4, 3, 1, 1), np.float32)
+    y = nc.conv2d(x, weight, stride=far, padding=far, algorithm=name)
+    expected = np.zeros((1, 4, 3, 3), np.float32)
+    expected[..., 1, 1] = 6
+    same(y, expected)
+
+
+@given(problems())
+def test_im2col_needs_no_more_than_a_mebibyte_a_thread(problem):
+    row = next(row for row in nc.explain(problem).rows if row.algorithm == "im2col")
+    assert row.workspace_bytes <= 1 << 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        "n8c512h14w14o512k3p1",
+        "c64h224w224o64k3p1",
+        "c3h1080w1920o32k7s2p3",
+        "c100000h4w4o9k1",
+        "c3h300w300o3k200f64",
+        "c20000h9w9o1k3",
+    ),
+)
+@pytest.mark.parametrize("layout", ("cf", "cl"))
+def test_im2col_never_makes_the_whole_patch_matrix(text, layout):
+    problem = ConvProblem.parse(text + layout)
+    row = next(row for row in nc.explain(problem).rows if row.algorithm == "im2col")
+    assert row.workspace_bytes <= 1 << 20
+
+
+@given(problems())
+@settings(max_examples=40)
+def test_plans_say_what_explain_says(problem):
+    given_ = make_operands(problem, whole_numbers)
+    for row in nc.explain(problem).rows:
+        if row.algorithm in able(problem):
+            plan = given_.plan(row.algorithm)
+            assert plan.algorithm == row.algorithm
+            assert row.workspace_bytes <= plan.workspace_bytes <= row.workspace_bytes + 63
+            assert plan.plan_bytes == row.plan_bytes
+
+
+# --- refusals --------------------------------------------------------------------------------------------------
+
+
+@given(problems(axes=2))
+@settings(max_examples=40)
+def test_an_algorithm_that_refuses_raises_the_reason_that_explain_gives(problem):
+    for row in nc.explain(problem).rows:
+        if row.reason is not None:
+            with pytest.raises(nc.UnsupportedError) as caught:
+                make_operands(problem, whole_numbers).conv2d(row.algorithm)
+            assert row.reason in str(caught.value) and repr(row.algorithm) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, name, reason",
+    (
+        ("c3h8w8o4k3", "pointwise", "the kernel is not 1x1"),
+        ("c1h2000w2000o1k3p1", "indirect", "its buffer would take"),
+        ("c3d4h4w4o4k3", "direct", "3 spatial axes"),
+        ("c3d4h4w4o4k3", "im2col", "3 spatial axes"),
+        ("c3h8w8o4k3", "winograd", "not built yet"),
+    ),
+)
+def test_reasons(text, name, reason):
+    problem = ConvProblem.parse(text)
+    row = next(row for row in nc.explain(problem).rows if row.algorithm == name)
+    assert reason in row.reason and not row.chosen
+    with pytest.raises(nc.UnsupportedError, match=reason):
+        choose(problem, make_operands(ConvProblem.parse("c1h1w1o1k1"), whole_numbers).epilogue, name)
+
+
+def test_the_oracle_stands_last_and_is_chosen_only_where_all_others_refuse():
+    assert ALGORITHMS[-1].name == "reference" == nc.explain("c3d4h4w4o4k3").rows[0].algorithm
+    assert nc.explain("c1h1w1o1k1").rows[0].algorithm != "reference"
+
+
+@given(problems())
+def test_estimates_are_positive_and_pure(problem):
+    for algorithm in ALGORITHMS:
+        if algorithm.name in able(problem):
+            cost = algorithm.estimate(problem, machine())
+            assert cost == algorithm.estimate(problem, machine())
+            assert cost.seconds >= 0 and (cost.seconds > 0 or problem.n == 0)

@@ -1,0 +1,103 @@
+"""PyTorch agrees: on sums, on activations, on "same", and on where NaN and infinity end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import (
+    FAST,
+    NON_FINITE,
+    able,
+    assert_close,
+    first,
+    kinds,
+    normals,
+    operands,
+    problems,
+    whole_numbers,
+)
+
+import numbaconv as nc
+
+torch = pytest.importorskip("torch")
+
+
+def by_torch(given_, memory_format=None):
+    """PyTorch's channels-first result; uneven padding is done before, since conv2d takes one number an axis."""
+    p = given_.problem
+    x = torch.from_numpy(first(given_.x, p.layout))
+    (top, bottom), (left, right) = p.padding
+    even = (min(top, bottom), min(left, right))
+    rest = (left - even[1], right - even[1], top - even[0], bottom - even[0])
+    x = torch.nn.functional.pad(x, rest)
+    if memory_format is not None:
+        x = x.contiguous(memory_format=memory_format)
+    bias = None if given_.bias is None else torch.from_numpy(given_.bias)
+    y = torch.nn.functional.conv2d(x, torch.from_numpy(given_.weight), bias, p.stride, even, p.dilation, p.groups)
+    return y.numpy()
+
+
+@given(operands(problems().filter(lambda p: p.n), fill=normals, activations=(None,)))
+def test_pytorch_agrees(given_):
+    p = given_.problem
+    judged = by_torch(given_)
+    for name in ("auto", *able(p, FAST)):
+        y = first(given_.conv2d(name, residual=None), p.layout)
+        assert_close(y, judged, given_)
+
+
+@pytest.mark.parametrize(
+    "activation, judge",
+    (
+        ("relu", torch.nn.functional.relu),
+        ("relu6", torch.nn.functional.relu6),
+        ("silu", torch.nn.functional.silu),
+        ("hardswish", torch.nn.functional.hardswish),
+        ("sigmoid", torch.sigmoid),
+        ("hardsigmoid", torch.nn.functional.hardsigmoid),
+        ("tanh", torch.tanh),
+        ("gelu", torch.nn.functional.gelu),
+        (("clip", -1.5, 0.5), lambda y: torch.clamp(y, -1.5, 0.5)),
+        (("leaky_relu", 0.1), lambda y: torch.nn.functional.leaky_relu(y, 0.1)),
+    ),
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_activations_are_those_of_pytorch(activation, judge, dtype):
+    x = np.linspace(-30, 30, 60001, dtype=dtype).reshape(1, 1, 1, -1)
+    y = nc.conv2d(x, np.ones((1, 1, 1, 1), dtype), activation=activation)
+    judged = judge(torch.from_numpy(x).double()).numpy()  # its single-precision tanh may be five digits good
+    # PyTorch's gelu is only as good as 1 + erf, which cancels: hence the second term
+    tolerance = np.finfo(dtype).eps * (16 * np.abs(judged) + 4 * np.maximum(1, np.abs(x)))
+    worst = np.argmax(np.abs(y - judged) / tolerance)
+    assert np.all(np.abs(y - judged) <= tolerance), f"{y.flat[worst]}, not {judged.flat[worst]}, at {x.flat[worst]}"
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("size", ((7, 9), (8, 8), (5, 12)))
+@pytest.mark.parametrize("kernel, dilation", (((3, 3), 1), ((2, 4), 1), ((4, 3), 2), ((1, 6), 1)))
+def test_same_is_pytorchs_same(size, kernel, dilation, rng):
+    x, weight = whole_numbers(rng, (2, 3, *size), np.float32), whole_numbers(rng, (5, 3, *kernel), np.float32)
+    judged = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, weight)), padding="same", dilation=dilation)
+    np.testing.assert_array_equal(nc.conv2d(x, weight, padding="same", dilation=dilation), judged.numpy())
+
+
+@st.composite
+def poisoned(draw):
+    """A problem of which some elements of x are not finite."""
+    given_ = draw(operands(problems().filter(lambda p: p.n), fill=normals, activations=(None,)))
+    flat = given_.x.reshape(-1)
+    for position in draw(st.lists(st.integers(0, flat.size - 1), min_size=1, max_size=6)):
+        flat[position] = draw(st.sampled_from(NON_FINITE))
+    return given_
+
+
+@given(poisoned())
+def test_what_is_not_finite_in_x_ends_where_pytorch_puts_it(given_):
+    p = given_.problem
+    expected = kinds(by_torch(given_))
+    for name in ("auto", *able(p, FAST)):
+        y = first(given_.conv2d(name, residual=None), p.layout)
+        np.testing.assert_array_equal(kinds(y), expected, err_msg=name)
