@@ -11,8 +11,8 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
     column_blocks,
     geometry,
+    image_lines,
     record,
-    row_lines,
     table_bytes,
     tile_block,
     tile_list_bytes,
@@ -41,7 +41,7 @@ class Indirect(TiledAlgorithm):
         return reason
 
     def cut(self, g, machine):
-        lines = row_lines(g)
+        lines = image_lines(g)
         tiles = lines["lines"] * lines["tiles_per_line"]
         fields = lines | {
             "tile_block": tile_block(g | lines, machine, tables=False),
