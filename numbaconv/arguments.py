@@ -13,7 +13,7 @@ NAMES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 
 
 def operand(name: str, value, dtype: np.dtype | None = None, leader: str = "x") -> np.ndarray:
-    """`value` as a contiguous, aligned, native array of float32 or float64; `leader` has `dtype`, which it must share."""
+    """`value` as an array of float32 or float64, not copied yet; `leader` has `dtype`, which it must share."""
     try:
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -21,12 +21,20 @@ def operand(name: str, value, dtype: np.dtype | None = None, leader: str = "x") 
     native = array.dtype.newbyteorder("=")
     if native not in NAMES:
         raise DTypeError(f"{name} has dtype {array.dtype}; it must be float32 or float64")
-    if dtype is not None and native != dtype:
+    if dtype is not None and native != dtype.newbyteorder("="):
         raise DTypeError(f"{name} has dtype {array.dtype}, but {leader} has {dtype}; all operands must have one dtype")
-    if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
-        # a plain ascontiguousarray keeps misaligned memory as it is
-        array = np.array(array, dtype=native, order="C", copy=True)
     return array if type(array) is np.ndarray else array.view(np.ndarray)
+
+
+def plain(array: np.ndarray) -> bool:
+    """Whether an array's elements follow one another, aligned and in native order."""
+    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """`array`, or its one copy where its memory is not plain; to be called when all shapes have been checked."""
+    # np.ascontiguousarray would keep misaligned memory as it is
+    return array if plain(array) else np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
 
 
 def shaped(name: str, array: np.ndarray, shape: tuple[int, ...], of: str) -> np.ndarray:

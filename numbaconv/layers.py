@@ -11,7 +11,7 @@ import numpy as np
 
 from numbaconv.algorithms.base import Plan
 from numbaconv.algorithms.weights import Weights
-from numbaconv.arguments import NAMES, operand, result_array, shaped
+from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.errors import ConvError, ShapeError, UnsupportedError
@@ -93,13 +93,13 @@ class Conv2d:
             raise ShapeError(f"weight has shape {weight.shape}; no axis may be empty")
         if bias is not None:
             bias = shaped("bias", operand("bias", bias, weight.dtype, "weight"), weight.shape[:1], "c_out of weight")
-        if padding_mode not in PADDING_MODES:
+        if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
             raise ConvError(
                 f"padding_mode={padding_mode!r} is unknown; it must be one of {', '.join(map(repr, PADDING_MODES))}"
             )
         if padding_mode != "zeros":
             raise UnsupportedError(f"padding_mode={padding_mode!r} is not built yet; only 'zeros' is")
-        self.dtype, self.layout, self.algorithm = weight.dtype, layout, algorithm
+        self.dtype, self.layout, self.algorithm = weight.dtype.newbyteorder("="), layout, algorithm
         self.activation = Activation.of(activation)
         self._geometry = {
             "stride": stride,
@@ -109,7 +109,7 @@ class Conv2d:
             "layout": layout,
         }
         self._check_without_image(weight.shape, bias is not None)
-        self._weights = Weights(weight, bias, int(groups))
+        self._weights = Weights(contiguous(weight), None if bias is None else contiguous(bias), int(groups))
         self._planned: OrderedDict[tuple, _Planned] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -166,15 +166,15 @@ class Conv2d:
         found = self._find(x.shape, residual is not None)
         shape = found.output_shape if batched else found.output_shape[1:]
         if residual is not None:
-            given = residual
             residual = shaped("residual", operand("residual", residual, self.dtype, "weight"), shape, "the result")
         if out is None:
             result = target = np.empty(shape, self.dtype)
         else:
-            result = result_array(out, shape, self.dtype, {"x": x, "residual": residual if residual is None else given})
-            target = result
-            if not (out.flags.c_contiguous and out.flags.aligned and out.dtype.isnative):
-                target = np.empty(shape, self.dtype)
+            result = result_array(out, shape, self.dtype, {"x": x, "residual": residual})
+            target = result if plain(result) else np.empty(shape, self.dtype)
+        # only now, when nothing can be refused any more, is memory taken for copies
+        x = contiguous(x)
+        residual = None if residual is None else contiguous(residual)
         if batched:
             found.plan.run(x, target, residual)
         else:

@@ -84,7 +84,7 @@ class ConvProblem:
         put(self, "padding", _pairs(self.padding, axes))
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise DTypeError(f"dtype={self.dtype!r} is not supported; it must be one of {', '.join(DTYPES)}")
-        if self.layout not in LAYOUTS:
+        if not isinstance(self.layout, str) or self.layout not in LAYOUTS:
             raise ShapeError(f"layout={self.layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
         if not isinstance(self.bias, (bool, np.bool_)):
             raise ShapeError(f"bias={self.bias!r} must be True or False: whether the problem has a bias")
@@ -258,7 +258,7 @@ class ConvProblem:
                 f"x.shape={x_shape} has {len(x_shape)} dimensions, weight.shape={weight_shape} has "
                 f"{len(weight_shape)}; batched x and weight must have equally many"
             )
-        if layout not in LAYOUTS:
+        if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ShapeError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
         first = layout == "channels_first"
         c_in, spatial = (x_shape[1], x_shape[2:]) if first else (x_shape[-1], x_shape[1:-1])

@@ -19,7 +19,7 @@ import numpy as np
 
 from numbaconv.algorithms.geometry import affine_tap
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.arguments import operand, result_array, shaped
+from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.codegen.overlap import OVERLAP, RUN
 from numbaconv.epilogue import Activation
 from numbaconv.errors import ShapeError, UnsupportedError
@@ -102,13 +102,14 @@ class ConvTranspose2d:
             raise ShapeError(f"weight has shape {weight.shape}; it must have 4 axes: (c_in, c_out / groups, k_h, k_w)")
         if 0 in weight.shape:
             raise ShapeError(f"weight has shape {weight.shape}; no axis may be empty")
-        self.dtype, self.layout, self.activation = weight.dtype, layout, Activation.of(activation)
+        self.dtype, self.layout = weight.dtype.newbyteorder("="), layout
+        self.activation = Activation.of(activation)
         self._geometry = _Geometry.of(weight, stride, padding, output_padding, dilation, groups, layout)
         c_out = self._geometry.c_out * self._geometry.groups
         if bias is not None:
             bias = shaped("bias", operand("bias", bias, weight.dtype, "weight"), (c_out,), "c_out of weight and groups")
-        self._bias = np.zeros(c_out, self.dtype) if bias is None else bias.copy()
-        self._weight = _packed(weight, self._geometry.groups)
+        self._bias = np.zeros(c_out, self.dtype) if bias is None else contiguous(bias).copy()
+        self._weight = _packed(contiguous(weight), self._geometry.groups)
         self._planned: OrderedDict[tuple[int, ...], _Plan] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -145,9 +146,9 @@ class ConvTranspose2d:
         plan = self._find(x.shape)
         shape = plan.output_shape if batched else plan.output_shape[1:]
         result = target = np.empty(shape, self.dtype) if out is None else result_array(out, shape, self.dtype, {"x": x})
-        if not (result.flags.c_contiguous and result.flags.aligned and result.dtype.isnative):
+        if not plain(result):
             target = np.empty(shape, self.dtype)
-        plan.run(x, target)
+        plan.run(contiguous(x), target)
         if target is not result:
             result[...] = target
         return result
@@ -196,7 +197,7 @@ class _Geometry:
         c_in, c_out, *kernel = weight.shape
         # the 1x1 convolution whose adjoint this is, apart from the kernel, fits any image and knows most rules
         probe = ConvProblem.of((1, c_out, 1, 1), (c_in, c_out, 1, 1), stride=stride, padding=padding, dilation=dilation)
-        if layout not in LAYOUTS:
+        if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ShapeError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
         groups = _whole("groups", groups, 1)
         if c_in % groups:

@@ -48,15 +48,16 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto") -> Algo
         If there is no such name.
     """
     candidates = rank(problem, epilogue, machine())
-    if name == "auto":
-        return candidates[0].algorithm
-    for candidate in candidates:
-        if candidate.algorithm.name == name:
-            if candidate.reason:
-                raise UnsupportedError(f"algorithm={name!r} cannot do {problem}: {candidate.reason}")
-            return candidate.algorithm
-    if name in PLANNED:
-        raise UnsupportedError(f"algorithm={name!r} is not built yet")
+    if isinstance(name, str):
+        if name == "auto":
+            return candidates[0].algorithm
+        for candidate in candidates:
+            if candidate.algorithm.name == name:
+                if candidate.reason:
+                    raise UnsupportedError(f"algorithm={name!r} cannot do {problem}: {candidate.reason}")
+                return candidate.algorithm
+        if name in PLANNED:
+            raise UnsupportedError(f"algorithm={name!r} is not built yet")
     names = ", ".join(repr(algorithm.name) for algorithm in ALGORITHMS)
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
 
