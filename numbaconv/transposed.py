@@ -28,7 +28,7 @@ from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.overlap_add import overlap_parallel, overlap_part
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine, machine
-from numbaconv.options import get_num_threads, options
+from numbaconv.options import options
 from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.workspace import aligned, scratch
 
@@ -295,7 +295,7 @@ class _Plan:
 
     def run(self, x: np.ndarray, out: np.ndarray) -> None:
         """Compute into `out`; both are contiguous."""
-        threads = min(usable_threads(get_num_threads()), self._items)
+        threads = min(usable_threads(), self._items)
         if threads == 0:
             return
         addresses = self._address, x.ctypes.data, out.ctypes.data, scratch(self._workspace_bytes * threads)

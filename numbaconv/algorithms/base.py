@@ -41,12 +41,18 @@ class Plan(Protocol):
         """Bytes of workspace that `run` needs on so many threads."""
 
     def run(
-        self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None, workspace: int | None = None
+        self,
+        x: np.ndarray,
+        out: np.ndarray,
+        residual: np.ndarray | None = None,
+        workspace: int | None = None,
+        threads: int | None = None,
     ) -> None:
         """Compute into `out`.
 
         Channels-last arrays may have pixels a fixed pitch apart, channels-first ones are contiguous.  `workspace` is the
-        address of `scratch_bytes(threads)` bytes; without it the calling thread's own scratch is used.
+        address of `scratch_bytes(threads)` bytes; without it the calling thread's own scratch is used.  `threads` is by
+        default what `get_num_threads` says.
         """
 
 

@@ -8,10 +8,10 @@ from math import prod
 import numpy as np
 
 from numbaconv.algorithms.base import Cost, Plan
+from numbaconv.algorithms.tiled import address
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.transpose import transpose
-from numbaconv.options import get_num_threads
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import scratch
 
@@ -49,20 +49,27 @@ class ChannelsFirst:
         return self._staging + self.inner.scratch_bytes(threads)
 
     def run(
-        self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None, workspace: int | None = None
+        self,
+        x: np.ndarray,
+        out: np.ndarray,
+        residual: np.ndarray | None = None,
+        workspace: int | None = None,
+        threads: int | None = None,
     ) -> None:
         """Compute into `out`; all arrays are contiguous and channels-first."""
+        threads = threads or usable_threads()
         if workspace is None:
-            workspace = scratch(self.scratch_bytes(usable_threads(get_num_threads())))
-        self.run_at(*(0 if a is None else a.__array_interface__["data"][0] for a in (x, out, residual)), workspace)
+            workspace = scratch(self.scratch_bytes(threads))
+        addresses = (0 if array is None else address(array) for array in (x, out, residual))
+        self.run_at(*addresses, workspace, threads)
 
-    def run_at(self, x: int, out: int, residual: int, workspace: int) -> None:
+    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses."""
         n, zero = self.problem.n, self._zero
         inner_x, inner_out = workspace, workspace + self._x_bytes
         inner_residual = inner_out + self._out_bytes if residual else 0
-        transpose(x, inner_x, n, *self._in, zero)
+        transpose(x, inner_x, n, *self._in, zero, threads)
         if residual:
-            transpose(residual, inner_residual, n, *self._out, zero)
-        self.inner.run_at(inner_x, inner_out, inner_residual, workspace + self._staging)
-        transpose(inner_out, out, n, *reversed(self._out), zero)
+            transpose(residual, inner_residual, n, *self._out, zero, threads)
+        self.inner.run_at(inner_x, inner_out, inner_residual, workspace + self._staging, threads)
+        transpose(inner_out, out, n, *reversed(self._out), zero, threads)

@@ -44,7 +44,7 @@ class ReferencePlan:
         """None: the oracle allocates what it needs."""
         return 0
 
-    def run(self, x, out, residual=None, workspace=None):
+    def run(self, x, out, residual=None, workspace=None, threads=None):
         """Compute into `out`; see `Plan.run`."""
         weight, bias = self._weights.unpacked()
         out[...] = reference_conv(self.problem, x, weight, bias, residual, self.epilogue.activation)

@@ -20,7 +20,6 @@ from numbaconv.loops.gemm import PANEL_ROW, core_address
 from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
-from numbaconv.options import get_num_threads
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import scratch
 
@@ -117,7 +116,12 @@ class TiledPlan:
         return self.workspace_bytes * threads
 
     def run(
-        self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None, workspace: int | None = None
+        self,
+        x: np.ndarray,
+        out: np.ndarray,
+        residual: np.ndarray | None = None,
+        workspace: int | None = None,
+        threads: int | None = None,
     ) -> None:
         """Compute into `out`; see `Plan.run`."""
         if not self._rows:
@@ -128,17 +132,19 @@ class TiledPlan:
             variant = self._variant(
                 tuple(self._pitches[i] if a is None else pixel_pitch(a) for i, a in enumerate(arrays))
             )
+        # read once, since another thread may change it before the launch
+        threads = threads or usable_threads()
         if workspace is None:
-            workspace = scratch(variant.workspace_bytes * usable_threads(get_num_threads()))
-        self._launch(variant, address(x), address(out), 0 if residual is None else address(residual), workspace)
+            workspace = scratch(variant.workspace_bytes * threads)
+        residual = 0 if residual is None else address(residual)
+        self._launch(variant, address(x), address(out), residual, workspace, threads)
 
-    def run_at(self, x: int, out: int, residual: int, workspace: int) -> None:
-        """As `run`, on addresses of arrays without gaps: the path without any look at an array."""
+    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
+        """As `run`, on addresses of arrays without gaps."""
         if self._rows:
-            self._launch(self._default, x, out, residual, workspace)
+            self._launch(self._default, x, out, residual, workspace, threads)
 
-    def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int) -> None:
-        threads = usable_threads(get_num_threads())
+    def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         rows, columns = self._grids.get(threads) or self._grid(threads)
         if rows * columns == 1:
             self._algorithm.part(0, 1, 1, variant.address, x, out, residual, workspace, self._alpha, self._beta)

@@ -12,6 +12,8 @@ import threading
 
 import numba
 
+from numbaconv.options import get_num_threads
+
 _forked = False
 _entry = threading.RLock()
 
@@ -26,9 +28,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def usable_threads(threads: int) -> int:
-    """How many of the wanted threads may be used here: one in a forked child, whose parent's pool is gone."""
-    return 1 if _forked else threads
+def usable_threads() -> int:
+    """How many threads the caller wants and may have: one in a forked child, whose parent's pool is gone."""
+    return 1 if _forked else get_num_threads()
 
 
 @functools.cache

@@ -9,9 +9,8 @@ from numbaconv.codegen.jit import njit
 from numbaconv.codegen.memory import itemsize
 from numbaconv.codegen.target import target
 from numbaconv.codegen.transpose import transpose_block
-from numbaconv.loops.launch import run_parallel, usable_threads
+from numbaconv.loops.launch import run_parallel
 from numbaconv.loops.walk import share
-from numbaconv.options import get_num_threads as wanted_threads
 
 VECTOR_BYTES = target().vector_bytes
 #: Bytes below which a second thread costs more than it saves.
@@ -49,9 +48,8 @@ def transpose_parallel(parts, source, destination, n, rows, columns, like):
         transpose_part(np.int64(part), parts, source, destination, n, rows, columns, like)
 
 
-def transpose(source: int, destination: int, n: int, rows: int, columns: int, like) -> None:
+def transpose(source: int, destination: int, n: int, rows: int, columns: int, like, threads: int) -> None:
     """Write the transposes of `n` contiguous (rows, columns) matrices; addresses must not overlap.  `like` is a scalar."""
-    threads = usable_threads(wanted_threads())
     if threads == 1 or n * rows * columns * like.itemsize < _WORTH_THREADS:
         transpose_part(0, 1, source, destination, n, rows, columns, like)
     else:
