@@ -22,6 +22,7 @@ from strategies import (
 import numbaconv as nc
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # on two threads the first tanh of a process is at times good to five digits only
 
 
 def by_torch(given_, memory_format=None):
@@ -68,7 +69,7 @@ def test_pytorch_agrees(given_):
 def test_activations_are_those_of_pytorch(activation, judge, dtype):
     x = np.linspace(-30, 30, 60001, dtype=dtype).reshape(1, 1, 1, -1)
     y = nc.conv2d(x, np.ones((1, 1, 1, 1), dtype), activation=activation)
-    judged = judge(torch.from_numpy(x).double()).numpy()  # its single-precision tanh may be five digits good
+    judged = judge(torch.from_numpy(x).double()).numpy()
     # PyTorch's gelu is only as good as 1 + erf, which cancels: hence the second term
     tolerance = np.finfo(dtype).eps * (16 * np.abs(judged) + 4 * np.maximum(1, np.abs(x)))
     worst = np.argmax(np.abs(y - judged) / tolerance)

@@ -1,0 +1,247 @@
+"""Threads: how many are used, who may call at once, what a forked child does, and what a warm call allocates."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import pytest
+from strategies import FAST, able, bits, make_operands, normals, whole_numbers
+
+import numbaconv as nc
+from numbaconv.loops import launch
+from numbaconv.problem import LAYOUTS, ConvProblem
+
+TEXT = "n2c20h30w31o40k3p1bias"
+
+
+def drivers_entered(monkeypatch):
+    """How many threads each parallel region is entered with."""
+    entered = []
+    run = launch._run
+    monkeypatch.setattr(
+        launch, "_run", lambda driver, threads, arguments: (entered.append(threads), run(driver, threads, arguments))
+    )
+    return entered
+
+
+# --- how many --------------------------------------------------------------------------------------------------
+
+
+def test_one_thread_never_enters_the_parallel_layer(python):
+    done = python(
+        """
+        import numba
+        import numbaconv as nc
+        from strategies import ConvProblem, FAST, able, make_operands, whole_numbers
+
+        nc.set_num_threads(1)
+        for text in ("c20h30w31o40k3p1", "c20h30w31o40k1cl"):
+            given = make_operands(ConvProblem.parse(text), whole_numbers)
+            for name in able(given.problem, FAST):
+                assert (given.conv2d(name) == given.oracle()).all()
+        try:
+            print(numba.threading_layer())
+        except ValueError:
+            print("never")
+        """
+    )
+    assert done.stdout == "never\n"
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread")
+def test_a_layer_uses_the_threads_that_are_set_when_it_is_called(monkeypatch):
+    entered = drivers_entered(monkeypatch)
+    given_ = make_operands(ConvProblem.parse(TEXT), whole_numbers)
+    layer, expected = given_.layer(), given_.oracle()
+    before = nc.get_num_threads()
+    try:
+        for threads in (2, 1, 2):
+            nc.set_num_threads(threads)
+            entered.clear()
+            np.testing.assert_array_equal(layer(given_.x), expected)
+            assert set(entered) == ({2} if threads == 2 else set())
+            with nc.num_threads(1):
+                entered.clear()
+                layer(given_.x)
+                assert not entered
+    finally:
+        nc.set_num_threads(before)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread")
+def test_the_callers_own_mask_of_numba_threads_is_left_alone():
+    given_ = make_operands(ConvProblem.parse(TEXT), whole_numbers)
+    before = numba.get_num_threads()
+    try:
+        for mask in (1, 2):
+            numba.set_num_threads(mask)
+            for threads in (1, 2):
+                with nc.num_threads(threads):
+                    given_.conv2d()
+                assert numba.get_num_threads() == mask
+    finally:
+        numba.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", able(ConvProblem.parse(TEXT), FAST))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_call_looks_once_at_the_number_of_threads(name, layout, monkeypatch):
+    # another thread may change it at any moment, and the workspace must be as large as the parts that share it
+    given_ = make_operands(ConvProblem.parse(TEXT + ("cl" if layout == "channels_last" else "")), whole_numbers)
+    layer, expected, looks = given_.layer(name), given_.oracle(), []
+    monkeypatch.setattr(launch, "get_num_threads", lambda: looks.append(name) or 1)
+    np.testing.assert_array_equal(layer(given_.x), expected)
+    assert looks == [name]
+
+
+# --- several callers --------------------------------------------------------------------------------------------
+
+MANY_CALLERS = """
+    import sys
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+    import numbaconv as nc
+    from strategies import ConvProblem, make_operands, whole_numbers
+
+    sys.setswitchinterval(1e-5)
+    nc.set_num_threads(2)
+    problems = [ConvProblem.parse(f"n2c20h{h}w31o40k3p1bias{layout}") for h in (9, 10, 11) for layout in ("cf", "cl")]
+    givens = [make_operands(problem, whole_numbers) for problem in problems]
+    layers = [given.layer() for given in givens]
+    expected = [given.oracle() for given in givens]
+
+    def call(i):
+        i %= len(givens)
+        return np.array_equal(layers[i](givens[i].x), expected[i])
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(call, range(300)))
+    import numba
+    print(numba.threading_layer())
+"""
+
+
+@pytest.mark.parametrize("layer", ("default", "workqueue"))
+def test_several_threads_may_convolve_at_once(layer, python):
+    choice = {} if layer == "default" else {"NUMBA_THREADING_LAYER": layer}
+    done = python(MANY_CALLERS, NUMBA_NUM_THREADS="2", **choice)
+    assert layer == "default" or done.stdout == f"{layer}\n"
+
+
+def test_several_threads_may_call_one_layer():
+    given_ = make_operands(ConvProblem.parse(TEXT), normals, activation="silu")
+    layer = given_.layer()
+    images = [
+        np.random.default_rng(i).standard_normal((1 + i % 3, 20, 9 + i % 5, 31)).astype(np.float32) for i in range(12)
+    ]
+    expected = [bits(layer(x)) for x in images]
+    start = threading.Barrier(4)
+
+    def work(_):
+        start.wait()
+        return all(bits(layer(x)) == y for _ in range(10) for x, y in zip(images, expected))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_plans_may_be_forgotten_while_others_run(python):
+    python(
+        """
+        import sys
+        from concurrent.futures import ThreadPoolExecutor
+
+        import numpy as np
+        import numbaconv as nc
+
+        sys.setswitchinterval(1e-6)
+        layer = nc.Conv2d(np.ones((4, 2, 3, 3), np.float32))
+
+        def work(seed):
+            for i in range(150):
+                n = 1 + (seed + i) % 5
+                assert (layer(np.ones((n, 2, 5, 4 + n), np.float32)) == 18).all()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        """,
+        NUMBACONV_PLAN_CACHE="1",
+    )
+
+
+# --- a forked child -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("layer", ("default", "workqueue"))
+def test_a_forked_child_convolves_after_its_parent_has(layer, python):
+    choice = {} if layer == "default" else {"NUMBA_THREADING_LAYER": layer}
+    done = python(
+        """
+        import multiprocessing
+
+        import numpy as np
+        import numbaconv as nc
+        from strategies import ConvProblem, make_operands, whole_numbers
+
+        nc.set_num_threads(2)
+        givens = [make_operands(ConvProblem.parse(t), whole_numbers) for t in ("n2c20h30w31o40k3p1", "c20h9w9o8k1cl")]
+        layers = [given.layer() for given in givens]
+        expected = [given.oracle() for given in givens]
+
+        def check(_=None):
+            return all(np.array_equal(l(g.x), y) for l, g, y in zip(layers, givens, expected))
+
+        assert check()
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map_async(check, range(4)).get(60) == [True] * 4
+        assert check()
+        print("alive")
+        """,
+        NUMBA_NUM_THREADS="2",
+        **choice,
+    )
+    assert done.stdout == "alive\n"
+
+
+# --- memory ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", (1, min(2, numba.config.NUMBA_NUM_THREADS)))
+@pytest.mark.parametrize("residual", (False, True))
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ("auto", *able(ConvProblem.parse(TEXT), FAST)))
+def test_a_warm_call_allocates_no_array(name, layout, residual, threads):
+    problem = ConvProblem.parse(TEXT + ("cl" if layout == "channels_last" else ""))
+    given_ = make_operands(problem, whole_numbers, residual=residual)
+    layer, out = given_.layer(name), np.empty(problem.output_shape, np.float32)
+    with nc.num_threads(threads):
+        for _ in range(3):
+            layer(given_.x, residual=given_.residual, out=out)
+        tracemalloc.start()
+        try:
+            layer(given_.x, residual=given_.residual, out=out)
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            for _ in range(10):
+                layer(given_.x, residual=given_.residual, out=out)
+            peak = tracemalloc.get_traced_memory()[1] - before
+            arrays = tracemalloc.take_snapshot().filter_traces(
+                [tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)]
+            )
+        finally:
+            tracemalloc.stop()
+    assert sum(trace.size for trace in arrays.traces) == 0
+    # and none for a while: the smallest tensor has 148 KiB, what remains are Python's own small objects
+    assert peak < 8192
