@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from strategies import FAST, bits, make_operands, normals, pairs, whole_numbers
 
 import numbaconv
+from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms.layout import ChannelsFirst
+from numbaconv.algorithms.weights import Weights
+from numbaconv.codegen.target import TARGETS
+from numbaconv.codegen.tile import UNROLL
+from numbaconv.loops.gemm import MR
 from numbaconv.machine import VECTOR_BYTES, machine
+from numbaconv.problem import LAYOUTS, ConvProblem
 
 PACKAGE = Path(numbaconv.__file__).resolve().parent
-#: Counts compilations of ours, and of anything at all, while two convolutions run.
+#: Counts compilations of our functions, as we and as Numba tell of them, while convolutions run.
 COUNTING = """
+    import hashlib
+
     from numba.core import event
 
     import numpy as np
@@ -24,41 +37,43 @@ COUNTING = """
         count = 0
 
         def on_start(self, event):
-            self.count += 1
+            self.count += event.data["dispatcher"].py_func.__module__.startswith("numbaconv")
 
         def on_end(self, event):
             pass
 
     listener, ours = Listener(), []
     event.register("numba:compile", listener)
+    rng, digest = np.random.default_rng(0), hashlib.sha256()
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 3, 20, 20), (5, 3, 3, 3)))
     with on_compile(lambda name, seconds: ours.append(name) if seconds is None else None):
         for threads in (1, 2):
             with nc.num_threads(threads):
-                x, weight = np.ones((1, 3, 20, 20), np.float32), np.ones((5, 3, 3, 3), np.float32)
-                y = nc.conv2d(x, weight, algorithm="direct")
-    assert y.shape == (1, 5, 18, 18) and np.all(y == 27)
-    print(len(ours), listener.count, cache_folder())
+                assert np.all(nc.conv2d(np.ones_like(x), np.ones_like(weight), algorithm="direct") == 27)
+                digest.update(nc.conv2d(x, weight, algorithm="direct"))
+    print(len(ours), listener.count, digest.hexdigest(), cache_folder())
 """
 
 
 def counted(done):
-    ours, all_, folder = done.stdout.split()
-    return int(ours), int(all_), folder
+    ours, numbas, digest, folder = done.stdout.split()
+    return int(ours), int(numbas), digest, folder
 
 
-def test_the_second_process_compiles_nothing(python, tmp_path):
+def test_the_second_process_compiles_nothing_and_gives_the_same_bits(python, tmp_path):
     first = counted(python(COUNTING, NUMBACONV_CACHE_DIR=str(tmp_path / "kernels"), NUMBA_NUM_THREADS="2"))
     second = counted(python(COUNTING, NUMBACONV_CACHE_DIR=str(tmp_path / "kernels"), NUMBA_NUM_THREADS="2"))
-    assert first[0] > 0 and first[1] > 0
-    assert second == (0, 0, first[2])
-    assert Path(first[2]).is_relative_to(tmp_path)
+    # Numba's event is of dispatchers only, ours of C functions too
+    assert first[0] > first[1] > 0
+    assert second == (0, 0, *first[2:])
+    assert Path(first[3]).is_relative_to(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_only(python, tmp_path):
     file = tmp_path / "file"
     file.write_text("not a folder")
     done = python(COUNTING, NUMBACONV_CACHE_DIR=str(file / "kernels"), NUMBA_NUM_THREADS="2")
-    ours, _, folder = counted(done)
+    ours, _, _, folder = counted(done)
     assert ours > 0 and folder == "None"
     assert "NUMBACONV_CACHE_DIR" in done.stderr and str(file) in done.stderr
     assert file.read_text() == "not a folder"
@@ -81,7 +96,8 @@ def test_an_edited_generator_gets_a_folder_of_its_own(python, tmp_path):
 
 
 def test_every_instruction_set_has_a_folder_of_its_own(python):
-    assert python(DIGEST).stdout != python(DIGEST, NUMBACONV_ISA="generic").stdout
+    asked = [python(DIGEST, NUMBACONV_ISA=isa).stdout for isa in NARROWER]
+    assert len(set(asked)) == len(NARROWER)
 
 
 def test_importing_the_package_needs_little_and_writes_nothing(python, tmp_path):
@@ -106,31 +122,47 @@ def test_importing_the_package_needs_little_and_writes_nothing(python, tmp_path)
 
 # --- instructions ------------------------------------------------------------------------------------------------
 
-#: Exact sums on one thread, then the assembly of the GEMM core, which is freshly compiled since nothing is kept.
-ASSEMBLY = """
-    import sys
-
-    import numpy as np
-    from numba import types
-    import numbaconv as nc
-    from numbaconv.loops import gemm
-    from strategies import ConvProblem, make_operands, whole_numbers
-
-    for text in ("c5h9w11o37k3p1bias", "n2c6h5w5o6k3s2g3bias", "c13h4w13o70k1"):
-        given = make_operands(ConvProblem.parse(text + "cl"), whole_numbers, residual=True, activation="relu")
-        with nc.num_threads(1):
-            np.testing.assert_array_equal(given.conv2d("direct"), given.oracle())
-    for activation in ("gelu", "tanh", "silu"):
-        given = make_operands(ConvProblem.parse("c2h1w50o3k1cl"), whole_numbers, activation=activation)
-        with nc.num_threads(1):
-            np.testing.assert_allclose(given.conv2d("direct"), given.oracle(), rtol=1e-5, atol=1e-6)
-
-    core = gemm._cores["gemm"].compiled(types.void(types.intp, types.float32, types.float32))
-    open(sys.argv[1], "w").write(core._library.get_asm_str())
-"""
 REGISTERS = {"avx512": "zmm", "avx2": "ymm", "neon": "xmm", "generic": "xmm"}
 X86 = machine().isa in ("avx512", "avx2") or "sse2" in machine().features
 NARROWER = [isa for isa, size in VECTOR_BYTES.items() if size <= machine().vector_bytes]
+
+EXACT = """
+    import numpy as np
+    import numbaconv as nc
+    from numbaconv.machine import machine
+    from strategies import ConvProblem, able, make_operands, whole_numbers, FAST
+
+    done = {machine().isa}
+    with nc.num_threads(1):
+        for text in ("c5h9w11o37k3p1", "c7h13w5o18k1f64", "c6h5w5o6k3s2g3cl", "n2c37h9w14o37k3p1g37"):
+            given = make_operands(ConvProblem.parse(text), whole_numbers, residual=True, activation="relu")
+            for name in able(given.problem, FAST):
+                np.testing.assert_array_equal(given.conv2d(name), given.oracle(), err_msg=f"{text} {name}")
+                done.add(name)
+        line, identity = np.linspace(-3, 3, 50, dtype=np.float32).reshape(1, 1, 50, 1), np.ones((1, 1, 1, 1), np.float32)
+        for activation in ("gelu", "tanh", "silu"):
+            call = {"layout": "channels_last", "activation": activation}
+            expected = nc.conv2d(line, identity, algorithm="reference", **call)
+            np.testing.assert_allclose(nc.conv2d(line, identity, algorithm="direct", **call), expected, 1e-5, 1e-6)
+    print(*sorted(done))
+"""
+
+
+@pytest.mark.parametrize("isa", NARROWER)
+def test_every_instruction_set_is_exact(isa, python):
+    assert set(python(EXACT, NUMBACONV_ISA=isa).stdout.split()) == {isa, *FAST}
+
+
+#: The GEMM core's assembly, freshly compiled: a library that comes from the cache may have lost its text.
+ASSEMBLY = """
+    import sys
+
+    from numba import types
+    from numbaconv.loops import gemm
+
+    library = gemm._cores["gemm"].compiled(types.void(types.intp, types.float32, types.float32))._library
+    open(sys.argv[1], "w").write(library.get_asm_str())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -138,80 +170,137 @@ def assemblies():
     return {}
 
 
-def assembly(isa, assemblies, python, tmp_path) -> str:
-    """The GEMM core's assembly; every instruction set is compiled once."""
-    if isa not in assemblies:
-        (tmp_path / "file").touch()
-        folder = str(tmp_path / "file" / "kernels")
-        python(ASSEMBLY, str(tmp_path / "core.s"), NUMBACONV_ISA=isa, NUMBACONV_CACHE_DIR=folder)
-        assemblies[isa] = (tmp_path / "core.s").read_text()
-    return assemblies[isa]
+@pytest.fixture
+def assembly(assemblies, python, tmp_path):
+    """The GEMM core's assembly for an instruction set, each compiled once."""
+
+    def text(isa: str) -> str:
+        if isa not in assemblies:
+            file = tmp_path / "core.s"
+            python(ASSEMBLY, str(file), NUMBACONV_ISA=isa, NUMBACONV_CACHE_DIR=str(tmp_path / "kernels"))
+            assemblies[isa] = file.read_text()
+        return assemblies[isa]
+
+    return text
 
 
-def functions(text: str) -> dict[str, str]:
-    """The bodies of the tiles, by name."""
-    parts = re.split(r"^([A-Za-z_.$][\w.$]*):", text, flags=re.MULTILINE)
-    bodies, name = {}, None
-    for label, body in zip(parts[1::2], parts[2::2], strict=True):
-        if not label.startswith((".L", "L")):
-            name = label
-        bodies[name] = bodies.get(name, "") + f"{label}:{body}"
-    return bodies
+def tiles(text: str, isa: str) -> dict[tuple[int, int], str]:
+    """Bodies of the float32 tiles, by rows and vectors."""
+    parts = re.split(r"^_?([A-Za-z$][\w.$]*):", text, flags=re.MULTILINE)
+    bodies = zip(parts[1::2], parts[2::2], strict=True)
+    found = ((re.fullmatch(rf"f32_gemm_(\d+)x(\d+)_{isa}", name), body) for name, body in bodies)
+    return {tuple(map(int, name.groups())): body for name, body in found if name}
 
 
 def loops(body: str) -> list[list[str]]:
-    """Straight runs of instructions that jump back to their own start."""
+    """Basic blocks that jump back to their own start."""
     blocks = re.split(r"^(\.?L[\w$]+):.*$", body, flags=re.MULTILINE)
     found = []
     for label, block in zip(blocks[1::2], blocks[2::2], strict=True):
-        lines = [
-            line.strip() for line in block.splitlines() if line.strip() and not line.strip().startswith((".", "#"))
-        ]
+        lines = [line.strip() for line in block.splitlines()]
+        lines = [line for line in lines if line and not line.startswith((".", "#"))]
         jumps = [i for i, line in enumerate(lines) if re.match(rf"j\w+\s+{re.escape(label)}$", line)]
         if jumps:
             found.append(lines[: jumps[-1] + 1])
     return found
 
 
+def fused(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("vfmadd")]
+
+
 @pytest.mark.skipif(not X86, reason="the names of registers are those of x86")
 @pytest.mark.parametrize("isa", NARROWER)
-def test_the_core_is_exact_and_uses_the_registers_of_the_instruction_set(isa, assemblies, python, tmp_path):
-    text = assembly(isa, assemblies, python, tmp_path)
-    widest = REGISTERS[isa]
-    tiles = "\n".join(body for name, body in functions(text).items() if re.search(rf"f32_gemm_\d+x\d+_{isa}$", name))
-    assert len(re.findall(rf"v?f?m(?:add|ul)\w*\s.*{widest}", tiles)) > 100
+def test_tiles_use_the_registers_of_the_instruction_set(isa, assembly):
+    text, widest = "\n".join(tiles(assembly(isa), isa).values()), REGISTERS[isa]
+    assert len(re.findall(rf"v?f?m(?:add|ul)\w*\s.*{widest}", text)) > 100
     wider = {"xmm": "[yz]mm", "ymm": "zmm", "zmm": None}[widest]
-    assert wider is None or not re.search(rf"%{wider}\d|\b{wider}\d", tiles)
+    assert wider is None or not re.search(rf"%{wider}\d", text)
 
 
-@pytest.mark.skipif(not X86, reason="the names of registers are those of x86")
+@pytest.mark.skipif(not X86, reason="labels are read as x86 writes them")
 @pytest.mark.parametrize("isa", NARROWER)
-def test_tiles_are_named_by_type_operation_size_and_instruction_set(isa, assemblies, python, tmp_path):
-    names = set(re.findall(rf"\bf32_gemm_\w+_{isa}\b", assembly(isa, assemblies, python, tmp_path)))
-    sizes = {tuple(map(int, re.fullmatch(rf"f32_gemm_(\d+)x(\d+)_{isa}", name).groups())) for name in names}
-    rows, vectors = max(sizes)
+def test_tiles_of_every_size_are_named_by_type_operation_size_and_instruction_set(isa, assembly):
+    rows, vectors = TARGETS[isa].rows, TARGETS[isa].vectors
     # every height and width, so that no edge needs a loop of its own
-    assert sizes == {(m, v) for m in range(1, rows + 1) for v in range(1, vectors + 1)}
+    assert set(tiles(assembly(isa), isa)) == {(m, v) for m in range(1, rows + 1) for v in range(1, vectors + 1)}
     if isa == "avx512":
-        assert "f32_gemm_12x2_avx512" in names
+        assert re.search(r"^f32_gemm_12x2_avx512:", assembly(isa), re.MULTILINE)
 
 
 @pytest.mark.skipif(machine().isa not in ("avx512", "avx2"), reason="fused multiply-adds of x86")
-def test_the_hot_loop_keeps_its_accumulators_in_registers(assemblies, python, tmp_path):
-    isa = machine().isa
-    bodies = functions(assembly(isa, assemblies, python, tmp_path))
-    tiles = {
-        tuple(map(int, found.groups())): body
-        for name, body in bodies.items()
-        if (found := re.search(rf"f32_gemm_(\d+)x(\d+)_{isa}$", name))
-    }
-    (rows, vectors), body = max(tiles.items())
-
-    def fused(lines):
-        return [line for line in lines if line.startswith("vfmadd")]
-
-    hot, vector = max(loops(body), key=lambda lines: len(fused(lines))), REGISTERS[isa]
-    assert len(fused(hot)) % (rows * vectors) == 0 and len(fused(hot)) >= rows * vectors
-    assert all(vector in line for line in fused(hot))
-    spills = [line for line in hot if line.startswith("vmov") and vector in line and re.search(r"%rsp|\[rsp", line)]
+@pytest.mark.parametrize("isa", [isa for isa in NARROWER if isa in ("avx512", "avx2")])
+def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, assembly):
+    (rows, vectors), body = max(tiles(assembly(isa), isa).items())
+    hot = max(loops(body), key=lambda lines: len(fused(lines)))
+    assert len(fused(hot)) == UNROLL * rows * vectors
+    assert all(REGISTERS[isa] in line for line in fused(hot))
+    # rbp holds the address of a row where the function keeps no frame pointer
+    framed = re.search(r"movq\s+%rsp, %rbp", body)
+    stack = r"\(%r[sb]p[,)]" if framed else r"\(%rsp[,)]"
+    spills = [line for line in hot if REGISTERS[isa] in line and re.search(stack, line)]
     assert not spills, spills
+
+
+# --- other machines, other processes -----------------------------------------------------------------------------
+
+
+def planned_on(on, given_, name) -> tuple[np.ndarray, object]:
+    """The result of an algorithm that plans for the machine `on`, and its plan."""
+    algorithm = next(algorithm for algorithm in ALGORITHMS if algorithm.name == name)
+    problem = given_.problem
+    inner = algorithm.plan(problem, Weights(given_.weight, given_.bias, problem.groups), given_.epilogue, on)
+    plan = inner if algorithm.native(problem) else ChannelsFirst(inner, problem)
+    out = np.full(problem.output_shape, np.nan, problem.np_dtype)
+    plan.run(given_.x, out, given_.residual)
+    return out, plan
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ("f32", "f64"))
+def test_pointwise_packs_rows_that_collide_in_a_small_l1(dtype, layout):
+    problem = ConvProblem.parse(f"n2c1024h13w11o40k1bias{dtype}{'cl' if layout == 'channels_last' else ''}")
+    given_ = make_operands(problem, whole_numbers, residual=True, activation="relu")
+    result, plan = planned_on(replace(machine(), l1=4096), given_, "pointwise")
+    np.testing.assert_array_equal(result, given_.oracle())
+    # at least one tile of rows, at most what a block may take
+    assert MR * 1024 * problem.itemsize <= plan.workspace_bytes <= 1 << 20
+    in_place = planned_on(replace(machine(), l1=1 << 20), given_, "pointwise")[1]
+    assert in_place.workspace_bytes < MR * 1024 * problem.itemsize
+
+
+SMALL_L2 = (
+    "n2c32h17w19o100k3p1bias",  # several column blocks, several tile blocks
+    "n2c96h15w15o100k1bias",
+    "c70h23w21o90k1s2bias",
+    "n2c40h23w23o40k3p1g40bias",
+    "c48h19w19o140k3s2p1g2bias",
+    "c260h9w9o70k3p1dil2bias",  # one panel of weights is larger than this L2
+)
+
+
+@pytest.mark.parametrize("problem, name", pairs(*SMALL_L2, layouts=("cf", "cl")))
+def test_the_size_of_the_l2_changes_no_bit(problem, name):
+    given_ = make_operands(problem, normals, residual=True, activation="relu")
+    small, usual, large = (
+        planned_on(replace(machine(), l2=l2), given_, name)[0] for l2 in (64 << 10, machine().l2, 64 << 20)
+    )
+    assert bits(small) == bits(usual) == bits(large)
+
+
+@pytest.mark.parametrize("problem, name", pairs(*SMALL_L2, layouts=("cf", "cl")))
+def test_blocks_of_a_small_l2_are_exact(problem, name):
+    given_ = make_operands(problem, whole_numbers, residual=True, activation="relu")
+    on = replace(machine(), l1=4096, l2=64 << 10)
+    np.testing.assert_array_equal(planned_on(on, given_, name)[0], given_.oracle())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_pickled_layer_gives_the_same_bits(layout):
+    text = "n2c9h13w11o20k3s2p1_2dil2g1bias" + ("cl" if layout == "channels_last" else "")
+    given_ = make_operands(ConvProblem.parse(text), normals, residual=True, activation=("leaky_relu", 0.25))
+    layer = given_.layer("indirect")
+    expected = bits(layer(given_.x, residual=given_.residual))  # a layer with plans, which hold addresses
+    again = pickle.loads(pickle.dumps(layer))
+    assert again.plan(given_.x.shape).algorithm == "indirect"
+    assert bits(again(given_.x, residual=given_.residual)) == expected

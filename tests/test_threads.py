@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import tracemalloc
@@ -17,6 +18,23 @@ from numbaconv.loops import launch
 from numbaconv.problem import LAYOUTS, ConvProblem
 
 TEXT = "n2c20h30w31o40k3p1bias"
+TWO = numba.config.NUMBA_NUM_THREADS >= 2
+needs_two = pytest.mark.skipif(not TWO, reason="runs in a process of its own, which has two threads")
+
+
+@pytest.mark.skipif(TWO, reason="Numba was started with two threads or more")
+def test_a_process_with_two_threads_passes_what_needs_them(python):
+    python(
+        """
+        import sys
+        import pytest
+
+        sys.exit(pytest.main(["-p", "no:cacheprovider", "-k", sys.argv[2], sys.argv[1]]))
+        """,
+        __file__,
+        "layer_uses or own_mask or same_bits or warm_call",
+        NUMBA_NUM_THREADS="2",
+    )
 
 
 def drivers_entered(monkeypatch):
@@ -53,7 +71,7 @@ def test_one_thread_never_enters_the_parallel_layer(python):
     assert done.stdout == "never\n"
 
 
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread")
+@needs_two
 def test_a_layer_uses_the_threads_that_are_set_when_it_is_called(monkeypatch):
     entered = drivers_entered(monkeypatch)
     given_ = make_operands(ConvProblem.parse(TEXT), whole_numbers)
@@ -73,7 +91,7 @@ def test_a_layer_uses_the_threads_that_are_set_when_it_is_called(monkeypatch):
         nc.set_num_threads(before)
 
 
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread")
+@needs_two
 def test_the_callers_own_mask_of_numba_threads_is_left_alone():
     given_ = make_operands(ConvProblem.parse(TEXT), whole_numbers)
     before = numba.get_num_threads()
@@ -86,6 +104,20 @@ def test_the_callers_own_mask_of_numba_threads_is_left_alone():
                 assert numba.get_num_threads() == mask
     finally:
         numba.set_num_threads(before)
+
+
+@needs_two
+@pytest.mark.parametrize("text", (TEXT, "n3c40h9w9o200k1", "c40h23w23o40k3p1g40"))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_thread_and_two_give_the_same_bits(text, layout):
+    problem = ConvProblem.parse(text + ("cl" if layout == "channels_last" else ""))
+    given_ = make_operands(problem, normals, residual=True, activation="silu")
+    for name in able(problem, FAST):
+        results = []
+        for threads in (1, 2):
+            with nc.num_threads(threads):
+                results.append(bits(given_.conv2d(name)))
+        assert results[0] == results[1], name
 
 
 @pytest.mark.parametrize("name", able(ConvProblem.parse(TEXT), FAST))
@@ -105,32 +137,35 @@ MANY_CALLERS = """
     import sys
     from concurrent.futures import ThreadPoolExecutor
 
+    import numba
     import numpy as np
     import numbaconv as nc
     from strategies import ConvProblem, make_operands, whole_numbers
 
     sys.setswitchinterval(1e-5)
     nc.set_num_threads(2)
-    problems = [ConvProblem.parse(f"n2c20h{h}w31o40k3p1bias{layout}") for h in (9, 10, 11) for layout in ("cf", "cl")]
-    givens = [make_operands(problem, whole_numbers) for problem in problems]
-    layers = [given.layer() for given in givens]
-    expected = [given.oracle() for given in givens]
+    # one layer a layout, which meets three shapes
+    texts = [f"n2c20h{h}w31o40k3p1bias{layout}" for h in (9, 10, 11) for layout in ("cf", "cl")]
+    givens = [make_operands(ConvProblem.parse(text), whole_numbers) for text in texts]
+    weight, bias = givens[0].weight, givens[0].bias
+    expected = [nc.conv2d(g.x, weight, bias, padding=1, layout=g.problem.layout, algorithm="reference") for g in givens]
+    layers = {name: nc.Conv2d(weight, bias, padding=1, layout=name) for name in ("channels_first", "channels_last")}
 
     def call(i):
         i %= len(givens)
-        return np.array_equal(layers[i](givens[i].x), expected[i])
+        return np.array_equal(layers[givens[i].problem.layout](givens[i].x), expected[i])
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(call, range(300)))
-    import numba
     print(numba.threading_layer())
 """
 
 
+@pytest.mark.parametrize("plans", ("1", "32"))
 @pytest.mark.parametrize("layer", ("default", "workqueue"))
-def test_several_threads_may_convolve_at_once(layer, python):
+def test_several_threads_may_convolve_at_once(layer, plans, python):
     choice = {} if layer == "default" else {"NUMBA_THREADING_LAYER": layer}
-    done = python(MANY_CALLERS, NUMBA_NUM_THREADS="2", **choice)
+    done = python(MANY_CALLERS, NUMBA_NUM_THREADS="2", NUMBACONV_PLAN_CACHE=plans, **choice)
     assert layer == "default" or done.stdout == f"{layer}\n"
 
 
@@ -183,7 +218,7 @@ def test_plans_may_be_forgotten_while_others_run(python):
 # --- a forked child -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system does not fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("layer", ("default", "workqueue"))
 def test_a_forked_child_convolves_after_its_parent_has(layer, python):
     choice = {} if layer == "default" else {"NUMBA_THREADING_LAYER": layer}
@@ -215,6 +250,38 @@ def test_a_forked_child_convolves_after_its_parent_has(layer, python):
     assert done.stdout == "alive\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("layer", ("omp", "workqueue"))
+def test_a_child_of_os_fork_computes_and_exits_well(layer, python):
+    done = python(
+        """
+        import os
+
+        import numba
+        import numpy as np
+        import numbaconv as nc
+        from strategies import ConvProblem, make_operands, whole_numbers
+
+        nc.set_num_threads(2)
+        given = make_operands(ConvProblem.parse("n2c20h30w31o40k3p1bias"), whole_numbers)
+        layer, expected = given.layer(), given.oracle()
+        assert np.array_equal(layer(given.x), expected)
+        print(numba.threading_layer(), flush=True)
+        child = os.fork()
+        if child == 0:
+            # the old plan, and one for a shape that the parent has not met
+            good = np.array_equal(layer(given.x), expected)
+            good &= np.array_equal(layer(given.x[:1]), expected[:1])
+            os._exit(0 if good else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert np.array_equal(layer(given.x), expected)
+        """,
+        NUMBA_NUM_THREADS="2",
+        NUMBA_THREADING_LAYER=layer,
+    )
+    assert done.stdout == f"{layer}\n"
+
+
 # --- memory ---------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +301,7 @@ def test_a_warm_call_allocates_no_array(name, layout, residual, threads):
             layer(given_.x, residual=given_.residual, out=out)
             before = tracemalloc.get_traced_memory()[0]
             tracemalloc.reset_peak()
-            for _ in range(10):
+            for _ in range(20):
                 layer(given_.x, residual=given_.residual, out=out)
             peak = tracemalloc.get_traced_memory()[1] - before
             arrays = tracemalloc.take_snapshot().filter_traces(

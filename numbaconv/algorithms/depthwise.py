@@ -6,11 +6,10 @@ the input and weights lane by lane.  The bound is two loads a cycle: each multip
 
 from __future__ import annotations
 
-from numbaconv.algorithms.geometry import geometry, interior_taps, row_lines, table_bytes, tile_block, tile_list_bytes
-from numbaconv.algorithms.indirect import BUFFER_LIMIT, indirection
+from numbaconv.algorithms.geometry import interior_taps, row_lines, table_bytes, tile_block, tile_list_bytes
+from numbaconv.algorithms.indirect import buffer_too_large, indirection
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.loops.gemm import PANEL_ROW
-from numbaconv.loops.indirect import indirect_parallel, indirect_part
 
 
 class Depthwise(TiledAlgorithm):
@@ -18,19 +17,13 @@ class Depthwise(TiledAlgorithm):
 
     name = "depthwise"
     operation = "depthwise"
-    part, parallel = staticmethod(indirect_part), staticmethod(indirect_parallel)
 
     def unsupported(self, problem, epilogue, machine):
         if problem.groups != problem.c_in or problem.groups == 1:
             return "groups have more than one input channel"
         if problem.c_out != problem.c_in:
             return "channel multipliers are not built yet"
-        reason = super().unsupported(problem, epilogue, machine)
-        if reason is None:
-            nbytes = self.cut(geometry(problem), machine).plan_bytes
-            if nbytes > BUFFER_LIMIT:
-                reason = f"its buffer would take {nbytes >> 20} MiB, more than {BUFFER_LIMIT >> 20}"
-        return reason
+        return super().unsupported(problem, epilogue, machine) or buffer_too_large(self, problem, machine)
 
     def cut(self, g, machine):
         lines = row_lines(g)

@@ -13,7 +13,6 @@ from numbaconv.algorithms.geometry import (
 )
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.direct import direct_parallel, direct_part
 from numbaconv.loops.tables import CORNERS
 
 
@@ -21,7 +20,6 @@ class Direct(TiledAlgorithm):
     """Tap tables are built while running, for tiles at the border only; taps wholly in padding are skipped."""
 
     name = "direct"
-    part, parallel = staticmethod(direct_part), staticmethod(direct_parallel)
 
     def cut(self, g, machine):
         lines = row_lines(g)

@@ -19,8 +19,9 @@ from numbaconv.algorithms.geometry import (
 )
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.loops.gemm import TAP, TILE
-from numbaconv.loops.indirect import indirect_parallel, indirect_part
 from numbaconv.loops.tables import CORNERS, build_indirection
+from numbaconv.machine import Machine
+from numbaconv.problem import ConvProblem
 
 #: The largest indirection buffer that a plan may keep.
 BUFFER_LIMIT = 64 << 20
@@ -30,15 +31,9 @@ class Indirect(TiledAlgorithm):
     """One tap table for each tile of one image, built once a shape."""
 
     name = "indirect"
-    part, parallel = staticmethod(indirect_part), staticmethod(indirect_parallel)
 
     def unsupported(self, problem, epilogue, machine):
-        reason = super().unsupported(problem, epilogue, machine)
-        if reason is None:
-            nbytes = self.cut(geometry(problem), machine).plan_bytes
-            if nbytes > BUFFER_LIMIT:
-                reason = f"its buffer would take {nbytes >> 20} MiB, more than {BUFFER_LIMIT >> 20}"
-        return reason
+        return super().unsupported(problem, epilogue, machine) or buffer_too_large(self, problem, machine)
 
     def cut(self, g, machine):
         lines = image_lines(g)
@@ -70,3 +65,11 @@ def indirection(g: dict[str, int], interior: np.ndarray | None = None) -> dict[s
     conv = record(g | {name: array.ctypes.data for name, array in arrays.items()})
     build_indirection(conv.ctypes.data, arrays["tiles"].ctypes.data, arrays["tables"].ctypes.data, corners.ctypes.data)
     return arrays
+
+
+def buffer_too_large(algorithm: TiledAlgorithm, problem: ConvProblem, machine: Machine) -> str | None:
+    """Why an algorithm that keeps tap tables for a whole image refuses a large one, or None."""
+    nbytes = algorithm.cut(geometry(problem), machine).plan_bytes
+    if nbytes <= BUFFER_LIMIT:
+        return None
+    return f"its buffer would take {nbytes >> 20} MiB, more than {BUFFER_LIMIT >> 20}"

@@ -19,7 +19,6 @@ from numbaconv.algorithms.geometry import (
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR
-from numbaconv.loops.pointwise import pointwise_parallel, pointwise_part
 from numbaconv.loops.tables import CORNERS
 
 
@@ -27,7 +26,6 @@ class Pointwise(TiledAlgorithm):
     """Rows are packed only where they collide; strided and padded problems address each row through a table of one tap."""
 
     name = "pointwise"
-    part, parallel = staticmethod(pointwise_part), staticmethod(pointwise_parallel)
 
     def unsupported(self, problem, epilogue, machine):
         if problem.taps != 1:

@@ -17,6 +17,7 @@ from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
 from numbaconv.loops.gemm import PANEL_ROW, core_address
+from numbaconv.loops.in_place import in_place_parallel, in_place_part
 from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
@@ -39,8 +40,7 @@ class TiledAlgorithm:
     name: str
     #: of the register tiles
     operation = "gemm"
-    part = None
-    parallel = None
+    part, parallel = staticmethod(in_place_part), staticmethod(in_place_parallel)
 
     def cut(self, g: dict[str, int], machine: Machine) -> Cut:
         """Choose lines, tiles and blocks for a geometry; pure."""
