@@ -50,7 +50,7 @@ class Pointwise(TiledAlgorithm):
                 tile_list_bytes(block),
                 table_bytes(g),
             )
-        pitch = row_pitch(g["groups"] * g["c_in"] * g["itemsize"])
+        pitch = row_pitch(g["c_in"] * g["itemsize"])
         block = row_block(g | lines, machine, pitch)
         fields = columns | lines | {"tile_block": block, "patch_pitch": pitch}
         return Cut(fields, tile_list_bytes(block) + block * MR * pitch, table_bytes(g))
@@ -75,9 +75,10 @@ def _affine(g) -> bool:
 
 
 def _collides(g, machine) -> bool:
-    """Whether the rows of a tile fall into so few sets of the L1 that they evict one another.
+    """Whether the rows of a tile fall into so few sets of the L1 that they evict one another, and can be packed.
 
-    Addresses 4 KiB apart share a set, and the L1 has as many ways as it has pages of 4 KiB.
+    Addresses 4 KiB apart share a set, and the L1 has as many ways as it has pages of 4 KiB.  Rows of several groups are
+    read a part at a time and stay where they are.
     """
     rows_a_set = MR * gcd(g["x_pixel"], 4096) // 4096
-    return rows_a_set > machine.l1 // 4096
+    return g["groups"] == 1 and rows_a_set > machine.l1 // 4096

@@ -34,7 +34,7 @@ def tiles_of_block(conv, call, number, count, image, room, like):
     affine_tiles(conv, room, number, count, conv.patch_pitch, conv.taps)
     if conv.patch_pitch == conv.x_pixel:
         return image + tile_start(conv, number) * conv.x_pixel
-    pack_tiles(conv, rest, image, number, count, np.int64(0), conv.groups * conv.c_in, like)
+    pack_tiles(conv, rest, image, number, count, np.int64(0), conv.c_in, like)
     return rest
 
 
