@@ -132,7 +132,7 @@ class Conv2d:
     def problem(self, x_shape: tuple[int, ...]) -> ConvProblem:
         """The problem that a batched input of this shape poses."""
         return ConvProblem.of(
-            x_shape, self._weights.shape, **self._geometry, dtype=NAMES[self.dtype], bias=self._weights.has_bias
+            x_shape, self._weights.shape, **self._geometry, dtype=NAMES[self.dtype], bias=self._weights.bias is not None
         )
 
     def plan(self, x_shape: tuple[int, ...], residual: bool = False) -> Plan:
@@ -191,7 +191,7 @@ class Conv2d:
                 self._planned.move_to_end(key)
                 return found
         problem = self.problem(x_shape)
-        epilogue = Epilogue(self._weights.has_bias, residual, self.activation)
+        epilogue = Epilogue(problem.bias, residual, self.activation)
         found = _Planned(make_plan(problem, epilogue, self._weights, self.algorithm), problem.output_shape)
         with self._lock:
             self._planned[key] = found

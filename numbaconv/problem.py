@@ -73,7 +73,7 @@ class ConvProblem:
     def __post_init__(self) -> None:
         put = object.__setattr__  # the way into a frozen dataclass
         for name, least in (("n", 0), ("c_in", 1), ("c_out", 1), ("groups", 1)):
-            put(self, name, _integer(name, getattr(self, name), least))
+            put(self, name, integer(name, getattr(self, name), least))
         put(self, "spatial", _integers("spatial", self.spatial, None, 1))
         axes = len(self.spatial)
         if not 1 <= axes <= 3:
@@ -262,7 +262,7 @@ class ConvProblem:
             raise ShapeError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
         first = layout == "channels_first"
         c_in, spatial = (x_shape[1], x_shape[2:]) if first else (x_shape[-1], x_shape[1:-1])
-        groups = _integer("groups", groups, 1)
+        groups = integer("groups", groups, 1)
         if weight_shape[1] * groups != c_in:
             raise ShapeError(
                 f"weight.shape[1]={weight_shape[1]} times groups={groups} is {weight_shape[1] * groups}, but x has "
@@ -375,7 +375,7 @@ def _tokens(text: str) -> dict:
     return tokens
 
 
-def _integer(name: str, value, least: int, limit: int = _BYTES_LIMIT) -> int:
+def integer(name: str, value, least: int, limit: int = _BYTES_LIMIT) -> int:
     """`value` as an int in [least, limit); bools and floats are refused, since they are slips."""
     try:
         if isinstance(value, bool):
@@ -392,7 +392,7 @@ def _integer(name: str, value, least: int, limit: int = _BYTES_LIMIT) -> int:
 def _integers(
     name: str, values, count: int | None, least: int, limit: int = _BYTES_LIMIT, rule: str = "one an axis"
 ) -> tuple[int, ...]:
-    return tuple([_integer(name, value, least, limit) for value in _sequence(name, values, count, rule)])
+    return tuple([integer(name, value, least, limit) for value in _sequence(name, values, count, rule)])
 
 
 def _sequence(name: str, values, count: int | None, rule: str) -> tuple:

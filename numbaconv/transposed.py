@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
-from operator import index
 
 import numpy as np
 
@@ -29,8 +28,8 @@ from numbaconv.loops.overlap_add import overlap_parallel, overlap_part
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine, machine
 from numbaconv.options import options
-from numbaconv.problem import LAYOUTS, ConvProblem
-from numbaconv.workspace import aligned, scratch
+from numbaconv.problem import LAYOUTS, ConvProblem, integer
+from numbaconv.workspace import aligned, rounded, scratch
 
 _BYTES_LIMIT = 2**63
 #: Rows of weights whose columns are made at once, as long as that leaves one channel.
@@ -199,7 +198,7 @@ class _Geometry:
         probe = ConvProblem.of((1, c_out, 1, 1), (c_in, c_out, 1, 1), stride=stride, padding=padding, dilation=dilation)
         if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ShapeError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
-        groups = _whole("groups", groups, 1)
+        groups = integer("groups", groups, 1)
         if c_in % groups:
             raise ShapeError(f"groups={groups} does not divide c_in={c_in} of weight; it must")
         output_padding = _two("output_padding", output_padding)
@@ -402,10 +401,10 @@ def _workspace(f: dict[str, int]) -> tuple[dict[str, int], int]:
         ("at_columns", chunk * taps * fields["column_pitch"]),
         ("at_sums", together * f["stride_w"] * fields["sum_pitch"]),
     ):
-        at = -(-at // 64) * 64
+        at = rounded(at)
         fields[name] = at
         at += nbytes
-    return fields, -(-at // 64) * 64
+    return fields, rounded(at)
 
 
 def _two(name: str, value) -> tuple[int, int]:
@@ -413,17 +412,4 @@ def _two(name: str, value) -> tuple[int, int]:
     values = value if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
     if len(values) != 2:
         raise ShapeError(f"{name}={value!r} has {len(values)} entries where 2 are needed, one an axis")
-    return tuple(_whole(name, entry, 0) for entry in values)
-
-
-def _whole(name: str, value, least: int) -> int:
-    """`value` as an integer of at least `least`."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = index(value)
-    except TypeError:
-        raise ShapeError(f"{name}={value!r} is a {type(value).__name__}; it must be an integer") from None
-    if number < least:
-        raise ShapeError(f"{name}={number} is out of range; it must be at least {least}")
-    return number
+    return tuple(integer(name, entry, 0) for entry in values)

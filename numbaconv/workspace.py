@@ -11,6 +11,11 @@ ALIGNMENT = 64
 _buffers = threading.local()
 
 
+def rounded(nbytes: int) -> int:
+    """`nbytes` up to whole cache lines."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
 def aligned(nbytes: int) -> np.ndarray:
     """`nbytes` fresh bytes that start at a multiple of 64."""
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)

@@ -13,7 +13,7 @@ from numbaconv.epilogue import Epilogue
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.transpose import transpose
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import scratch
+from numbaconv.workspace import rounded, scratch
 
 #: Bytes a second that a transposition moves, each read once and written once.
 TRANSPOSE_BYTES = 8e9
@@ -27,10 +27,6 @@ def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue) -> Cost:
     return replace(cost, seconds=cost.seconds + moved / TRANSPOSE_BYTES, staging_bytes=staging * problem.itemsize)
 
 
-def _rounded(nbytes: int) -> int:
-    return -(-nbytes // 64) * 64
-
-
 class ChannelsFirst:
     """A plan for contiguous (n, c, *spatial) arrays made of a plan for (n, *spatial, c) ones."""
 
@@ -41,7 +37,7 @@ class ChannelsFirst:
         self._zero = problem.np_dtype.type(0)
         self._in, self._out = (problem.c_in, prod(problem.spatial)), (problem.c_out, prod(problem.out_spatial))
         size = problem.n * problem.itemsize
-        self._x_bytes, self._out_bytes = _rounded(size * prod(self._in)), _rounded(size * prod(self._out))
+        self._x_bytes, self._out_bytes = rounded(size * prod(self._in)), rounded(size * prod(self._out))
         self._staging = self._x_bytes + self._out_bytes * (2 if inner.epilogue.residual else 1)
 
     def scratch_bytes(self, threads: int) -> int:

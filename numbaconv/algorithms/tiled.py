@@ -22,7 +22,7 @@ from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import scratch
+from numbaconv.workspace import rounded, scratch
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class _Variant:
         self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
         self.address = self.record.ctypes.data
         self.shares = plan._algorithm.shares(g)
-        self.workspace_bytes = -(-(CALL_BYTES + cut.workspace_bytes) // 64) * 64
+        self.workspace_bytes = rounded(CALL_BYTES + cut.workspace_bytes)
         self.plan_bytes = cut.plan_bytes
 
 

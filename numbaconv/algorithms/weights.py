@@ -14,12 +14,12 @@ from math import prod
 import numpy as np
 
 from numbaconv.loops.gemm import PANEL_ROW
-from numbaconv.workspace import aligned
+from numbaconv.workspace import aligned, rounded
 
 
 def row_pitch(nbytes: int) -> int:
     """Pitch of packed rows of so many bytes: whole cache lines, never a multiple of 1 KiB, which would collide in the L1."""
-    pitch = -(-nbytes // 64) * 64
+    pitch = rounded(nbytes)
     return pitch + 64 if pitch % 1024 == 0 else pitch
 
 
@@ -37,7 +37,7 @@ class Weights:
     """
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int):
-        self.shape, self.dtype, self.groups, self.has_bias = weight.shape, weight.dtype, groups, bias is not None
+        self.shape, self.dtype, self.groups = weight.shape, weight.dtype, groups
         self.c_out, self.c_in = weight.shape[0] // groups, weight.shape[1]
         self.taps = prod(weight.shape[2:])
         self.columns = PANEL_ROW // weight.itemsize

@@ -36,7 +36,7 @@ logger = logging.getLogger("numbaconv")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: Everything whose text decides the machine code.
-_SOURCES = ("codegen", "loops", "reference.py", "machine.py", "options.py")
+_SOURCES = ("codegen", "loops", "reference.py", "epilogue.py", "machine.py", "options.py")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Raw memory for loop nests: views and records over addresses, vector copies, calls through an address.
+"""Raw memory for loop nests: records and integers at addresses, vector copies, calls through an address.
 
 Loops pass addresses as integers, so that every caller shares one compiled signature whatever its arrays look like.
 """
@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, offset
 
-#: One call of the GEMM core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.
+#: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.
 CALL = np.dtype(
     [
         (name, np.int64)

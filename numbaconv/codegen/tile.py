@@ -1,7 +1,7 @@
 """Register tiles: `rows` pixels by `vectors` columns of accumulators that stay in registers over all taps and channels.
 
 One generator serves every element type, instruction set and tile height; its functions are named like
-`f32_gemm_14x2_avx512`: element type, operation, rows x vectors, instruction set.
+`f32_gemm_12x2_avx512`: element type, operation, rows x vectors, instruction set.
 """
 
 from __future__ import annotations

@@ -69,15 +69,5 @@ def im2col_part(part, row_parts, column_parts, conv_address, x, out, residual, w
 def im2col_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
     """All parts at once; each has `pitch` bytes of the workspace."""
     for part in prange(row_parts * column_parts):
-        im2col_part(
-            np.int64(part),
-            row_parts,
-            column_parts,
-            conv_address,
-            x,
-            out,
-            residual,
-            workspace + part * pitch,
-            alpha,
-            beta,
-        )
+        own = workspace + part * pitch
+        im2col_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
