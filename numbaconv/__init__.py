@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbaconv.accuracy import get_accuracy, set_accuracy
 from numbaconv.dispatch.explain import explain
 from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
 from numbaconv.functional import conv2d
@@ -22,7 +23,9 @@ __all__ = [
     "UnsupportedError",
     "conv2d",
     "explain",
+    "get_accuracy",
     "get_num_threads",
     "num_threads",
+    "set_accuracy",
     "set_num_threads",
 ]

@@ -22,6 +22,7 @@ def conv2d(
     activation=None,
     residual=None,
     algorithm="auto",
+    accuracy=None,
     out=None,
 ) -> np.ndarray:
     """Two-dimensional cross-correlation, as in PyTorch and ONNX: ``activation(conv(x, weight) + bias + residual)``.
@@ -33,7 +34,7 @@ def conv2d(
     weight : array, (c_out, c_in / groups, k_h, k_w)
         Whatever the layout.
     bias : array, (c_out,), optional
-    stride, padding, dilation, groups, padding_mode, layout, activation, algorithm
+    stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, accuracy
         See `Conv2d`.
     residual : array of the result's shape, optional
         Added before the activation.
@@ -68,5 +69,6 @@ def conv2d(
         layout=layout,
         activation=activation,
         algorithm=algorithm,
+        accuracy=accuracy,
     )
     return layer(x, residual=residual, out=out)

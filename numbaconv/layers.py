@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.base import Plan
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
@@ -54,6 +55,9 @@ class Conv2d:
         ("leaky_relu", slope).
     algorithm : str
         "auto", or the name of one algorithm, which then runs or raises.
+    accuracy : float, "strict" or None
+        The largest root mean square error, relative to that of the result, that an algorithm may be expected to make; "strict" adds
+        products directly and keeps every NaN and infinity in its place; None is what `set_accuracy` says at the call.
 
     Raises
     ------
@@ -85,6 +89,7 @@ class Conv2d:
         layout="channels_first",
         activation=None,
         algorithm="auto",
+        accuracy=None,
     ):
         weight = operand("weight", weight)
         if weight.ndim != 4:
@@ -101,6 +106,7 @@ class Conv2d:
             raise UnsupportedError(f"padding_mode={padding_mode!r} is not built yet; only 'zeros' is")
         self.dtype, self.layout, self.algorithm = weight.dtype.newbyteorder("="), layout, algorithm
         self.activation = Activation.of(activation)
+        self.accuracy = None if accuracy is None else Accuracy.of(accuracy)
         self._geometry = {
             "stride": stride,
             "padding": padding,
@@ -126,7 +132,7 @@ class Conv2d:
     def __reduce__(self):
         # plans hold addresses, so a copy in another process packs and plans afresh
         weight, bias = self._weights.unpacked()
-        keywords = dict(self._geometry, activation=self.activation, algorithm=self.algorithm)
+        keywords = dict(self._geometry, activation=self.activation, algorithm=self.algorithm, accuracy=self.accuracy)
         return functools.partial(Conv2d, **keywords), (weight, bias)
 
     def problem(self, x_shape: tuple[int, ...]) -> ConvProblem:
@@ -184,7 +190,8 @@ class Conv2d:
         return result
 
     def _find(self, x_shape: tuple[int, ...], residual: bool) -> _Planned:
-        key = x_shape, residual
+        accuracy = Accuracy.of(self.accuracy)
+        key = x_shape, residual, accuracy
         with self._lock:
             found = self._planned.get(key)
             if found is not None:
@@ -192,7 +199,7 @@ class Conv2d:
                 return found
         problem = self.problem(x_shape)
         epilogue = Epilogue(problem.bias, residual, self.activation)
-        found = _Planned(make_plan(problem, epilogue, self._weights, self.algorithm), problem.output_shape)
+        found = _Planned(make_plan(problem, epilogue, self._weights, self.algorithm, accuracy), problem.output_shape)
         with self._lock:
             self._planned[key] = found
             while len(self._planned) > options().plan_cache:

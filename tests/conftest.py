@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+import numbaconv as nc
+
 _SLOW_FIRST = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("ci", max_examples=150, deadline=None, derandomize=True, suppress_health_check=_SLOW_FIRST)
 settings.register_profile("thorough", max_examples=3000, deadline=None, suppress_health_check=_SLOW_FIRST)
 settings.load_profile("ci")  # pytest --hypothesis-profile=thorough looks further
+
+# Most tests compare bits, so they hold all algorithms to direct sums; those of others say how exact they want theirs.
+nc.set_accuracy("strict")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,7 +19,8 @@ from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.reference import reference_conv
 
-NAMES = tuple(algorithm.name for algorithm in ALGORITHMS)
+#: Algorithms that add products directly; whole numbers pass through them without error.
+NAMES = tuple(algorithm.name for algorithm in ALGORITHMS if algorithm.local)
 FAST = NAMES[:-1]  # all but the oracle itself
 #: Multiplications of one example: a few milliseconds of the oracle.
 MOST_MACS = 1_500_000

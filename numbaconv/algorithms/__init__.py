@@ -9,8 +9,17 @@ from numbaconv.algorithms.im2col import Im2col
 from numbaconv.algorithms.indirect import Indirect
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
+from numbaconv.algorithms.winograd import Winograd
 
-ALGORITHMS: tuple[Algorithm, ...] = (Depthwise(), Pointwise(), Direct(), Indirect(), Im2col(), Reference())
+ALGORITHMS: tuple[Algorithm, ...] = (
+    Depthwise(),
+    Pointwise(),
+    *(Winograd(m) for m in (2, 3, 4, 5, 6)),
+    Direct(),
+    Indirect(),
+    Im2col(),
+    Reference(),
+)
 
 #: Names of the interface whose algorithms are not built yet.
-PLANNED = ("winograd", "grouped", "fft")
+PLANNED = ("grouped", "fft")

@@ -60,6 +60,14 @@ class Algorithm(Protocol):
     """One way to compute a convolution."""
 
     name: str
+    #: whether a NaN or infinity reaches only the outputs whose sums it is part of
+    local: bool
+
+    def variant(self, problem: ConvProblem) -> str:
+        """Which of several forms of the algorithm this one is, or nothing."""
+
+    def rms_error(self, problem: ConvProblem) -> float:
+        """Bound of the root mean square error over that of the result; 0 where products are added directly."""
 
     def native(self, problem: ConvProblem) -> bool:
         """Whether its plans read and write the problem's layout; around others they are wrapped in `layout.ChannelsFirst`."""
@@ -72,3 +80,17 @@ class Algorithm(Protocol):
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> Plan:
         """Pack weights and build tables, once."""
+
+
+class DirectSums:
+    """What holds for algorithms that come in one form and add the products of the definition."""
+
+    local = True
+
+    def variant(self, problem: ConvProblem) -> str:
+        """There is one form only."""
+        return ""
+
+    def rms_error(self, problem: ConvProblem) -> float:
+        """The sums that all others are compared with."""
+        return 0.0

@@ -43,7 +43,7 @@ class Depthwise(TiledAlgorithm):
         }
         return Cut(fields, 0, tile_list_bytes(tiles) + (tiles + 1) * table_bytes(g))
 
-    def operands(self, weights):
+    def operands(self, weights, g):
         panels, bias = weights.depthwise
         return {"panels": panels, "bias": bias}
 

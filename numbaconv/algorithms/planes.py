@@ -53,7 +53,7 @@ class Planes(TiledAlgorithm):
         tile_list[:, 3], tile_list[:, 4] = taps.ctypes.data, 1
         return {"tiles": tile_list, "taps": taps}
 
-    def operands(self, weights):
+    def operands(self, weights, g):
         return {"panels": weights.rows}
 
     def shares(self, g):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.reference import reference_conv
 
 #: Seconds for a call and for one multiplication.  Far too many on purpose: it is for problems that all others refuse.
 _CALL, _SECONDS = 1e-2, 1e-6
 
 
-class Reference:
+class Reference(DirectSums):
     """Seven scalar loops."""
 
     name = "reference"

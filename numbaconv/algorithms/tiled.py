@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.geometry import geometry, record
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
@@ -34,7 +34,7 @@ class Cut:
     plan_bytes: int = 0
 
 
-class TiledAlgorithm:
+class TiledAlgorithm(DirectSums):
     """Base of the tile family.  `part` runs one share of the work, `parallel` all shares, each on a thread."""
 
     name: str
@@ -50,9 +50,13 @@ class TiledAlgorithm:
         """Arrays that the plan keeps, by the field of the `CONV` record that holds their address."""
         raise NotImplementedError
 
-    def operands(self, weights: Weights) -> dict[str, np.ndarray]:
+    def operands(self, weights: Weights, g: dict[str, int]) -> dict[str, np.ndarray]:
         """The packed weights, by the field of the `CONV` record that holds their address."""
         return {"panels": weights.panels, "bias": weights.packed_bias}
+
+    def functions(self, g: dict[str, int], np_dtype: np.dtype) -> dict[str, int]:
+        """Entry points of compiled functions that the loops call, by the field of the `CONV` record that holds them."""
+        return {"core": core_address(self.operation, np_dtype)}
 
     def shares(self, g: dict[str, int]) -> tuple[int, int]:
         """Rows and columns of work that threads may share out: tiles of all images, panels of all groups."""
@@ -192,12 +196,10 @@ class _Variant:
         g = geometry(problem, pitches)
         cut = plan._algorithm.cut(g, plan._machine)
         g |= cut.fields
-        self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights)
+        self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
-        g |= {
-            "activation": plan.epilogue.activation.code,
-            "core": core_address(plan._algorithm.operation, problem.np_dtype),
-        }
+        g |= plan._algorithm.functions(g, problem.np_dtype)
+        g["activation"] = plan.epilogue.activation.code
         self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
         self.address = self.record.ctypes.data
         self.shares = plan._algorithm.shares(g)

@@ -2,12 +2,13 @@
 
 `panels` are B of the GEMM core: (groups, panels, taps, c_in / groups, NR), zero beyond the last column.  `rows` are its A, for
 channels-first tensors: a row for each output channel, (c_in / groups, taps) and the bias, in rows that do not collide in the L1.
-`depthwise` are panels for groups of one channel.
+`depthwise` are panels for groups of one channel.  Algorithms with a form of their own keep it here through `form`.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from math import prod
 
@@ -47,6 +48,7 @@ class Weights:
         # only until a packed form holds the same numbers
         self._given: np.ndarray | None = weight.copy()
         self._panels: np.ndarray | None = None
+        self._forms: dict[object, np.ndarray] = {}
         self._rows: np.ndarray | None = None
 
     @property
@@ -67,6 +69,18 @@ class Weights:
                 self._given = None
             return self._rows
 
+    def form(self, pack: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+        """What `pack(weight, groups)` makes of the weights; kept under `pack`, which has to be hashable."""
+        with self._lock:
+            if pack not in self._forms:
+                self._forms[pack] = pack(self._weight(), self.groups)
+            return self._forms[pack]
+
+    @cached_property
+    def flat_bias(self) -> np.ndarray:
+        """(c_out up to a whole panel): the bias, zero where there is none and beyond the last channel."""
+        return self._padded_bias(1, -(-self.shape[0] // self.columns))
+
     @cached_property
     def packed_bias(self) -> np.ndarray:
         """(groups, panels NR): the bias as wide as the panels, zero where there is none."""
@@ -80,7 +94,7 @@ class Weights:
         padded = np.zeros((panels * self.columns, self.taps), self.dtype)
         padded[:channels] = self.unpacked()[0].reshape(channels, self.taps)
         packed[...] = padded.reshape(panels, self.columns, self.taps).transpose(0, 2, 1)
-        return packed, self._padded_bias(1, panels)
+        return packed, self.flat_bias
 
     def _padded_bias(self, groups: int, panels: int) -> np.ndarray:
         padded = np.zeros((groups, panels * self.columns), self.dtype)

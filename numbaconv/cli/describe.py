@@ -29,12 +29,12 @@ def explain(text: str, as_json: bool) -> None:
     rows = table(title, "algorithm", "estimate", "workspace", "staging", "tables")
     for row in explanation.rows:
         if row.reason:
-            rows.add_row("  " + row.algorithm, row.reason, style="dim")
+            rows.add_row("  " + row.label, row.reason, style="dim")
         else:
             memory = (row.workspace_bytes, row.staging_bytes, row.plan_bytes)
             sizes = (f"{nbytes / 1024:.0f} KiB" for nbytes in memory)
             mark, style = ("* ", "bold green") if row.chosen else ("  ", "")
-            rows.add_row(mark + row.algorithm, f"{row.seconds * 1e6:.1f} us", *sizes, style=style)
+            rows.add_row(mark + row.label, f"{row.seconds * 1e6:.1f} us", *sizes, style=style)
     console.print(rows)
 
 

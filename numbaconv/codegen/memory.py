@@ -30,8 +30,19 @@ CONV = np.dtype(
         for name in (
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
             "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation core "
-            "depthwise lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables"
+            "depthwise lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables "
+            "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
+            "output_transform input_table output_table residual_table"
         ).split()
+    ]
+)
+
+#: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, channels
+#: `channel`..`channel + channels` of what is transformed, and addresses.
+BLOCK = np.dtype(
+    [
+        (name, np.int64)
+        for name in "conv first count channel channels x out residual data products table residual_table spare".split()
     ]
 )
 
@@ -55,6 +66,22 @@ def call_record(typingctx, address):
 def conv_record(typingctx, address):
     """The `CONV` record at an address."""
     return _record(address, CONV)
+
+
+@intrinsic
+def block_record(typingctx, address):
+    """The `BLOCK` record at an address."""
+    return _record(address, BLOCK)
+
+
+@intrinsic
+def infinity(typingctx, like):
+    """Infinity in the type of `like`."""
+
+    def codegen(context, builder, signature, arguments):
+        return ir.Constant(context.get_value_type(like), float("inf"))
+
+    return like(like), codegen
 
 
 @intrinsic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import PLANNED
 from numbaconv.dispatch.select import rank
 from numbaconv.epilogue import Activation, Epilogue
@@ -16,12 +17,19 @@ class Row:
     """One algorithm: why it refuses, or its estimate on one thread and its memory as in `algorithms.base.Cost`."""
 
     algorithm: str
+    #: of an algorithm that comes in several, such as "F(4x4, 3x3)"; else empty
+    variant: str
     reason: str | None
     seconds: float | None
     workspace_bytes: int | None
     plan_bytes: int | None
     staging_bytes: int | None
     chosen: bool
+
+    @property
+    def label(self) -> str:
+        """Name and variant."""
+        return f"{self.algorithm} {self.variant}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -34,20 +42,20 @@ class Explanation:
     def __str__(self) -> str:
         lines = [
             f"{self.problem}: {self.problem.flops / 1e6:.1f} MFLOP, {self.problem.arithmetic_intensity:.1f} FLOP a byte",
-            f"  {'algorithm':<12}{'estimate':>14}{'workspace':>12}{'staging':>12}{'tables':>12}",
+            f"  {'algorithm':<22}{'estimate':>14}{'workspace':>12}{'staging':>12}{'tables':>12}",
         ]
         for row in self.rows:
             mark = "*" if row.chosen else " "
             if row.reason:
-                lines.append(f"{mark} {row.algorithm:<12}{row.reason}")
+                lines.append(f"{mark} {row.label:<22}{row.reason}")
                 continue
             memory = (row.workspace_bytes, row.staging_bytes, row.plan_bytes)
             sizes = "".join(f"{nbytes / 1024:>8.0f} KiB" for nbytes in memory)
-            lines.append(f"{mark} {row.algorithm:<12}{row.seconds * 1e6:>11.1f} us{sizes}")
+            lines.append(f"{mark} {row.label:<22}{row.seconds * 1e6:>11.1f} us{sizes}")
         return "\n".join(lines)
 
 
-def explain(problem: ConvProblem | str, activation=None, residual: bool = False) -> Explanation:
+def explain(problem: ConvProblem | str, activation=None, residual: bool = False, accuracy=None) -> Explanation:
     """Rank every algorithm for a problem, without running any.
 
     Parameters
@@ -58,6 +66,8 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False)
         As in `conv2d`.
     residual : bool
         Whether a residual is added.
+    accuracy : float, "strict" or None
+        As in `Conv2d`.
 
     Returns
     -------
@@ -67,17 +77,18 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False)
     Raises
     ------
     ConvError
-        If the string is not a problem.
+        If the string is not a problem, or another argument is unknown.
     """
     if not isinstance(problem, ConvProblem):
         problem = ConvProblem.parse(problem)
     epilogue = Epilogue(problem.bias, residual, Activation.of(activation))
     rows = []
-    for candidate in rank(problem, epilogue, machine()):
+    for candidate in rank(problem, epilogue, machine(), Accuracy.of(accuracy)):
         cost = candidate.cost
         numbers = (None,) * 4
         if cost:
             numbers = cost.seconds, cost.workspace_bytes, cost.plan_bytes, cost.staging_bytes
-        rows.append(Row(candidate.algorithm.name, candidate.reason, *numbers, chosen=not rows))
-    rows += [Row(name, "not built yet", *(None,) * 4, False) for name in PLANNED]
+        variant = candidate.algorithm.variant(problem)
+        rows.append(Row(candidate.algorithm.name, variant, candidate.reason, *numbers, chosen=not rows))
+    rows += [Row(name, "", "not built yet", *(None,) * 4, False) for name in PLANNED]
     return Explanation(problem, tuple(rows))

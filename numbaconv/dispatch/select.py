@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import ALGORITHMS, PLANNED
 from numbaconv.algorithms.base import Algorithm, Cost, Plan
 from numbaconv.algorithms.layout import ChannelsFirst, around
@@ -25,11 +26,11 @@ class Candidate:
 
 
 @functools.lru_cache(maxsize=4096)
-def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine) -> tuple[Candidate, ...]:
+def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy) -> tuple[Candidate, ...]:
     """All algorithms, the cheapest first, those that refuse last; ties keep the order of preference."""
     candidates = []
     for algorithm in ALGORITHMS:
-        reason = algorithm.unsupported(problem, epilogue, on)
+        reason = algorithm.unsupported(problem, epilogue, on) or _inaccurate(algorithm, problem, accuracy)
         cost = None if reason else algorithm.estimate(problem, on)
         if cost and not algorithm.native(problem):
             cost = around(cost, problem, epilogue)
@@ -37,20 +38,30 @@ def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine) -> tuple[Candida
     return tuple(sorted(candidates, key=lambda c: (c.cost is None, c.cost.seconds if c.cost else 0.0)))
 
 
-def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto") -> Algorithm:
+def _inaccurate(algorithm: Algorithm, problem: ConvProblem, accuracy: Accuracy) -> str | None:
+    """Why an algorithm is not exact enough, or None."""
+    if accuracy.local and not algorithm.local:
+        return "spreads NaN and infinity beyond their place"
+    error = algorithm.rms_error(problem)
+    return f"its expected error of {error:.1e} exceeds {accuracy.rms:.1e}" if error > accuracy.rms else None
+
+
+def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accuracy: Accuracy | None = None) -> Algorithm:
     """The algorithm of that name, or the cheapest one.
 
     Raises
     ------
     UnsupportedError
-        If the algorithm asked for refuses the problem or is not built yet; another one is never taken silently.
+        If the algorithm asked for refuses the problem, is not exact enough or is not built yet; another one is never taken
+        silently.
     ConvError
         If there is no such name.
     """
-    candidates = rank(problem, epilogue, machine())
+    candidates = rank(problem, epilogue, machine(), Accuracy.of(accuracy))
     if isinstance(name, str):
         if name == "auto":
             return candidates[0].algorithm
+        # variants of one algorithm share its name; the first one is the best, or they all refuse
         for candidate in candidates:
             if candidate.algorithm.name == name:
                 if candidate.reason:
@@ -58,12 +69,14 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto") -> Algo
                 return candidate.algorithm
         if name in PLANNED:
             raise UnsupportedError(f"algorithm={name!r} is not built yet")
-    names = ", ".join(repr(algorithm.name) for algorithm in ALGORITHMS)
+    names = ", ".join(dict.fromkeys(repr(algorithm.name) for algorithm in ALGORITHMS))
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
 
 
-def make_plan(problem: ConvProblem, epilogue: Epilogue, weights: Weights, name: str = "auto") -> Plan:
+def make_plan(
+    problem: ConvProblem, epilogue: Epilogue, weights: Weights, name: str = "auto", accuracy: Accuracy | None = None
+) -> Plan:
     """A plan for tensors in the problem's own layout."""
-    algorithm = choose(problem, epilogue, name)
+    algorithm = choose(problem, epilogue, name, accuracy)
     plan = algorithm.plan(problem, weights, epilogue, machine())
     return plan if algorithm.native(problem) else ChannelsFirst(plan, problem)

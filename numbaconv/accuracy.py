@@ -1,0 +1,72 @@
+"""How exact a result must be: a budget for rounding errors that excludes algorithms which cannot keep it.
+
+Direct sums set the standard and are always allowed.  Algorithms that transform their input (Winograd, FFT) save multiplications
+at the price of larger rounding errors, and let a NaN or infinity reach its neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
+
+from numbaconv.errors import ConvError
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`rms` is the largest root mean square error, relative to that of the result; `local` keeps every NaN and infinity exactly
+    where a direct sum would put it.
+    """
+
+    rms: float
+    local: bool = False
+
+    @classmethod
+    def of(cls, value) -> Accuracy:
+        """The budget that a number, "strict" or None (what `set_accuracy` said) stands for.
+
+        Raises
+        ------
+        ConvError
+            If `value` is anything else.
+        """
+        if value is None:
+            return _current
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str) and value == "strict":
+            return STRICT
+        if isinstance(value, Real) and not isinstance(value, bool) and isfinite(value) and value > 0:
+            return cls(float(value))
+        raise ConvError(f"accuracy={value!r} must be a positive number, 'strict' or None")
+
+
+#: What holds until somebody says otherwise.
+DEFAULT = Accuracy(1e-5)
+STRICT = Accuracy(0.0, local=True)
+_current = DEFAULT
+
+
+def set_accuracy(accuracy=None) -> None:
+    """Say how exact results must be, for all convolutions of this process that do not say it themselves.
+
+    Parameters
+    ----------
+    accuracy : float, "strict" or None
+        The largest root mean square error relative to the root mean square of the result, as expected for independent operands
+        around zero; "strict" allows only algorithms that add products directly and keep every NaN and infinity where such a sum
+        puts it; None is the default, 1e-5.
+
+    Raises
+    ------
+    ConvError
+        If it is anything else.
+    """
+    global _current
+    _current = DEFAULT if accuracy is None else Accuracy.of(accuracy)
+
+
+def get_accuracy() -> float | str:
+    """What `set_accuracy` said, or the default."""
+    return "strict" if _current.local else _current.rms

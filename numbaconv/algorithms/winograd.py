@@ -1,0 +1,261 @@
+"""Winograd convolution: F(m, r) down and across, 2 to 5 times fewer multiplications than the definition asks for.
+
+Wins on kernels of 3 and more taps with enough channels, unless the transformed weights are too large for the time that the
+image takes.  A dilated kernel is an ordinary one on interleaved sets of pixels; a strided one is the sum of ordinary
+ones over the phases of its stride.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.geometry import affine_tap, geometry
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.weights import row_pitch
+from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
+from numbaconv.codegen.linear import program
+from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
+from numbaconv.loops.winograd import HEADER, transform_addresses, winograd_parallel, winograd_part
+from numbaconv.workspace import aligned, rounded
+
+#: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
+WORKSPACE_LIMIT = 4 << 20
+_L2_PART = 0.3
+#: Panels of products that are made before they are transformed, and rows that a block has at the least where they exist.
+_COLUMN_BLOCK, _ROWS = 4, 2 * MR
+_SAFETY = 1.25
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """Packs weights for F(m_h, r_h) by F(m_w, r_w) over a stride's phases: (groups, positions, panels, phases c_in, NR).
+
+    G w G^T is computed in float64 and rounded once.
+    """
+
+    m_h: int
+    m_w: int
+    stride_h: int
+    stride_w: int
+
+    def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
+        c_out, c_in = weight.shape[0] // groups, weight.shape[1]
+        r_h, r_w = -(-weight.shape[2] // self.stride_h), -(-weight.shape[3] // self.stride_w)
+        kernel = np.kron(_matrix(self.m_h, r_h), _matrix(self.m_w, r_w))
+        columns = PANEL_ROW // weight.itemsize
+        panels, k = -(-c_out // columns), self.stride_h * self.stride_w * c_in
+        shape = (groups, len(kernel), panels, k, columns)
+        packed = aligned(int(np.prod(shape)) * weight.itemsize).view(weight.dtype).reshape(shape)
+        padded = np.zeros((columns, c_in, r_h * self.stride_h, r_w * self.stride_w))
+        for group in range(groups):
+            for panel in range(panels):
+                first = group * c_out + panel * columns
+                part = weight[first : min(first + columns, (group + 1) * c_out)]
+                padded[...] = 0
+                padded[: len(part), :, : weight.shape[2], : weight.shape[3]] = part
+                # (column, channel, tap, phase, tap, phase) -> (tap, tap, phase, phase, channel, column)
+                phases = padded.reshape(columns, c_in, r_h, self.stride_h, r_w, self.stride_w).transpose(
+                    2, 4, 3, 5, 1, 0
+                )
+                packed[group, :, panel] = (kernel @ phases.reshape(r_h * r_w, -1)).reshape(-1, k, columns)
+        return packed
+
+
+def _matrix(m: int, r: int) -> np.ndarray:
+    return np.array([[float(x) for x in row] for row in transforms(m, r).kernel])
+
+
+class Winograd(TiledAlgorithm):
+    """F(m x m, r x r), with r the taps a phase of the stride has; an axis without taps to save keeps one output a tile."""
+
+    name = "winograd"
+    part, parallel = staticmethod(winograd_part), staticmethod(winograd_parallel)
+    #: a NaN or infinity reaches all outputs of the tiles that read it
+    local = False
+
+    def __init__(self, m: int):
+        self.m = m
+
+    def variant(self, problem):
+        """The sizes of F."""
+        (m_h, r_h), (m_w, r_w) = self._sizes(problem)
+        return f"F({m_h}x{m_w}, {r_h}x{r_w})"
+
+    def _sizes(self, problem) -> list[tuple[int, int]]:
+        """(m, r) down and across; a signal has height 1."""
+        taps = [-(-k // s) for k, s in zip(problem.kernel, problem.stride)]
+        return [(self.m if r > 1 else 1, r) for r in [1] * (2 - len(taps)) + taps]
+
+    def rms_error(self, problem):
+        """Rounding of a sum of K products, amplified down and across; `SAFETY` covers what differs between problems.
+
+            SAFETY eps / 2 (0.7 + 0.3 sqrt(K)) amplification(m_h, r_h) amplification(m_w, r_w)
+
+        For independent operands around zero; the two constants are fitted to K from 4 to 1024.
+        """
+        k = problem.c_in // problem.groups * prod(problem.stride)
+        rounding = float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(k))
+        return _SAFETY * rounding * prod(amplification(m, r) for m, r in self._sizes(problem))
+
+    def unsupported(self, problem, epilogue, machine):
+        if max(problem.kernel) == 1:
+            return "a 1x1 kernel has no taps to save"
+        if any(s > 1 and d > 1 for s, d in zip(problem.stride, problem.dilation)):
+            return "strided and dilated along one axis"
+        if problem.groups > 1 and max(problem.stride) > 1:
+            return "grouped and strided"
+        taps = max(-(-k // s) for k, s in zip(problem.kernel, problem.stride))
+        if taps == 1:
+            return "the phases of the stride have one tap each"
+        if self.m + taps - 1 > MAX_POINTS:
+            return f"F({self.m}, {taps}) needs more than {MAX_POINTS} points"
+        if (reason := super().unsupported(problem, epilogue, machine)) is not None:
+            return reason
+        nbytes = self.cut(geometry(problem), machine).workspace_bytes
+        return None if nbytes <= WORKSPACE_LIMIT else f"a block of tiles would take {nbytes >> 20} MiB of workspace"
+
+    def cut(self, g, machine):
+        fields = self._tiles(g)
+        positions = fields["n_h"] * fields["n_w"]
+        k = g["stride_h"] * g["stride_w"] * g["c_in"]
+        panels = g["groups"] * g["panels_per_group"]
+        column_block, k_block = min(panels, _COLUMN_BLOCK), k
+        if (
+            g["groups"] == g["stride_h"] * g["stride_w"] == 1
+            and positions * _ROWS * k * g["itemsize"] > WORKSPACE_LIMIT // 2
+        ):
+            # all columns at once, so that each block of channels is transformed once
+            column_block = panels
+            k_block = max(1, WORKSPACE_LIMIT // 2 // (positions * _ROWS * g["itemsize"]))
+        # a block may begin within one group and end within another
+        groups = min(g["groups"], (column_block + g["panels_per_group"] - 2) // g["panels_per_group"] + 1)
+        channels = k_block if g["groups"] == 1 else groups * g["c_in"]
+        data_pitch = row_pitch(channels * g["itemsize"])
+        product_pitch = row_pitch(column_block * PANEL_ROW)
+        total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
+        rows = int(_L2_PART * machine.l2) // (positions * (data_pitch + product_pitch))
+        blocks = -(-total // max(_ROWS, rows // MR * MR))
+        # an even number is easy to share
+        blocks += blocks > 1 and blocks % 2
+        rows = -(-total // max(blocks, 1))
+        head = (
+            HEADER + (-(-rows // MR) * TILE + positions + fields["m_h"] * fields["m_w"]) * 8 + column_block * PANEL_ROW
+        )
+        fields |= {
+            "lines": blocks,
+            "tile_block": rows,
+            "column_block": column_block,
+            "k_block": k_block,
+            "panel_bytes": k * PANEL_ROW,
+            "data_offset": rounded(head),
+            "data_pitch": data_pitch,
+            "data_position": _odd_lines(rows * data_pitch),
+            "product_pitch": product_pitch,
+            "product_position": _odd_lines(rows * product_pitch),
+        }
+        workspace = (
+            fields["data_offset"] + positions * (fields["data_position"] + fields["product_position"]) + VECTOR_BYTES
+        )
+        return Cut(fields, workspace, 8 * (1 + MR + positions + 2 * fields["m_h"] * fields["m_w"]))
+
+    def _tiles(self, g: dict[str, int]) -> dict[str, int]:
+        """Sizes of F and the number of tiles along each axis."""
+        fields = {}
+        for axis in "hw":
+            taps = -(-g[f"k_{axis}"] // g[f"stride_{axis}"])
+            m = self.m if taps > 1 else 1
+            # without taps beside one another there is nothing to interleave
+            dilation = g[f"dilation_{axis}"] if g[f"k_{axis}"] > 1 else 1
+            fields |= {
+                f"m_{axis}": m,
+                f"n_{axis}": m + taps - 1,
+                f"dilation_{axis}": dilation,
+                f"tiles_{axis}": dilation * -(-g[f"{axis}_out"] // (dilation * m)),
+            }
+        return fields
+
+    def tables(self, g, cut):
+        step_h, step_w = g["stride_h"] * g["dilation_h"], g["stride_w"] * g["dilation_w"]
+        return {
+            "taps": affine_tap(g["data_pitch"]),
+            "input_table": _offsets(g["n_h"], step_h * g["w_in"], g["n_w"], step_w) * g["x_pixel"],
+            "output_table": _offsets(g["m_h"], g["dilation_h"] * g["w_out"], g["m_w"], g["dilation_w"])
+            * g["out_pixel"],
+            "residual_table": _offsets(g["m_h"], g["dilation_h"] * g["w_out"], g["m_w"], g["dilation_w"])
+            * g["residual_pixel"],
+        }
+
+    def operands(self, weights, g):
+        return {
+            "panels": weights.form(_Pack(g["m_h"], g["m_w"], g["stride_h"], g["stride_w"])),
+            "bias": weights.flat_bias,
+        }
+
+    def functions(self, g, np_dtype):
+        r_h, r_w = g["n_h"] - g["m_h"] + 1, g["n_w"] - g["m_w"] + 1
+        scatter, gather = transform_addresses(g["m_h"], r_h, g["m_w"], r_w, np_dtype)
+        return super().functions(g, np_dtype) | {"input_transform": scatter, "output_transform": gather}
+
+    def shares(self, g):
+        """Blocks of tiles, panels of all groups."""
+        return g["lines"], g["groups"] * g["panels_per_group"]
+
+    def zeros(self, g):
+        """What stands for pixels outside of the input, of the residual, and for the core's bias."""
+        return max(g["data_pitch"], g["product_pitch"])
+
+    def estimate(self, problem, machine):
+        """As in `cost`, for the core's calls position by position, and
+
+        transforms = tiles vectors (operations / FMA + VECTOR (vectors read + written)) + TABLE a tile
+        """
+        g = geometry(problem)
+        cut = self.cut(g, machine)
+        g |= cut.fields
+        target = TARGETS[machine.isa]
+        lanes = target.lanes(g["itemsize"])
+        positions = g["n_h"] * g["n_w"]
+        tiles = g["n"] * g["tiles_h"] * g["tiles_w"]
+        blocks = max(g["lines"], 1)
+        height = tiles / blocks / max(1, -(-g["tile_block"] // MR))
+        row_tiles = blocks * -(-g["tile_block"] // MR)
+        full, rest = divmod(g["c_out"], target.vectors * lanes)
+        k = g["panel_bytes"] // PANEL_ROW
+        widths = [(full, target.vectors), (1 if rest else 0, -(-rest // lanes))]
+        one = sum(count * cost.tile_cycles(k, height, width, 1) for count, width in widths)
+        cycles = row_tiles * positions * g["groups"] * one
+        cycles += cost.weight_cycles(dict(g, panel_bytes=positions * g["panel_bytes"]), machine, blocks)
+        cycles += tiles * sum(
+            vectors * (operations / cost.FMA + moved) for vectors, operations, moved in self._transform_work(g, lanes)
+        )
+        return Cost(cycles / cost.CLOCK, cut.workspace_bytes, cut.plan_bytes)
+
+    def _transform_work(self, g, lanes: int) -> list[tuple[int, int, int]]:
+        """(vectors of channels, operations, vectors moved) of one tile, for the input and for the output."""
+        work = []
+        for direction, channels in (("input", g["c_in"] * g["stride_h"] * g["stride_w"]), ("output", g["c_out"])):
+            down, across = (
+                program(getattr(transforms(m, n - m + 1), direction))
+                for m, n in ((g["m_h"], g["n_h"]), (g["m_w"], g["n_w"]))
+            )
+            operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
+            moved = g["n_h"] * g["n_w"] + len(down.outputs) * len(across.outputs)
+            work.append((-(-g["groups"] * channels // lanes), operations, moved))
+        return work
+
+
+def _odd_lines(nbytes: int) -> int:
+    """At least so many bytes in an odd number of cache lines, so that positions fall into different sets of the L1."""
+    return nbytes // 128 * 128 + (64 if nbytes % 128 <= 64 else 192)
+
+
+def _offsets(rows: int, row_step: int, columns: int, column_step: int) -> np.ndarray:
+    """Distances in pixels of a grid from its first pixel, row by row."""
+    grid = np.arange(rows)[:, None] * row_step + np.arange(columns) * column_step
+    return np.ascontiguousarray(grid.reshape(-1), np.int64)
