@@ -7,10 +7,12 @@ at the price of larger rounding errors, and let a NaN or infinity reach its neig
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from numbers import Real
 
 from numbaconv.errors import ConvError
+from numbaconv.options import options
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class Accuracy:
             If `value` is anything else.
         """
         if value is None:
-            return _current
+            return _current or _from_environment()
         if isinstance(value, cls):
             return value
-        if isinstance(value, str) and value == "strict":
+        if value == "strict":
             return STRICT
         if isinstance(value, Real) and not isinstance(value, bool) and isfinite(value) and value > 0:
             return cls(float(value))
@@ -45,7 +47,13 @@ class Accuracy:
 #: What holds until somebody says otherwise.
 DEFAULT = Accuracy(1e-5)
 STRICT = Accuracy(0.0, local=True)
-_current = DEFAULT
+_current: Accuracy | None = None
+
+
+@lru_cache(maxsize=1)
+def _from_environment() -> Accuracy:
+    wanted = options().accuracy
+    return DEFAULT if wanted is None else Accuracy.of(wanted)
 
 
 def set_accuracy(accuracy=None) -> None:
@@ -56,7 +64,7 @@ def set_accuracy(accuracy=None) -> None:
     accuracy : float, "strict" or None
         The largest root mean square error relative to the root mean square of the result, as expected for independent operands
         around zero; "strict" allows only algorithms that add products directly and keep every NaN and infinity where such a sum
-        puts it; None is the default, 1e-5.
+        puts it; None is the default, ``NUMBACONV_ACCURACY`` or else 1e-5.
 
     Raises
     ------
@@ -64,9 +72,10 @@ def set_accuracy(accuracy=None) -> None:
         If it is anything else.
     """
     global _current
-    _current = DEFAULT if accuracy is None else Accuracy.of(accuracy)
+    _current = None if accuracy is None else Accuracy.of(accuracy)
 
 
 def get_accuracy() -> float | str:
     """What `set_accuracy` said, or the default."""
-    return "strict" if _current.local else _current.rms
+    accuracy = Accuracy.of(None)
+    return "strict" if accuracy.local else accuracy.rms

@@ -38,12 +38,15 @@ class Options:
     plan_cache : int
         ``NUMBACONV_PLAN_CACHE``: for how many input shapes a layer keeps its plans before the one that was used least
         recently goes.  Default 32.
+    accuracy : float or "strict", optional
+        ``NUMBACONV_ACCURACY``: how exact results must be until `set_accuracy` says otherwise.  Default: 1e-5.
     """
 
     isa: str | None = None
     cache_dir: Path | None = None
     num_threads: int | None = None
     plan_cache: int = 32
+    accuracy: float | str | None = None
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Options:
@@ -62,7 +65,7 @@ class Options:
         if threads is not None:
             threads = _thread_count("NUMBACONV_NUM_THREADS", threads)
         plans = _positive(environ, "NUMBACONV_PLAN_CACHE") or cls.plan_cache
-        return cls(isa, Path(folder).expanduser() if folder else None, threads, plans)
+        return cls(isa, Path(folder).expanduser() if folder else None, threads, plans, _accuracy(environ))
 
 
 @lru_cache(maxsize=1)
@@ -137,6 +140,19 @@ def _thread_count(name: str, n) -> int:
             "set the environment variable NUMBA_NUM_THREADS to raise it"
         )
     return count
+
+
+def _accuracy(environ: Mapping[str, str]) -> float | str | None:
+    text = environ.get("NUMBACONV_ACCURACY")
+    if not text or text == "strict":
+        return text or None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ConvError(f"NUMBACONV_ACCURACY={text!r} must be a positive number or 'strict'")
+    return number
 
 
 def _positive(environ: Mapping[str, str], name: str) -> int | None:

@@ -36,12 +36,17 @@ def python(tmp_path):
     """Run a program in a process of its own and return what it prints; it must end well.
 
     The program finds the helpers of the tests; `package` is the folder that holds numbaconv, other keywords are
-    environment variables.  Compiled code is kept in the usual place unless NUMBACONV_CACHE_DIR is given.
+    environment variables.  Results are exact unless NUMBACONV_ACCURACY is given, and compiled code is kept in the usual place
+    unless NUMBACONV_CACHE_DIR is.
     """
 
     def run(program: str, *arguments: str, package: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
         variables = {key: value for key, value in os.environ.items() if not key.startswith("NUMBACONV_")}
-        variables |= {"PYTHONPATH": os.pathsep.join([str(package), str(ROOT / "tests")]), **environment}
+        variables |= {
+            "PYTHONPATH": os.pathsep.join([str(package), str(ROOT / "tests")]),
+            "NUMBACONV_ACCURACY": "strict",
+        }
+        variables |= environment
         file = tmp_path / "program.py"
         file.write_text(textwrap.dedent(program), encoding="utf-8")
         done = subprocess.run(

@@ -34,8 +34,10 @@ def test_every_variable_is_read():
         "NUMBACONV_CACHE_DIR": "/somewhere",
         "NUMBACONV_NUM_THREADS": "3",
         "NUMBACONV_PLAN_CACHE": "16",
+        "NUMBACONV_ACCURACY": "1e-4",
     }
-    assert Options.read(environ) == Options("avx2", Path("/somewhere"), 3, 16)
+    assert Options.read(environ) == Options("avx2", Path("/somewhere"), 3, 16, 1e-4)
+    assert Options.read({"NUMBACONV_ACCURACY": "strict"}).accuracy == "strict"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,8 @@ def test_every_variable_is_read():
         ("NUMBACONV_NUM_THREADS", "9", "NUMBA_NUM_THREADS=8"),
         ("NUMBACONV_PLAN_CACHE", "-1", "at least 1"),
         ("NUMBACONV_PLAN_CACHE", "1.5", "integer"),
+        ("NUMBACONV_ACCURACY", "-1e-5", "positive"),
+        ("NUMBACONV_ACCURACY", "exact", "'strict'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_variable_and_rule(name, value, rule):

@@ -84,11 +84,11 @@ class Winograd(TiledAlgorithm):
 
     def variant(self, problem):
         """The sizes of F."""
-        (m_h, r_h), (m_w, r_w) = self._sizes(problem)
-        return f"F({m_h}x{m_w}, {r_h}x{r_w})"
+        outputs, taps = ("x".join(map(str, sizes)) for sizes in zip(*self._sizes(problem)))
+        return f"F({outputs}, {taps})"
 
     def _sizes(self, problem) -> list[tuple[int, int]]:
-        """(m, r) down and across; a signal has height 1."""
+        """(m, r) along each axis; a signal has height 1."""
         taps = [-(-k // s) for k, s in zip(problem.kernel, problem.stride)]
         return [(self.m if r > 1 else 1, r) for r in [1] * (2 - len(taps)) + taps]
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import sqrt
 
-#: Positive halves of the finite points for n points in all; zero is always there, infinity where n is even.  Chosen by the
-#: error measured in float32 (`python -m bench.winograd_points`), among fractions that float32 holds exactly.
+#: Positive halves of the finite points for n points in all; zero is always there, infinity where n is even.  Those of
+#: smallest `amplification`, which predicts the error measured, among fractions that binary floating point holds exactly
+#: (`python -m bench.winograd_points`).
 _HALVES = {
     3: "1",
     4: "1",
@@ -57,14 +58,17 @@ def transforms(m: int, r: int) -> Transforms:
 
 @functools.cache
 def amplification(m: int, r: int) -> float:
-    """By how much F(m, r) amplifies the rounding errors of its products, relative to the size of the result.
+    """By how much F(m, r) amplifies the rounding errors of its products, relative to the size of the result."""
+    return amplification_of(transforms(m, r))
 
-    Products p have variances |G_p|^2 |BT_p|^2 for independent inputs of variance one, outputs i sum AT_ip^2 of them, and their own
-    variance is r: the root of the mean over outputs of the sum, over r.
+
+def amplification_of(t: Transforms) -> float:
+    """For inputs and taps that are independent, of variance one: the root of the outputs' error over their variance.
+
+    Product p has variance |G_p|^2 |BT_p|^2, output i sums AT_ip^2 of them, and r is what its own variance is.
     """
-    t = transforms(m, r)
     size = [float(sum(x * x for x in g) * sum(x * x for x in d)) for g, d in zip(t.kernel, t.input)]
-    return sqrt(sum(float(a * a) * s for row in t.output for a, s in zip(row, size)) / (m * r))
+    return sqrt(sum(float(a * a) * s for row in t.output for a, s in zip(row, size)) / (t.m * t.r))
 
 
 def _trivial(m: int, r: int) -> Transforms:
