@@ -126,6 +126,9 @@ class Winograd(TiledAlgorithm):
         k = g["stride_h"] * g["stride_w"] * g["c_in"]
         panels = g["groups"] * g["panels_per_group"]
         column_block, k_block = min(panels, _COLUMN_BLOCK), k
+        if g["groups"] > 1 and g["c_out"] * g["itemsize"] % VECTOR_BYTES:
+            # groups that do not end with a vector are multiplied alone, so that their last one may be whole
+            column_block = min(column_block, g["panels_per_group"])
         if (
             g["groups"] == g["stride_h"] * g["stride_w"] == 1
             and positions * _ROWS * k * g["itemsize"] > WORKSPACE_LIMIT // 2

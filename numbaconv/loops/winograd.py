@@ -194,15 +194,15 @@ def multiply(conv, workspace, first, last, k_first, k_last, like):
     lanes = VECTOR_BYTES // conv.itemsize
     positions = conv.n_h * conv.n_w
     start = first_channel(conv, first)
-    first_group = first // conv.panels_per_group
+    first_group, last_group = first // conv.panels_per_group, (last - 1) // conv.panels_per_group
     call.k = k_last - k_first
     for position in range(positions):
-        for group in range(first_group, (last - 1) // conv.panels_per_group + 1):
+        for group in range(first_group, last_group + 1):
             before = group * conv.panels_per_group
             panel, stop = max(first - before, 0), min(last - before, conv.panels_per_group)
             columns = min(stop * NV * lanes, conv.c_out) - panel * NV * lanes
             # rows of products have room up to a whole vector, unless another group follows
-            call.columns = (columns + lanes - 1) // lanes * lanes if conv.groups == 1 else columns
+            call.columns = (columns + lanes - 1) // lanes * lanes if first_group == last_group else columns
             call.a = block.data + position * conv.data_position + (group - first_group) * conv.c_in * conv.itemsize
             number = (group * positions + position) * conv.panels_per_group + panel
             call.panels = conv.panels + number * conv.panel_bytes + k_first * PANEL_ROW
