@@ -19,8 +19,8 @@ from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i
 #: K-steps in the unrolled loop: row pointers that do not fit the integer registers are then reloaded once in four steps.
 UNROLL = 4
 
-#: How far ahead of its use B is asked for, in bytes.  Weights that come from beyond the L2 gain 20 to 37 % (512 channels, 3x3
-#: at 7 x 7), 7 % at 256 channels; weights in the L2 neither gain nor lose.
+#: How far ahead of its use B is asked for, in bytes, by tiles of one panel, which are taken where weights may come from beyond
+#: the L2: they gain 20 to 37 % (512 channels, 3x3 at 7 x 7), 7 % at 256 channels, and lose 2 % on weights in the L2.
 PREFETCH = 4096
 
 
@@ -30,9 +30,9 @@ class TileSpec:
 
     `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (each row is as wide as the tile and
     meets the weights lane by lane).  `panel_vectors` is the width of the packed weights, of which the tile computes the
-    first `vectors`.  `record` is the length of a tap record in 64-bit integers: the weights' offset and one offset for each
-    row of the largest tile.  A `partial` tile reads A under a mask, which only depthwise tiles need: they alone read A a
-    vector at a time.
+    first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a tap record in 64-bit integers: the
+    weights' offset and one offset for each row of the largest tile.  A `partial` tile reads A under a mask, which only
+    depthwise tiles need: they alone read A a vector at a time.
     """
 
     operation: str
@@ -55,15 +55,19 @@ class TileSpec:
 
 def _arguments(scalar) -> list:
     """Types of a tile's arguments; `emit_tile` names them."""
-    return [BYTES, BYTES, BYTES, I64, I64, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar]
+    return [
+        *[BYTES, BYTES, BYTES, I64, I64, I64, BYTES, I64],
+        *[BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar],
+    ]
 
 
 def emit_tile(module, spec: TileSpec):
     """Add the tile to an LLVM module and return the function.
 
-    Arguments: base of A; a row of zeros for padding; tap records; number of taps; channels a tap; the packed panel;
-    first element of C; bytes from row to row of C; bias or null; residual or null; bytes from row to row of the
-    residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
+    Arguments: base of A; a row of zeros for padding; tap records; number of taps; which of their rows comes first; channels a
+    tap; the packed panel; bytes from it to the next one; first element of C; bytes from row to row of C; bias or null;
+    residual or null; bytes from row to row of the residual; columns to store (beyond the tile's width: all); activation
+    code and its two scalars.
     """
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
@@ -73,23 +77,25 @@ def emit_tile(module, spec: TileSpec):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
-    a, zeros, taps, n_taps, k, panel, c, c_pitch, bias, *rest = function.args
+    a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, c, c_pitch, bias, *rest = function.args
     if spec.operation == "gemm":
-        one_tap = _gemm_tap(v, spec, k)
+        one_tap = _gemm_tap(v, spec, k, panel_bytes)
     else:
         one_tap = _depthwise_tap(v, spec, rest[2])
-    accumulators = _accumulate(v, spec, a, zeros, taps, n_taps, panel, bias, one_tap)
+    row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
+    accumulators = _accumulate(v, spec, a, zeros, taps, row_taps, n_taps, panel, bias, one_tap)
     _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
     return function
 
 
-def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, panel, bias, one_tap) -> list:
+def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, row_taps, n_taps, panel, bias, one_tap) -> list:
     """Start from the bias and sum over taps; accumulators are listed row by row."""
     b = v.builder
 
     def body(tap, accumulators):
-        record = offset(b, taps, b.mul(tap, i64(8 * spec.record)))
-        weights = offset(b, panel, load_i64(b, record))
+        at = b.mul(tap, i64(8 * spec.record))
+        weights = offset(b, panel, load_i64(b, offset(b, taps, at)))
+        record = offset(b, row_taps, at)
         rows = []
         for i in range(spec.rows):
             distance = load_i64(b, record, 1 + i)
@@ -101,7 +107,7 @@ def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, panel, bias,
     return counted_loop(b, i64(0), n_taps, 1, first * spec.rows, body, "tap")
 
 
-def _gemm_tap(v: Vectors, spec: TileSpec, k):
+def _gemm_tap(v: Vectors, spec: TileSpec, k, panel_bytes):
     """One tap of a dense tile: `k` channels, unrolled."""
     b = v.builder
     k_unrolled = b.and_(k, i64(-UNROLL))
@@ -110,7 +116,7 @@ def _gemm_tap(v: Vectors, spec: TileSpec, k):
         def steps(count):
             def body(channel, accumulators):
                 for step in range(count):
-                    accumulators = _step(v, spec, rows, weights, channel, step, accumulators)
+                    accumulators = _step(v, spec, rows, weights, panel_bytes, channel, step, accumulators)
                 return accumulators
 
             return body
@@ -141,14 +147,19 @@ def _depthwise_tap(v: Vectors, spec: TileSpec, columns):
     return one_tap
 
 
-def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumulators) -> list:
+def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step: int, accumulators) -> list:
     """One channel: load `vectors` of B, then for every row broadcast one element of A and multiply."""
     b = v.builder
     b_row = offset(b, weights, b.mul(channel, i64(spec.panel_vectors * v.nbytes)))
     b_row = offset(b, b_row, i64(step * spec.panel_vectors * v.nbytes))
-    for j in range(spec.vectors):
-        v.prefetch(offset(b, b_row, i64(PREFETCH + j * v.nbytes)))
-    columns = [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors)]
+    own = range(min(spec.vectors, spec.panel_vectors))
+    columns = [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in own]
+    if spec.vectors > spec.panel_vectors:
+        b_row = offset(b, b_row, panel_bytes)
+        columns += [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors - spec.panel_vectors)]
+    else:
+        for j in own:
+            v.prefetch(offset(b, b_row, i64(PREFETCH + j * v.nbytes)))
     a_column = b.mul(channel, i64(v.itemsize))
     new = []
     for i, row in enumerate(rows):
@@ -239,14 +250,17 @@ def tile(
     operation,
     rows,
     vectors,
+    wide_rows,
     height,
     width,
     a,
     zeros,
     taps,
     n_taps,
+    first_row,
     k,
     panel,
+    panel_bytes,
     c,
     c_pitch,
     bias,
@@ -257,17 +271,19 @@ def tile(
     alpha,
     beta,
 ):
-    """Run the tile of `height` (1..rows) rows and `width` (1..vectors) vectors of one of `OPERATIONS`, given by its number.
+    """Run the tile of `height` rows and `width` vectors of one of `OPERATIONS`, given by its number.
 
-    `operation`, `rows` and `vectors` are literals, since only literals keep Numba's disk cache working for generated code.
+    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  These
+    numbers and `operation` are literals, since only literals keep Numba's disk cache working for generated code.
     Pointers are integers; see `emit_tile` for the rest.
     """
-    signature = types.void(operation, rows, vectors, *[types.intp] * 15, alpha, beta)
+    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 17, alpha, beta)
     kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
-    tallest, widest = rows.literal_value, vectors.literal_value
+    tallest, panel_vectors, tallest_wide = rows.literal_value, vectors.literal_value, wide_rows.literal_value
+    widest = 2 * panel_vectors if tallest_wide else panel_vectors
 
     def codegen(context, builder, signature, arguments):
-        height, width, *rest = arguments[3:]
+        height, width, *rest = arguments[4:]
         converted = [
             builder.inttoptr(value, wanted) if wanted is BYTES else value
             for value, wanted in zip(rest, _arguments(rest[-1].type))
@@ -278,10 +294,10 @@ def tile(
         case = builder.add(builder.mul(case, i64(2)), builder.zext(partial, I64))
         done = builder.append_basic_block("tile.done")
         switch = builder.switch(case, done)
-        for m in range(1, tallest + 1):
-            for n in range(1, widest + 1):
+        for n in range(1, widest + 1):
+            for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
                 for part in (0, 1):
-                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, widest, bool(part)))
+                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, panel_vectors, bool(part)))
                     block = builder.append_basic_block(function.name)
                     switch.add_case(i64((m * (widest + 1) + n) * 2 + part), block)
                     with builder.goto_block(block):
@@ -293,8 +309,8 @@ def tile(
     return signature, codegen
 
 
-def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, widest: int, partial: bool) -> TileSpec:
+def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, partial: bool) -> TileSpec:
     machine = target()
     masked = partial and kind == "depthwise"  # a dense tile is masked by its zero weights
     lanes, record = machine.lanes(size), tallest + 1
-    return TileSpec(kind, size, rows, vectors, widest, lanes, record, machine.isa, machine.fma, masked)
+    return TileSpec(kind, size, rows, vectors, panel, lanes, record, machine.isa, machine.fma, masked)
