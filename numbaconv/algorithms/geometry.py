@@ -56,6 +56,7 @@ def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None) 
         "out_pixel": out_pitch * size,
         "residual_pixel": residual_pitch * size,
         "itemsize": size,
+        "k_block": c_in,
         "panel_bytes": k_h * k_w * c_in * PANEL_ROW,
         "panels_per_group": -(-c_out * size // PANEL_ROW),
     }
@@ -129,6 +130,19 @@ def interior_taps(g: dict[str, int]) -> np.ndarray:
     records = np.empty((len(first), TAP), np.int64)
     records[:, 0] = np.arange(len(first)) * g["c_in"] * PANEL_ROW
     records[:, 1:] = first + row * g["stride_w"] * g["x_pixel"]
+    return records
+
+
+def run_taps(g: dict[str, int], packed: bool) -> np.ndarray:
+    """Tap records of a tile whose taps are whole kernel rows, in the input or in packed patches."""
+    k_h, row = (np.arange(n, dtype=np.int64) for n in (g["k_h"], MR))
+    run = g["k_w"] * g["c_in"]
+    records = np.empty((len(k_h), TAP), np.int64)
+    records[:, 0] = k_h * run * PANEL_ROW
+    if packed:
+        records[:, 1:] = k_h[:, None] * run * g["itemsize"] + row * g["patch_pitch"]
+    else:
+        records[:, 1:] = (k_h[:, None] * g["dilation_h"] * g["w_in"] + row * g["stride_w"]) * g["x_pixel"]
     return records
 
 
