@@ -13,6 +13,8 @@ from numbaconv.problem import ConvProblem
 _FULL = 0.85
 #: The parts of the L2 that a block's input and a column block's weights may take; the rest is output and what streams by.
 _INPUT_PART, _WEIGHT_PART = 4, 2
+#: Results that take less than this part of the L2 stay there for whoever reads them next.
+_RESULT_PART = 2
 #: Where weights take less than this part of the L2, the core walks tiles outside and panels inside.
 _TILES_OUTSIDE_PART = 4
 #: The most that a block's patches or packed rows may take, and its tap tables.
@@ -60,6 +62,13 @@ def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None) 
         "panel_bytes": k_h * k_w * c_in * PANEL_ROW,
         "panels_per_group": -(-c_out * size // PANEL_ROW),
     }
+
+
+def streamed(g: dict[str, int], machine: Machine) -> dict[str, int]:
+    """Whether results are written past the caches, which saves reading their lines first: they would not stay in the L2."""
+    results = g["n"] * g["h_out"] * g["w_out"] * g["out_pixel"]
+    together = results + g["n"] * g["x_image"] + g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+    return {"streamed": int(results > machine.l2 // _RESULT_PART and together > machine.l2)}
 
 
 def _two(values: tuple, filler) -> tuple:

@@ -6,6 +6,7 @@ One generator serves every element type, instruction set and tile height; its fu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -57,7 +58,7 @@ def _arguments(scalar) -> list:
     """Types of a tile's arguments; `emit_tile` names them."""
     return [
         *[BYTES, BYTES, BYTES, I64, I64, I64, BYTES, I64],
-        *[BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar],
+        *[BYTES, I64, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar],
     ]
 
 
@@ -65,9 +66,9 @@ def emit_tile(module, spec: TileSpec):
     """Add the tile to an LLVM module and return the function.
 
     Arguments: base of A; a row of zeros for padding; tap records; number of taps; which of their rows comes first; channels a
-    tap; the packed panel; bytes from it to the next one; first element of C; bytes from row to row of C; bias or null;
-    residual or null; bytes from row to row of the residual; columns to store (beyond the tile's width: all); activation
-    code and its two scalars.
+    tap; the packed panel; bytes from it to the next one; first element of C; bytes from row to row of C; whether C is
+    streamed past the caches; bias or null; residual or null; bytes from row to row of the residual; columns to store (beyond
+    the tile's width: all); activation code and its two scalars.
     """
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
@@ -77,14 +78,14 @@ def emit_tile(module, spec: TileSpec):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
-    a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, c, c_pitch, bias, *rest = function.args
+    a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, c, c_pitch, streamed, bias, *rest = function.args
     if spec.operation == "gemm":
         one_tap = _gemm_tap(v, spec, k, panel_bytes)
     else:
         one_tap = _depthwise_tap(v, spec, rest[2])
     row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
     accumulators = _accumulate(v, spec, a, zeros, taps, row_taps, n_taps, panel, bias, one_tap)
-    _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
+    _Epilogue(v, spec, c, c_pitch, streamed, *rest).store(accumulators)
     return function
 
 
@@ -172,12 +173,12 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step:
 class _Epilogue:
     """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
 
-    Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with and without a
-    residual; everything else goes through a rolled loop over a copy of the accumulators on the stack.
+    Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with a residual, without,
+    and streamed; everything else goes through a rolled loop over a copy of the accumulators on the stack.
     """
 
-    def __init__(self, v, spec, c, c_pitch, residual, residual_pitch, columns, code, alpha, beta):
-        self.v, self.spec = v, spec
+    def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta):
+        self.v, self.spec, self.streamed = v, spec, streamed
         self.c, self.c_pitch, self.residual, self.residual_pitch = c, c_pitch, residual, residual_pitch
         self.columns, self.code, self.alpha, self.beta = columns, code, alpha, beta
 
@@ -192,17 +193,22 @@ class _Epilogue:
         no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
         fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
         plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
+        cached, streamed = b.append_basic_block("cached"), b.append_basic_block("streamed")
         b.cbranch(b.and_(full, clamp), fast, slow)
         b.position_at_end(fast)
         b.cbranch(no_residual, plain, added)
         b.position_at_end(plain)
-        self._store_straight(accumulators, False)
+        b.cbranch(b.icmp_signed("==", self.streamed, i64(0)), cached, streamed)
+        b.position_at_end(cached)
+        self._store_straight(accumulators, False, v.store)
+        b.position_at_end(streamed)
+        self._store_straight(accumulators, False, v.stream)
         b.position_at_end(added)
-        self._store_straight(accumulators, True)
+        self._store_straight(accumulators, True, v.store)
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
 
-    def _store_straight(self, accumulators, with_residual: bool) -> None:
+    def _store_straight(self, accumulators, with_residual: bool, store: Callable) -> None:
         v, b = self.v, self.v.builder
         low, high = v.splat(self.alpha), v.splat(self.beta)
         c, residual = self.c, self.residual
@@ -211,7 +217,7 @@ class _Epilogue:
                 value = accumulators[i * self.spec.vectors + j]
                 if with_residual:
                     value = b.fadd(value, v.load(offset(b, residual, i64(j * v.nbytes))))
-                v.store(v.minimum(high, v.maximum(low, value)), offset(b, c, i64(j * v.nbytes)))
+                store(v.minimum(high, v.maximum(low, value)), offset(b, c, i64(j * v.nbytes)))
             c = offset(b, c, self.c_pitch)
             if with_residual:
                 residual = offset(b, residual, self.residual_pitch)
@@ -263,6 +269,7 @@ def tile(
     panel_bytes,
     c,
     c_pitch,
+    streamed,
     bias,
     residual,
     residual_pitch,
@@ -277,7 +284,7 @@ def tile(
     numbers and `operation` are literals, since only literals keep Numba's disk cache working for generated code.
     Pointers are integers; see `emit_tile` for the rest.
     """
-    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 17, alpha, beta)
+    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 18, alpha, beta)
     kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
     tallest, panel_vectors, tallest_wide = rows.literal_value, vectors.literal_value, wide_rows.literal_value
     widest = 2 * panel_vectors if tallest_wide else panel_vectors

@@ -9,7 +9,7 @@ import numba
 from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_core, call_record, get, itemsize, put
+from numbaconv.codegen.memory import call_core, call_record, fence, get, itemsize, put
 from numbaconv.codegen.target import target
 from numbaconv.codegen.tile import OPERATIONS, tile
 from numbaconv.epilogue import KINDS
@@ -85,6 +85,7 @@ def _core(operation: int):
                         call.panel_bytes,
                         call.c + row * call.c_pitch + first * size,
                         call.c_pitch,
+                        call.streamed,
                         call.bias + first * size,
                         residual,
                         call.residual_pitch,
@@ -93,6 +94,8 @@ def _core(operation: int):
                         alpha,
                         beta,
                     )
+        if call.streamed != 0:
+            fence()
 
     return core
 
@@ -144,6 +147,7 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
     call.columns = min(conv.c_out, last * row) - first * row
     call.c = out_image + column
     call.c_pitch = conv.out_pixel
+    call.streamed = int(conv.streamed != 0 and (call.c | call.c_pitch) % VECTOR_BYTES == 0)
     if k_first > 0:
         call.residual = call.c
         call.residual_pitch = conv.out_pixel
