@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.memory import CONV
-from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE
+from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, WIDE_ROWS
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
@@ -87,9 +87,27 @@ def record(fields: dict[str, int]) -> np.ndarray:
 def row_lines(g: dict[str, int]) -> dict[str, int]:
     """Tiles that stay inside one output row where rows fill them, so that tiles away from padding share one tap table."""
     parts = -(-g["w_out"] // MR)
+    if reaches_far(g):
+        choices = (parts, -(-g["w_out"] // WIDE_ROWS))
+        return {"lines": g["h_out"], "line": g["w_out"], "tiles_per_line": min(choices, key=lambda n: _met_taps(g, n))}
     if g["w_out"] >= _FULL * MR * parts:
         return {"lines": g["h_out"], "line": g["w_out"], "tiles_per_line": parts}
     return image_lines(g)
+
+
+def reaches_far(g: dict[str, int]) -> bool:
+    """Whether taps lie so far apart that tiles as short as the wide ones skip many of them in padding."""
+    return 0 < WIDE_ROWS <= g["dilation_w"] and g["k_w"] > 1 and g["w_out"] >= WIDE_ROWS and g["panels_per_group"] > 1
+
+
+def _met_taps(g: dict[str, int], parts: int) -> int:
+    """Pixels times taps of a kernel row that tiles compute where a row is cut into `parts`: a tap skips a tile as a whole."""
+    met, starts = 0, [part * g["w_out"] // parts for part in range(parts + 1)]
+    for tap in range(g["k_w"]):
+        before = g["pad_left"] - tap * g["dilation_w"]
+        first, last = -(-before // g["stride_w"]), (g["w_in"] - 1 + before) // g["stride_w"]
+        met += sum(stop - start for start, stop in zip(starts, starts[1:]) if start <= last and stop > first)
+    return met
 
 
 def image_lines(g: dict[str, int]) -> dict[str, int]:

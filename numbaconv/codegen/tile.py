@@ -20,9 +20,10 @@ from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i
 #: K-steps in the unrolled loop: row pointers that do not fit the integer registers are then reloaded once in four steps.
 UNROLL = 4
 
-#: How far ahead of its use B is asked for, in bytes, by tiles of one panel, which are taken where weights may come from beyond
-#: the L2: they gain 20 to 37 % (512 channels, 3x3 at 7 x 7), 7 % at 256 channels, and lose 2 % on weights in the L2.
-PREFETCH = 4096
+
+#: How far ahead of its use B is asked for, in bytes.  Weights that come from beyond the L2 gain 20 to 37 % (512 channels, 3x3 at
+#: 7 x 7), 7 % at 256 channels; those in the L2 lose 2 %, and short panels more, next to which lie pages that nobody has.
+AHEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class TileSpec:
     meets the weights lane by lane).  `panel_vectors` is the width of the packed weights, of which the tile computes the
     first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a tap record in 64-bit integers: the
     weights' offset and one offset for each row of the largest tile.  A `partial` tile reads A under a mask, which only
-    depthwise tiles need: they alone read A a vector at a time.
+    depthwise tiles need: they alone read A a vector at a time.  `tall` ones do nearly all the work and have more ways to store.
+    One that asks `ahead` for weights is for those that come from beyond the L2.
     """
 
     operation: str
@@ -45,13 +47,15 @@ class TileSpec:
     record: int
     isa: str
     fma: bool
+    tall: bool
     partial: bool = False
+    ahead: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the tile."""
-        part = "_partial" if self.partial else ""
-        return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{part}"
+        kind = "_partial" if self.partial else "_ahead" if self.ahead else ""
+        return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{kind}"
 
 
 def _arguments(scalar) -> list:
@@ -158,9 +162,9 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step:
     if spec.vectors > spec.panel_vectors:
         b_row = offset(b, b_row, panel_bytes)
         columns += [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors - spec.panel_vectors)]
-    else:
+    if spec.ahead:
         for j in own:
-            v.prefetch(offset(b, b_row, i64(PREFETCH + j * v.nbytes)))
+            v.prefetch(offset(b, b_row, i64(AHEAD + j * v.nbytes)))
     a_column = b.mul(channel, i64(v.itemsize))
     new = []
     for i, row in enumerate(rows):
@@ -193,34 +197,50 @@ class _Epilogue:
         no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
         fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
         plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
-        cached, streamed = b.append_basic_block("cached"), b.append_basic_block("streamed")
         b.cbranch(b.and_(full, clamp), fast, slow)
         b.position_at_end(fast)
         b.cbranch(no_residual, plain, added)
         b.position_at_end(plain)
-        b.cbranch(b.icmp_signed("==", self.streamed, i64(0)), cached, streamed)
-        b.position_at_end(cached)
-        self._store_straight(accumulators, False, v.store)
-        b.position_at_end(streamed)
-        self._store_straight(accumulators, False, v.stream)
+        self._store_plain(accumulators)
         b.position_at_end(added)
-        self._store_straight(accumulators, True, v.store)
+        self._store_straight(accumulators, v.store, residual=True)
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
 
-    def _store_straight(self, accumulators, with_residual: bool, store: Callable) -> None:
+    def _store_plain(self, accumulators) -> None:
+        """Without a residual: clamped or not, streamed or not.  Two operations a vector saved count where K is short."""
+        v, b = self.v, self.v.builder
+        if not self.spec.tall:
+            self._store_straight(accumulators, v.store)
+            return
+        infinity = ir.Constant(v.scalar, float("inf"))
+        below = b.fcmp_ordered("==", self.alpha, ir.Constant(v.scalar, float("-inf")))
+        unbounded = b.and_(below, b.fcmp_ordered("==", self.beta, infinity))
+        streamed = b.icmp_signed("!=", self.streamed, i64(0))
+        names = ("clamped", "clamped.streamed", "unbounded", "unbounded.streamed")
+        blocks = [b.append_basic_block(name) for name in names]
+        switch = b.switch(b.add(b.zext(streamed, I64), b.shl(b.zext(unbounded, I64), i64(1))), blocks[0])
+        for number, block in enumerate(blocks):
+            if number:
+                switch.add_case(i64(number), block)
+            b.position_at_end(block)
+            self._store_straight(accumulators, v.stream if number & 1 else v.store, clamp=not number & 2)
+
+    def _store_straight(self, accumulators, store: Callable, *, residual: bool = False, clamp: bool = True) -> None:
         v, b = self.v, self.v.builder
         low, high = v.splat(self.alpha), v.splat(self.beta)
-        c, residual = self.c, self.residual
+        c, addend = self.c, self.residual
         for i in range(self.spec.rows):
             for j in range(self.spec.vectors):
                 value = accumulators[i * self.spec.vectors + j]
-                if with_residual:
-                    value = b.fadd(value, v.load(offset(b, residual, i64(j * v.nbytes))))
-                store(v.minimum(high, v.maximum(low, value)), offset(b, c, i64(j * v.nbytes)))
+                if residual:
+                    value = b.fadd(value, v.load(offset(b, addend, i64(j * v.nbytes))))
+                if clamp:
+                    value = v.minimum(high, v.maximum(low, value))
+                store(value, offset(b, c, i64(j * v.nbytes)))
             c = offset(b, c, self.c_pitch)
-            if with_residual:
-                residual = offset(b, residual, self.residual_pitch)
+            if residual:
+                addend = offset(b, addend, self.residual_pitch)
         b.ret_void()
 
     def _store_rolled(self, accumulators, no_residual) -> None:
@@ -259,6 +279,7 @@ def tile(
     wide_rows,
     height,
     width,
+    ahead,
     a,
     zeros,
     taps,
@@ -280,33 +301,35 @@ def tile(
 ):
     """Run the tile of `height` rows and `width` vectors of one of `OPERATIONS`, given by its number.
 
-    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  These
-    numbers and `operation` are literals, since only literals keep Numba's disk cache working for generated code.
-    Pointers are integers; see `emit_tile` for the rest.
+    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  Tall ones
+    of a whole panel can ask `ahead` (not 0) for weights.  These numbers and `operation` are literals, since only literals keep
+    Numba's disk cache working for generated code.  Pointers are integers; see `emit_tile` for the rest.
     """
-    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 18, alpha, beta)
+    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 19, alpha, beta)
     kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
     tallest, panel_vectors, tallest_wide = rows.literal_value, vectors.literal_value, wide_rows.literal_value
     widest = 2 * panel_vectors if tallest_wide else panel_vectors
 
     def codegen(context, builder, signature, arguments):
-        height, width, *rest = arguments[4:]
+        height, width, ahead, *rest = arguments[4:]
         converted = [
             builder.inttoptr(value, wanted) if wanted is BYTES else value
             for value, wanted in zip(rest, _arguments(rest[-1].type))
         ]
-        # cases are numbered height by width, full before partial
+        # cases are numbered height by width, then come the special ones
         case = builder.add(builder.mul(height, i64(widest + 1)), width)
-        partial = builder.icmp_signed("<", rest[-4], builder.mul(width, i64(target().lanes(size))))
-        case = builder.add(builder.mul(case, i64(2)), builder.zext(partial, I64))
+        special = builder.icmp_signed("!=", ahead, i64(0))
+        if kind == "depthwise":
+            special = builder.icmp_signed("<", rest[-4], builder.mul(width, i64(target().lanes(size))))
+        case = builder.add(builder.mul(case, i64(2)), builder.zext(special, I64))
         done = builder.append_basic_block("tile.done")
         switch = builder.switch(case, done)
         for n in range(1, widest + 1):
             for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
-                for part in (0, 1):
-                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, panel_vectors, bool(part)))
+                for bit in (0, 1):
+                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, panel_vectors, bool(bit)))
                     block = builder.append_basic_block(function.name)
-                    switch.add_case(i64((m * (widest + 1) + n) * 2 + part), block)
+                    switch.add_case(i64((m * (widest + 1) + n) * 2 + bit), block)
                     with builder.goto_block(block):
                         builder.call(function, converted)
                         builder.branch(done)
@@ -316,8 +339,10 @@ def tile(
     return signature, codegen
 
 
-def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, partial: bool) -> TileSpec:
+def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, special: bool) -> TileSpec:
     machine = target()
-    masked = partial and kind == "depthwise"  # a dense tile is masked by its zero weights
+    masked = special and kind == "depthwise"  # a dense tile is masked by its zero weights
+    tall = 2 * rows > (tallest if vectors <= panel else machine.wide_rows)
+    ahead = special and kind == "gemm" and vectors == panel and tall
     lanes, record = machine.lanes(size), tallest + 1
-    return TileSpec(kind, size, rows, vectors, panel, lanes, record, machine.isa, machine.fma, masked)
+    return TileSpec(kind, size, rows, vectors, panel, lanes, record, machine.isa, machine.fma, tall, masked, ahead)

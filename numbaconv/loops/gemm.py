@@ -42,6 +42,7 @@ def _core(operation: int):
         call = call_record(call_address)
         size = itemsize(alpha)
         lanes = VECTOR_BYTES // size
+        # weights stay in the L2
         kept = call.tiles_outside != 0 or (call.tile_count >= PAIR_TILES and 2 * call.panel_bytes <= PAIR_BYTES)
         together = 2 if wide_rows > 0 and kept else 1
         span = together * NV * lanes
@@ -75,6 +76,7 @@ def _core(operation: int):
                         wide_rows,
                         (piece + 1) * height // pieces - above,
                         width,
+                        int(not kept),
                         a,
                         call.zeros,
                         get(record, 3),
