@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from numbaconv.codegen.tile import UNROLL
 from numbaconv.loops.gemm import MR
 from numbaconv.machine import VECTOR_BYTES, machine
 from numbaconv.problem import LAYOUTS, ConvProblem
+from numbaconv.workspace import aligned
 
 PACKAGE = Path(numbaconv.__file__).resolve().parent
 #: Counts compilations of our functions, as we and as Numba tell of them, while convolutions run.
@@ -221,17 +223,23 @@ def test_tiles_use_the_registers_of_the_instruction_set(isa, assembly):
 @pytest.mark.skipif(not X86, reason="labels are read as x86 writes them")
 @pytest.mark.parametrize("isa", NARROWER)
 def test_tiles_of_every_size_are_named_by_type_operation_size_and_instruction_set(isa, assembly):
-    rows, vectors = TARGETS[isa].rows, TARGETS[isa].vectors
+    rows, vectors, wide_rows = TARGETS[isa].rows, TARGETS[isa].vectors, TARGETS[isa].wide_rows
     # every height and width, so that no edge needs a loop of its own
-    assert set(tiles(assembly(isa), isa)) == {(m, v) for m in range(1, rows + 1) for v in range(1, vectors + 1)}
+    narrow = {(m, v) for m in range(1, rows + 1) for v in range(1, vectors + 1)}
+    wide = {(m, v) for m in range(1, wide_rows + 1) for v in range(vectors + 1, 2 * vectors + 1)}
+    assert set(tiles(assembly(isa), isa)) == narrow | wide
     if isa == "avx512":
         assert re.search(r"^f32_gemm_12x2_avx512:", assembly(isa), re.MULTILINE)
 
 
 @pytest.mark.skipif(machine().isa not in ("avx512", "avx2"), reason="fused multiply-adds of x86")
-@pytest.mark.parametrize("isa", [isa for isa in NARROWER if isa in ("avx512", "avx2")])
-def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, assembly):
-    (rows, vectors), body = max(tiles(assembly(isa), isa).items())
+@pytest.mark.parametrize("isa, wide", [("avx512", False), ("avx512", True), ("avx2", False)])
+def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, wide, assembly):
+    if isa not in NARROWER:
+        pytest.skip("this machine's vectors are narrower")
+    on = TARGETS[isa]
+    rows, vectors = (on.wide_rows, 2 * on.vectors) if wide else (on.rows, on.vectors)
+    body = tiles(assembly(isa), isa)[rows, vectors]
     hot = max(loops(body), key=lambda lines: len(fused(lines)))
     assert len(fused(hot)) == UNROLL * rows * vectors
     assert all(REGISTERS[isa] in line for line in fused(hot))
@@ -293,6 +301,27 @@ def test_blocks_of_a_small_l2_are_exact(problem, name):
     given_ = make_operands(problem, whole_numbers, residual=True, activation="relu")
     on = replace(machine(), l1=4096, l2=64 << 10)
     np.testing.assert_array_equal(planned_on(on, given_, name)[0], given_.oracle())
+
+
+@pytest.mark.parametrize("activation", (None, "relu"))
+@pytest.mark.parametrize(
+    "problem, name", pairs("n2c16h17w19o64k3p1bias", "n2c96h16w16o128k1bias", layouts=("cf", "cl"))
+)
+def test_results_written_past_the_caches_have_the_same_bits(problem, name, activation):
+    given_ = make_operands(problem, normals, activation=activation)
+    algorithm = next(algorithm for algorithm in ALGORITHMS if algorithm.name == name)
+    weights = Weights(given_.weight, given_.bias, problem.groups)
+    results = set()
+    for l2 in (64 << 10, 64 << 20):
+        plan = algorithm.plan(problem, weights, given_.epilogue, replace(machine(), l2=l2))
+        plan = plan if algorithm.native(problem) else ChannelsFirst(plan, problem)
+        size = prod(problem.output_shape)
+        memory = aligned((size + 1) * problem.itemsize).view(problem.np_dtype)
+        for start in (0, 1):  # only aligned results can go past the caches
+            out = memory[start : start + size].reshape(problem.output_shape)
+            plan.run(given_.x, out)
+            results.add(bits(out))
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -35,10 +35,10 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     target = TARGETS[machine.isa]
     lanes = target.lanes(g["itemsize"])
     height = g["line"] / g["tiles_per_line"]
-    taps = g["k_h"] * g["k_w"]
+    k = g["k_h"] * g["k_w"] * g["c_in"]
     full, rest = divmod(g["c_out"], target.vectors * lanes)
     panels = [(full, target.vectors), (1 if rest else 0, -(-rest // lanes))]
-    cycles = sum(count * tile_cycles(taps * g["c_in"], height, width, taps) for count, width in panels)
+    cycles = sum(count * tile_cycles(k, height, width, -(-k // g["k_block"])) for count, width in panels)
     return tile_count(g) * g["groups"] * cycles
 
 

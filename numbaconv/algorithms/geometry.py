@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.memory import CONV
-from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE
+from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, WIDE_ROWS
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
@@ -13,6 +13,8 @@ from numbaconv.problem import ConvProblem
 _FULL = 0.85
 #: The parts of the L2 that a block's input and a column block's weights may take; the rest is output and what streams by.
 _INPUT_PART, _WEIGHT_PART = 4, 2
+#: Results that take less than this part of the L2 stay there for whoever reads them next.
+_RESULT_PART = 2
 #: Where weights take less than this part of the L2, the core walks tiles outside and panels inside.
 _TILES_OUTSIDE_PART = 4
 #: The most that a block's patches or packed rows may take, and its tap tables.
@@ -56,9 +58,17 @@ def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None) 
         "out_pixel": out_pitch * size,
         "residual_pixel": residual_pitch * size,
         "itemsize": size,
+        "k_block": c_in,
         "panel_bytes": k_h * k_w * c_in * PANEL_ROW,
         "panels_per_group": -(-c_out * size // PANEL_ROW),
     }
+
+
+def streamed(g: dict[str, int], machine: Machine) -> dict[str, int]:
+    """Whether results are written past the caches, which saves reading their lines first: they would not stay in the L2."""
+    results = g["n"] * g["h_out"] * g["w_out"] * g["out_pixel"]
+    together = results + g["n"] * g["x_image"] + g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+    return {"streamed": int(results > machine.l2 // _RESULT_PART and together > machine.l2)}
 
 
 def _two(values: tuple, filler) -> tuple:
@@ -77,9 +87,27 @@ def record(fields: dict[str, int]) -> np.ndarray:
 def row_lines(g: dict[str, int]) -> dict[str, int]:
     """Tiles that stay inside one output row where rows fill them, so that tiles away from padding share one tap table."""
     parts = -(-g["w_out"] // MR)
+    if reaches_far(g):
+        choices = (parts, -(-g["w_out"] // WIDE_ROWS))
+        return {"lines": g["h_out"], "line": g["w_out"], "tiles_per_line": min(choices, key=lambda n: _met_taps(g, n))}
     if g["w_out"] >= _FULL * MR * parts:
         return {"lines": g["h_out"], "line": g["w_out"], "tiles_per_line": parts}
     return image_lines(g)
+
+
+def reaches_far(g: dict[str, int]) -> bool:
+    """Whether taps lie so far apart that tiles as short as the wide ones skip many of them in padding."""
+    return 0 < WIDE_ROWS <= g["dilation_w"] and g["k_w"] > 1 and g["w_out"] >= WIDE_ROWS and g["panels_per_group"] > 1
+
+
+def _met_taps(g: dict[str, int], parts: int) -> int:
+    """Pixels times taps of a kernel row that tiles compute where a row is cut into `parts`: a tap skips a tile as a whole."""
+    met, starts = 0, [part * g["w_out"] // parts for part in range(parts + 1)]
+    for tap in range(g["k_w"]):
+        before = g["pad_left"] - tap * g["dilation_w"]
+        first, last = -(-before // g["stride_w"]), (g["w_in"] - 1 + before) // g["stride_w"]
+        met += sum(stop - start for start, stop in zip(starts, starts[1:]) if start <= last and stop > first)
+    return met
 
 
 def image_lines(g: dict[str, int]) -> dict[str, int]:
@@ -129,6 +157,19 @@ def interior_taps(g: dict[str, int]) -> np.ndarray:
     records = np.empty((len(first), TAP), np.int64)
     records[:, 0] = np.arange(len(first)) * g["c_in"] * PANEL_ROW
     records[:, 1:] = first + row * g["stride_w"] * g["x_pixel"]
+    return records
+
+
+def run_taps(g: dict[str, int], packed: bool) -> np.ndarray:
+    """Tap records of a tile whose taps are whole kernel rows, in the input or in packed patches."""
+    k_h, row = (np.arange(n, dtype=np.int64) for n in (g["k_h"], MR))
+    run = g["k_w"] * g["c_in"]
+    records = np.empty((len(k_h), TAP), np.int64)
+    records[:, 0] = k_h * run * PANEL_ROW
+    if packed:
+        records[:, 1:] = k_h[:, None] * run * g["itemsize"] + row * g["patch_pitch"]
+    else:
+        records[:, 1:] = (k_h[:, None] * g["dilation_h"] * g["w_in"] + row * g["stride_w"]) * g["x_pixel"]
     return records
 
 

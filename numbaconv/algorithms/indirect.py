@@ -12,7 +12,9 @@ from numbaconv.algorithms.geometry import (
     column_blocks,
     geometry,
     image_lines,
+    reaches_far,
     record,
+    row_lines,
     table_bytes,
     tile_block,
     tile_list_bytes,
@@ -36,7 +38,7 @@ class Indirect(TiledAlgorithm):
         return super().unsupported(problem, epilogue, machine) or buffer_too_large(self, problem, machine)
 
     def cut(self, g, machine):
-        lines = image_lines(g)
+        lines = row_lines(g) if reaches_far(g) else image_lines(g)
         tiles = lines["lines"] * lines["tiles_per_line"]
         fields = lines | {
             "tile_block": tile_block(g | lines, machine, tables=False),

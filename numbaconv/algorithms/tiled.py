@@ -12,7 +12,7 @@ import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.base import Cost, DirectSums
-from numbaconv.algorithms.geometry import geometry, record
+from numbaconv.algorithms.geometry import geometry, record, streamed
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
@@ -195,7 +195,7 @@ class _Variant:
         weights, problem = plan._weights, plan.problem
         g = geometry(problem, pitches)
         cut = plan._algorithm.cut(g, plan._machine)
-        g |= cut.fields
+        g |= streamed(g, plan._machine) | cut.fields
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
         g |= plan._algorithm.functions(g, problem.np_dtype)

@@ -29,6 +29,8 @@ WORKSPACE_LIMIT = 4 << 20
 _L2_PART = 0.3
 #: Panels of products that are made before they are transformed, and rows that a block has at the least where they exist.
 _COLUMN_BLOCK, _ROWS = 4, 2 * MR
+#: Where all weights take less than this part of the L2, they stay there from block to block.
+_WEIGHT_PART = 2
 _SAFETY = 1.25
 
 
@@ -156,6 +158,8 @@ class Winograd(TiledAlgorithm):
             "column_block": column_block,
             "k_block": k_block,
             "panel_bytes": k * PANEL_ROW,
+            # weights that stay in the L2 need no prefetching, so that tiles may span two panels
+            "tiles_outside": int(panels * positions * k * PANEL_ROW < machine.l2 // _WEIGHT_PART),
             "data_offset": rounded(head),
             "data_pitch": data_pitch,
             "data_position": _odd_lines(rows * data_pitch),

@@ -13,12 +13,14 @@ from numba.extending import intrinsic
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, offset
 
-#: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.
+#: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  C may be `streamed`
+#: past the caches where its vectors are aligned.
 CALL = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "a zeros tiles tile_count tiles_outside k panels panel_bytes c c_pitch columns bias residual residual_pitch activation"
+            "a zeros tiles tile_count tiles_outside k panels panel_bytes c c_pitch streamed columns bias residual residual_pitch "
+            "activation"
         ).split()
     ]
 )
@@ -29,8 +31,8 @@ CONV = np.dtype(
         (name, np.int64)
         for name in (
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
-            "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation core "
-            "depthwise lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables "
+            "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
+            "core depthwise lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables "
             "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
             "output_transform input_table output_table residual_table"
         ).split()
@@ -181,6 +183,17 @@ def clear(typingctx, destination, count, like):
 def fill_ones(typingctx, destination, count, like):
     """Write `count` ones of the type of `like`."""
     return _fill(typingctx, destination, count, like, 1.0)
+
+
+@intrinsic
+def fence(typingctx):
+    """Make all stores so far visible to other threads, streamed ones, too."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic

@@ -6,6 +6,7 @@ One generator serves every element type, instruction set and tile height; its fu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -19,9 +20,10 @@ from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i
 #: K-steps in the unrolled loop: row pointers that do not fit the integer registers are then reloaded once in four steps.
 UNROLL = 4
 
-#: How far ahead of its use B is asked for, in bytes.  Weights that come from beyond the L2 gain 20 to 37 % (512 channels, 3x3
-#: at 7 x 7), 7 % at 256 channels; weights in the L2 neither gain nor lose.
-PREFETCH = 4096
+
+#: How far ahead of its use B is asked for, in bytes.  Weights that come from beyond the L2 gain 20 to 37 % (512 channels, 3x3 at
+#: 7 x 7), 7 % at 256 channels; those in the L2 lose 2 %, and short panels more, next to which lie pages that nobody has.
+AHEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class TileSpec:
 
     `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (each row is as wide as the tile and
     meets the weights lane by lane).  `panel_vectors` is the width of the packed weights, of which the tile computes the
-    first `vectors`.  `record` is the length of a tap record in 64-bit integers: the weights' offset and one offset for each
-    row of the largest tile.  A `partial` tile reads A under a mask, which only depthwise tiles need: they alone read A a
-    vector at a time.
+    first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a tap record in 64-bit integers: the
+    weights' offset and one offset for each row of the largest tile.  A `partial` tile reads A under a mask, which only
+    depthwise tiles need: they alone read A a vector at a time.  `tall` ones do nearly all the work and have more ways to store.
+    One that asks `ahead` for weights is for those that come from beyond the L2.
     """
 
     operation: str
@@ -44,26 +47,32 @@ class TileSpec:
     record: int
     isa: str
     fma: bool
+    tall: bool
     partial: bool = False
+    ahead: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the tile."""
-        part = "_partial" if self.partial else ""
-        return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{part}"
+        kind = "_partial" if self.partial else "_ahead" if self.ahead else ""
+        return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{kind}"
 
 
 def _arguments(scalar) -> list:
     """Types of a tile's arguments; `emit_tile` names them."""
-    return [BYTES, BYTES, BYTES, I64, I64, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar]
+    return [
+        *[BYTES, BYTES, BYTES, I64, I64, I64, BYTES, I64],
+        *[BYTES, I64, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar],
+    ]
 
 
 def emit_tile(module, spec: TileSpec):
     """Add the tile to an LLVM module and return the function.
 
-    Arguments: base of A; a row of zeros for padding; tap records; number of taps; channels a tap; the packed panel;
-    first element of C; bytes from row to row of C; bias or null; residual or null; bytes from row to row of the
-    residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
+    Arguments: base of A; a row of zeros for padding; tap records; number of taps; which of their rows comes first; channels a
+    tap; the packed panel; bytes from it to the next one; first element of C; bytes from row to row of C; whether C is
+    streamed past the caches; bias or null; residual or null; bytes from row to row of the residual; columns to store (beyond
+    the tile's width: all); activation code and its two scalars.
     """
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
@@ -73,23 +82,25 @@ def emit_tile(module, spec: TileSpec):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
-    a, zeros, taps, n_taps, k, panel, c, c_pitch, bias, *rest = function.args
+    a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, c, c_pitch, streamed, bias, *rest = function.args
     if spec.operation == "gemm":
-        one_tap = _gemm_tap(v, spec, k)
+        one_tap = _gemm_tap(v, spec, k, panel_bytes)
     else:
         one_tap = _depthwise_tap(v, spec, rest[2])
-    accumulators = _accumulate(v, spec, a, zeros, taps, n_taps, panel, bias, one_tap)
-    _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
+    row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
+    accumulators = _accumulate(v, spec, a, zeros, taps, row_taps, n_taps, panel, bias, one_tap)
+    _Epilogue(v, spec, c, c_pitch, streamed, *rest).store(accumulators)
     return function
 
 
-def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, panel, bias, one_tap) -> list:
+def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, row_taps, n_taps, panel, bias, one_tap) -> list:
     """Start from the bias and sum over taps; accumulators are listed row by row."""
     b = v.builder
 
     def body(tap, accumulators):
-        record = offset(b, taps, b.mul(tap, i64(8 * spec.record)))
-        weights = offset(b, panel, load_i64(b, record))
+        at = b.mul(tap, i64(8 * spec.record))
+        weights = offset(b, panel, load_i64(b, offset(b, taps, at)))
+        record = offset(b, row_taps, at)
         rows = []
         for i in range(spec.rows):
             distance = load_i64(b, record, 1 + i)
@@ -101,7 +112,7 @@ def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, panel, bias,
     return counted_loop(b, i64(0), n_taps, 1, first * spec.rows, body, "tap")
 
 
-def _gemm_tap(v: Vectors, spec: TileSpec, k):
+def _gemm_tap(v: Vectors, spec: TileSpec, k, panel_bytes):
     """One tap of a dense tile: `k` channels, unrolled."""
     b = v.builder
     k_unrolled = b.and_(k, i64(-UNROLL))
@@ -110,7 +121,7 @@ def _gemm_tap(v: Vectors, spec: TileSpec, k):
         def steps(count):
             def body(channel, accumulators):
                 for step in range(count):
-                    accumulators = _step(v, spec, rows, weights, channel, step, accumulators)
+                    accumulators = _step(v, spec, rows, weights, panel_bytes, channel, step, accumulators)
                 return accumulators
 
             return body
@@ -141,14 +152,19 @@ def _depthwise_tap(v: Vectors, spec: TileSpec, columns):
     return one_tap
 
 
-def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumulators) -> list:
+def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step: int, accumulators) -> list:
     """One channel: load `vectors` of B, then for every row broadcast one element of A and multiply."""
     b = v.builder
     b_row = offset(b, weights, b.mul(channel, i64(spec.panel_vectors * v.nbytes)))
     b_row = offset(b, b_row, i64(step * spec.panel_vectors * v.nbytes))
-    for j in range(spec.vectors):
-        v.prefetch(offset(b, b_row, i64(PREFETCH + j * v.nbytes)))
-    columns = [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors)]
+    own = range(min(spec.vectors, spec.panel_vectors))
+    columns = [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in own]
+    if spec.vectors > spec.panel_vectors:
+        b_row = offset(b, b_row, panel_bytes)
+        columns += [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors - spec.panel_vectors)]
+    if spec.ahead:
+        for j in own:
+            v.prefetch(offset(b, b_row, i64(AHEAD + j * v.nbytes)))
     a_column = b.mul(channel, i64(v.itemsize))
     new = []
     for i, row in enumerate(rows):
@@ -161,12 +177,12 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumul
 class _Epilogue:
     """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
 
-    Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with and without a
-    residual; everything else goes through a rolled loop over a copy of the accumulators on the stack.
+    Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with a residual, without,
+    and streamed; everything else goes through a rolled loop over a copy of the accumulators on the stack.
     """
 
-    def __init__(self, v, spec, c, c_pitch, residual, residual_pitch, columns, code, alpha, beta):
-        self.v, self.spec = v, spec
+    def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta):
+        self.v, self.spec, self.streamed = v, spec, streamed
         self.c, self.c_pitch, self.residual, self.residual_pitch = c, c_pitch, residual, residual_pitch
         self.columns, self.code, self.alpha, self.beta = columns, code, alpha, beta
 
@@ -185,25 +201,46 @@ class _Epilogue:
         b.position_at_end(fast)
         b.cbranch(no_residual, plain, added)
         b.position_at_end(plain)
-        self._store_straight(accumulators, False)
+        self._store_plain(accumulators)
         b.position_at_end(added)
-        self._store_straight(accumulators, True)
+        self._store_straight(accumulators, v.store, residual=True)
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
 
-    def _store_straight(self, accumulators, with_residual: bool) -> None:
+    def _store_plain(self, accumulators) -> None:
+        """Without a residual: clamped or not, streamed or not.  Two operations a vector saved count where K is short."""
+        v, b = self.v, self.v.builder
+        if not self.spec.tall:
+            self._store_straight(accumulators, v.store)
+            return
+        infinity = ir.Constant(v.scalar, float("inf"))
+        below = b.fcmp_ordered("==", self.alpha, ir.Constant(v.scalar, float("-inf")))
+        unbounded = b.and_(below, b.fcmp_ordered("==", self.beta, infinity))
+        streamed = b.icmp_signed("!=", self.streamed, i64(0))
+        names = ("clamped", "clamped.streamed", "unbounded", "unbounded.streamed")
+        blocks = [b.append_basic_block(name) for name in names]
+        switch = b.switch(b.add(b.zext(streamed, I64), b.shl(b.zext(unbounded, I64), i64(1))), blocks[0])
+        for number, block in enumerate(blocks):
+            if number:
+                switch.add_case(i64(number), block)
+            b.position_at_end(block)
+            self._store_straight(accumulators, v.stream if number & 1 else v.store, clamp=not number & 2)
+
+    def _store_straight(self, accumulators, store: Callable, *, residual: bool = False, clamp: bool = True) -> None:
         v, b = self.v, self.v.builder
         low, high = v.splat(self.alpha), v.splat(self.beta)
-        c, residual = self.c, self.residual
+        c, addend = self.c, self.residual
         for i in range(self.spec.rows):
             for j in range(self.spec.vectors):
                 value = accumulators[i * self.spec.vectors + j]
-                if with_residual:
-                    value = b.fadd(value, v.load(offset(b, residual, i64(j * v.nbytes))))
-                v.store(v.minimum(high, v.maximum(low, value)), offset(b, c, i64(j * v.nbytes)))
+                if residual:
+                    value = b.fadd(value, v.load(offset(b, addend, i64(j * v.nbytes))))
+                if clamp:
+                    value = v.minimum(high, v.maximum(low, value))
+                store(value, offset(b, c, i64(j * v.nbytes)))
             c = offset(b, c, self.c_pitch)
-            if with_residual:
-                residual = offset(b, residual, self.residual_pitch)
+            if residual:
+                addend = offset(b, addend, self.residual_pitch)
         b.ret_void()
 
     def _store_rolled(self, accumulators, no_residual) -> None:
@@ -239,16 +276,21 @@ def tile(
     operation,
     rows,
     vectors,
+    wide_rows,
     height,
     width,
+    ahead,
     a,
     zeros,
     taps,
     n_taps,
+    first_row,
     k,
     panel,
+    panel_bytes,
     c,
     c_pitch,
+    streamed,
     bias,
     residual,
     residual_pitch,
@@ -257,33 +299,37 @@ def tile(
     alpha,
     beta,
 ):
-    """Run the tile of `height` (1..rows) rows and `width` (1..vectors) vectors of one of `OPERATIONS`, given by its number.
+    """Run the tile of `height` rows and `width` vectors of one of `OPERATIONS`, given by its number.
 
-    `operation`, `rows` and `vectors` are literals, since only literals keep Numba's disk cache working for generated code.
-    Pointers are integers; see `emit_tile` for the rest.
+    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  Tall ones
+    of a whole panel can ask `ahead` (not 0) for weights.  These numbers and `operation` are literals, since only literals keep
+    Numba's disk cache working for generated code.  Pointers are integers; see `emit_tile` for the rest.
     """
-    signature = types.void(operation, rows, vectors, *[types.intp] * 15, alpha, beta)
+    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 19, alpha, beta)
     kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
-    tallest, widest = rows.literal_value, vectors.literal_value
+    tallest, panel_vectors, tallest_wide = rows.literal_value, vectors.literal_value, wide_rows.literal_value
+    widest = 2 * panel_vectors if tallest_wide else panel_vectors
 
     def codegen(context, builder, signature, arguments):
-        height, width, *rest = arguments[3:]
+        height, width, ahead, *rest = arguments[4:]
         converted = [
             builder.inttoptr(value, wanted) if wanted is BYTES else value
             for value, wanted in zip(rest, _arguments(rest[-1].type))
         ]
-        # cases are numbered height by width, full before partial
+        # cases are numbered height by width, then come the special ones
         case = builder.add(builder.mul(height, i64(widest + 1)), width)
-        partial = builder.icmp_signed("<", rest[-4], builder.mul(width, i64(target().lanes(size))))
-        case = builder.add(builder.mul(case, i64(2)), builder.zext(partial, I64))
+        special = builder.icmp_signed("!=", ahead, i64(0))
+        if kind == "depthwise":
+            special = builder.icmp_signed("<", rest[-4], builder.mul(width, i64(target().lanes(size))))
+        case = builder.add(builder.mul(case, i64(2)), builder.zext(special, I64))
         done = builder.append_basic_block("tile.done")
         switch = builder.switch(case, done)
-        for m in range(1, tallest + 1):
-            for n in range(1, widest + 1):
-                for part in (0, 1):
-                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, widest, bool(part)))
+        for n in range(1, widest + 1):
+            for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
+                for bit in (0, 1):
+                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, panel_vectors, bool(bit)))
                     block = builder.append_basic_block(function.name)
-                    switch.add_case(i64((m * (widest + 1) + n) * 2 + part), block)
+                    switch.add_case(i64((m * (widest + 1) + n) * 2 + bit), block)
                     with builder.goto_block(block):
                         builder.call(function, converted)
                         builder.branch(done)
@@ -293,8 +339,10 @@ def tile(
     return signature, codegen
 
 
-def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, widest: int, partial: bool) -> TileSpec:
+def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, special: bool) -> TileSpec:
     machine = target()
-    masked = partial and kind == "depthwise"  # a dense tile is masked by its zero weights
+    masked = special and kind == "depthwise"  # a dense tile is masked by its zero weights
+    tall = 2 * rows > (tallest if vectors <= panel else machine.wide_rows)
+    ahead = special and kind == "gemm" and vectors == panel and tall
     lanes, record = machine.lanes(size), tallest + 1
-    return TileSpec(kind, size, rows, vectors, widest, lanes, record, machine.isa, machine.fma, masked)
+    return TileSpec(kind, size, rows, vectors, panel, lanes, record, machine.isa, machine.fma, tall, masked, ahead)

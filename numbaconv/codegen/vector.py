@@ -73,6 +73,11 @@ class Vectors:
         """Write one vector, aligned to its elements only."""
         self.builder.store(vector, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
 
+    def stream(self, vector, pointer) -> None:
+        """Write one vector, aligned to its size, past the caches: its lines are not read first."""
+        store = self.builder.store(vector, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.nbytes)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(I32, 1)]))
+
     def intrinsic(self, name: str, *arguments):
         """Call the LLVM intrinsic `llvm.<name>` that works lane by lane on our vectors."""
         return self.call(f"llvm.{name}.{self.suffix}", self.type, *arguments)

@@ -9,12 +9,12 @@ import numba
 from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_core, call_record, get, itemsize, put
+from numbaconv.codegen.memory import call_core, call_record, fence, get, itemsize, put
 from numbaconv.codegen.target import target
 from numbaconv.codegen.tile import OPERATIONS, tile
 from numbaconv.epilogue import KINDS
 
-MR, NV = target().rows, target().vectors
+MR, NV, WIDE_ROWS = target().rows, target().vectors, target().wide_rows
 VECTOR_BYTES = target().vector_bytes
 #: Bytes of one row of a packed panel.
 PANEL_ROW = NV * VECTOR_BYTES
@@ -28,54 +28,76 @@ TILE = 5
 TAP = 1 + MR
 
 
+#: Two panels at once take a third less loads a multiply-add, but no prefetching: where weights may come from beyond the L2, they
+#: need so many tiles to share the cost of fetching them, and may take so many bytes that the L2 keeps them meanwhile.
+PAIR_TILES, PAIR_BYTES = 12, 1 << 20
+
+
 def _core(operation: int):
     """The core for one of the tiles' `OPERATIONS`; its number is a constant of the compiled function."""
     wide = operation == OPERATIONS.index("depthwise")
+    wide_rows = 0 if wide else WIDE_ROWS
 
     def core(call_address, alpha, beta):
         call = call_record(call_address)
         size = itemsize(alpha)
         lanes = VECTOR_BYTES // size
-        panels = (call.columns + NV * lanes - 1) // (NV * lanes)
-        # Panels outside keep one panel of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
+        # weights stay in the L2
+        kept = call.tiles_outside != 0 or (call.tile_count >= PAIR_TILES and 2 * call.panel_bytes <= PAIR_BYTES)
+        together = 2 if wide_rows > 0 and kept else 1
+        span = together * NV * lanes
+        spans = (call.columns + span - 1) // span
+        # Panels outside keep their part of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
         # tiles outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
-        outer, inner = (call.tile_count, panels) if call.tiles_outside != 0 else (panels, call.tile_count)
+        outer, inner = (call.tile_count, spans) if call.tiles_outside != 0 else (spans, call.tile_count)
         for i in range(outer):
             for j in range(inner):
-                number, panel = (i, j) if call.tiles_outside != 0 else (j, i)
+                number, part = (i, j) if call.tiles_outside != 0 else (j, i)
                 record = call.tiles + number * 8 * TILE
-                first = panel * NV * lanes
+                first = part * span
                 columns = call.columns - first
-                width = min(NV, (columns + lanes - 1) // lanes)
-                row = get(record, 0)
+                width = min(together * NV, (columns + lanes - 1) // lanes)
+                height = get(record, 1)
                 a = call.a + get(record, 2)
                 if wide:
                     a += first * size
-                residual = 0
-                if call.residual != 0:
-                    residual = call.residual + row * call.residual_pitch + first * size
-                tile(
-                    operation,
-                    MR,
-                    NV,
-                    get(record, 1),
-                    width,
-                    a,
-                    call.zeros,
-                    get(record, 3),
-                    get(record, 4),
-                    call.k,
-                    call.panels + panel * call.panel_bytes,
-                    call.c + row * call.c_pitch + first * size,
-                    call.c_pitch,
-                    call.bias + first * size,
-                    residual,
-                    call.residual_pitch,
-                    columns,
-                    call.activation,
-                    alpha,
-                    beta,
-                )
+                pieces = 2 if width > NV and height > wide_rows else 1
+                # The tallest tiles are narrow, so wide ones take their rows in pieces.
+                for piece in range(pieces):
+                    above = piece * height // pieces
+                    row = get(record, 0) + above
+                    residual = 0
+                    if call.residual != 0:
+                        residual = call.residual + row * call.residual_pitch + first * size
+                    tile(
+                        operation,
+                        MR,
+                        NV,
+                        wide_rows,
+                        (piece + 1) * height // pieces - above,
+                        width,
+                        int(not kept),
+                        a,
+                        call.zeros,
+                        get(record, 3),
+                        get(record, 4),
+                        above,
+                        call.k,
+                        call.panels + part * together * call.panel_bytes,
+                        call.panel_bytes,
+                        call.c + row * call.c_pitch + first * size,
+                        call.c_pitch,
+                        call.streamed,
+                        call.bias + first * size,
+                        residual,
+                        call.residual_pitch,
+                        columns,
+                        call.activation,
+                        alpha,
+                        beta,
+                    )
+        if call.streamed != 0:
+            fence()
 
     return core
 
@@ -127,6 +149,7 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
     call.columns = min(conv.c_out, last * row) - first * row
     call.c = out_image + column
     call.c_pitch = conv.out_pixel
+    call.streamed = int(conv.streamed != 0 and (call.c | call.c_pitch) % VECTOR_BYTES == 0)
     if k_first > 0:
         call.residual = call.c
         call.residual_pitch = conv.out_pixel

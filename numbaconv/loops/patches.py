@@ -1,10 +1,13 @@
-"""Packing of input patches into rows, for im2col and for rows that collide in the L1."""
+"""Packing of input patches into rows: for im2col, for rows that collide in the L1, for taps that are whole kernel rows."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import clear, copy
-from numbaconv.loops.gemm import tile_start
+from numbaconv.codegen.memory import clear, copy, put
+from numbaconv.loops.gemm import TILE, tile_start
+from numbaconv.loops.tables import interior
 
 
 @njit
@@ -58,7 +61,13 @@ def pack_patch(conv, to, image, h, w, k_first, k_last, like):
 @njit
 def pack_tiles(conv, to, image, first, count, k_first, k_last, like):
     """Patches of all output pixels of `count` tiles from number `first`, one row each, `conv.patch_pitch` bytes apart."""
-    for pixel in range(tile_start(conv, first), tile_start(conv, first + count)):
+    pack_pixels(conv, to, image, tile_start(conv, first), tile_start(conv, first + count), k_first, k_last, like)
+
+
+@njit
+def pack_pixels(conv, to, image, start, stop, k_first, k_last, like):
+    """Patches of the output pixels `start`..`stop`."""
+    for pixel in range(start, stop):
         h_out, w_out = divmod(pixel, conv.w_out)
         pack_patch(
             conv,
@@ -71,3 +80,24 @@ def pack_tiles(conv, to, image, first, count, k_first, k_last, like):
             like,
         )
         to += conv.patch_pitch
+
+
+@njit
+def run_tiles(conv, tiles, first, count, patches, image, like):
+    """Tile list whose taps are whole kernel rows, which are runs of the input: `conv.taps` where tiles touch no padding.
+
+    The other tiles' patches are packed, and `conv.tables` has the taps of such rows.
+    """
+    for i in range(first, first + count):
+        start, stop = tile_start(conv, i), tile_start(conv, i + 1)
+        base, taps = interior(conv, start, stop - start), conv.taps
+        if base < 0:
+            pack_pixels(conv, patches, image, start, stop, np.int64(0), conv.k_h * conv.k_block, like)
+            base, taps = patches - image, conv.tables
+            patches += (stop - start) * conv.patch_pitch
+        put(tiles, 0, start)
+        put(tiles, 1, stop - start)
+        put(tiles, 2, base)
+        put(tiles, 3, taps)
+        put(tiles, 4, conv.k_h)
+        tiles += 8 * TILE

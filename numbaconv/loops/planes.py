@@ -104,6 +104,7 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
         call.columns = end - first
         at = matrix * conv.c_out * plane + first * size
         call.c = out + at
+        call.streamed = int(conv.streamed != 0 and (call.c | plane) % VECTOR_BYTES == 0)
         call.residual = 0 if residual == 0 else residual + at
         call_core(conv.core, workspace, alpha, beta)
         number += count
