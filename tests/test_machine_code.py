@@ -160,7 +160,7 @@ ASSEMBLY = """
     from numba import types
     from numbaconv.loops import gemm
 
-    library = gemm._cores["gemm"].compiled(types.void(types.intp, types.float32, types.float32))._library
+    library = gemm.gemm_core.compiled(types.void(types.intp, types.float32, types.float32))._library
     open(sys.argv[1], "w").write(library.get_asm_str())
 """
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from numbaconv.algorithms.base import Algorithm
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.direct import Direct
+from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.im2col import Im2col
 from numbaconv.algorithms.indirect import Indirect
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
 
-ALGORITHMS: tuple[Algorithm, ...] = (Depthwise(), Pointwise(), Direct(), Indirect(), Im2col(), Reference())
+ALGORITHMS: tuple[Algorithm, ...] = (Depthwise(), Grouped(), Pointwise(), Direct(), Indirect(), Im2col(), Reference())
 
 #: Names of the interface whose algorithms are not built yet.
-PLANNED = ("winograd", "grouped", "fft")
+PLANNED = ("winograd", "fft")

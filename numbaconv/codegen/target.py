@@ -14,12 +14,15 @@ from numbaconv.machine import machine
 
 @dataclass(frozen=True)
 class Target:
-    """One instruction set: bytes a vector, rows and vectors of the largest tile, whether it has fused multiply-add."""
+    """One instruction set: bytes a vector, rows and vectors of the largest dense tile, pixels of the largest depthwise tile of
+    as many vectors and taps whose weights it keeps in registers, whether it has fused multiply-add."""
 
     isa: str
     vector_bytes: int
     rows: int
     vectors: int
+    pixels: int
+    chunk: int
     fma: bool
 
     def lanes(self, itemsize: int) -> int:
@@ -34,10 +37,10 @@ class Target:
 TARGETS = {
     target.isa: target
     for target in (
-        Target("avx512", 64, rows=12, vectors=2, fma=True),
-        Target("avx2", 32, rows=6, vectors=2, fma=True),
-        Target("neon", 16, rows=12, vectors=2, fma=True),
-        Target("generic", 16, rows=6, vectors=2, fma=False),
+        Target("avx512", 64, rows=12, vectors=2, pixels=8, chunk=4, fma=True),
+        Target("avx2", 32, rows=6, vectors=2, pixels=4, chunk=2, fma=True),
+        Target("neon", 16, rows=12, vectors=2, pixels=8, chunk=4, fma=True),
+        Target("generic", 16, rows=6, vectors=2, pixels=4, chunk=2, fma=False),
     )
 }
 

@@ -13,6 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbaconv.codegen.activations import activate
+from numbaconv.codegen.sliding import sliding_sums
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i64, load_i64, offset
 
@@ -28,11 +29,10 @@ PREFETCH = 4096
 class TileSpec:
     """What one tile function is generated from.
 
-    `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (each row is as wide as the tile and
-    meets the weights lane by lane).  `panel_vectors` is the width of the packed weights, of which the tile computes the
-    first `vectors`.  `record` is the length of a tap record in 64-bit integers: the weights' offset and one offset for each
-    row of the largest tile.  A `partial` tile reads A under a mask, which only depthwise tiles need: they alone read A a
-    vector at a time.
+    `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (pixels are as wide as the tile and
+    meet the weights lane by lane; see `codegen.sliding`).  `panel_vectors` is the width of the packed weights, of which the
+    tile computes the first `vectors`.  `record` is the length of a dense tap record in 64-bit integers: the weights' offset
+    and one offset for each row of the largest tile.  `chunk` is how many taps of a run keep their weights in registers.
     """
 
     operation: str
@@ -42,15 +42,14 @@ class TileSpec:
     panel_vectors: int
     lanes: int
     record: int
+    chunk: int
     isa: str
     fma: bool
-    partial: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the tile."""
-        part = "_partial" if self.partial else ""
-        return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{part}"
+        return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}"
 
 
 def _arguments(scalar) -> list:
@@ -61,9 +60,9 @@ def _arguments(scalar) -> list:
 def emit_tile(module, spec: TileSpec):
     """Add the tile to an LLVM module and return the function.
 
-    Arguments: base of A; a row of zeros for padding; tap records; number of taps; channels a tap; the packed panel;
-    first element of C; bytes from row to row of C; bias or null; residual or null; bytes from row to row of the
-    residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
+    Arguments: base of A; a row of zeros for padding; tap or run records and their number; channels a tap, or the address of
+    the runs' `WINDOW`; the packed panel; first element of C; bytes from row to row of C; bias or null; residual or null; bytes
+    from row to row of the residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
     """
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
@@ -74,18 +73,22 @@ def emit_tile(module, spec: TileSpec):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
     a, zeros, taps, n_taps, k, panel, c, c_pitch, bias, *rest = function.args
+    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
+    first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
     if spec.operation == "gemm":
-        one_tap = _gemm_tap(v, spec, k)
+        accumulators = _gemm_sums(v, spec, a, zeros, taps, n_taps, k, panel, first)
     else:
-        one_tap = _depthwise_tap(v, spec, rest[2])
-    accumulators = _accumulate(v, spec, a, zeros, taps, n_taps, panel, bias, one_tap)
+        window = builder.inttoptr(k, BYTES)
+        shape = spec.rows, spec.vectors, spec.chunk
+        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, rest[2], first)
     _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
     return function
 
 
-def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, panel, bias, one_tap) -> list:
-    """Start from the bias and sum over taps; accumulators are listed row by row."""
+def _gemm_sums(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, k, panel, first) -> list:
+    """Sum over taps; accumulators are listed row by row."""
     b = v.builder
+    one_tap = _gemm_tap(v, spec, k)
 
     def body(tap, accumulators):
         record = offset(b, taps, b.mul(tap, i64(8 * spec.record)))
@@ -96,9 +99,7 @@ def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, n_taps, panel, bias,
             rows.append(b.select(b.icmp_signed("<", distance, i64(0)), zeros, offset(b, a, distance)))
         return one_tap(rows, weights, accumulators)
 
-    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
-    first = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(spec.vectors)]
-    return counted_loop(b, i64(0), n_taps, 1, first * spec.rows, body, "tap")
+    return counted_loop(b, i64(0), n_taps, 1, first, body, "tap")
 
 
 def _gemm_tap(v: Vectors, spec: TileSpec, k):
@@ -117,26 +118,6 @@ def _gemm_tap(v: Vectors, spec: TileSpec, k):
 
         accumulators = counted_loop(b, i64(0), k_unrolled, UNROLL, accumulators, steps(UNROLL), "k")
         return counted_loop(b, k_unrolled, k, 1, accumulators, steps(1), "k.rest")
-
-    return one_tap
-
-
-def _depthwise_tap(v: Vectors, spec: TileSpec, columns):
-    """One tap of a depthwise tile: row times weights, lane by lane; lanes beyond `columns` are not read from A."""
-    b = v.builder
-    masks = [v.first_lanes(b.sub(columns, i64(j * v.lanes))) for j in range(spec.vectors)] if spec.partial else None
-
-    def read(pointer, j):
-        return v.masked_load(pointer, masks[j]) if spec.partial else v.load(pointer)
-
-    def one_tap(rows, weights, accumulators):
-        tap = [v.load(offset(b, weights, i64(j * v.nbytes))) for j in range(spec.vectors)]
-        new = []
-        for i, row in enumerate(rows):
-            for j in range(spec.vectors):
-                x = read(offset(b, row, i64(j * v.nbytes)), j)
-                new.append(v.fma(x, tap[j], accumulators[i * spec.vectors + j]))
-        return new
 
     return one_tap
 
@@ -161,8 +142,8 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, channel, step: int, accumul
 class _Epilogue:
     """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
 
-    Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with and without a
-    residual; everything else goes through a rolled loop over a copy of the accumulators on the stack.
+    A clamping activation (which includes none and the ReLUs) takes straight-line code: full tiles with and without a
+    residual, partial ones under a mask; other activations go through a rolled loop over a copy of the accumulators on the stack.
     """
 
     def __init__(self, v, spec, c, c_pitch, residual, residual_pitch, columns, code, alpha, beta):
@@ -173,34 +154,47 @@ class _Epilogue:
     def store(self, accumulators) -> None:
         """Emit all paths and the function's return."""
         v, b, spec = self.v, self.v.builder, self.spec
-        if spec.partial:
-            self._store_rolled(accumulators, b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0)))
-            return
         full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
         clamp = b.icmp_signed("==", self.code, i64(0))
         no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
         fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
+        whole, partial = b.append_basic_block("whole"), b.append_basic_block("partial")
         plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
-        b.cbranch(b.and_(full, clamp), fast, slow)
+        b.cbranch(clamp, fast, slow)
         b.position_at_end(fast)
+        b.cbranch(full, whole, partial)
+        b.position_at_end(whole)
         b.cbranch(no_residual, plain, added)
         b.position_at_end(plain)
         self._store_straight(accumulators, False)
         b.position_at_end(added)
         self._store_straight(accumulators, True)
+        b.position_at_end(partial)
+        self._store_straight(accumulators, True, [self._masks(j, no_residual) for j in range(spec.vectors)])
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
 
-    def _store_straight(self, accumulators, with_residual: bool) -> None:
+    def _masks(self, j: int, no_residual) -> tuple:
+        """Lanes of column vector `j` that are stored, and those that are read: none without a residual, whose pointer is null."""
+        v, b = self.v, self.v.builder
+        stored = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
+        return stored, b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), stored)
+
+    def _store_straight(self, accumulators, with_residual: bool, masks: list | None = None) -> None:
         v, b = self.v, self.v.builder
         low, high = v.splat(self.alpha), v.splat(self.beta)
         c, residual = self.c, self.residual
         for i in range(self.spec.rows):
             for j in range(self.spec.vectors):
                 value = accumulators[i * self.spec.vectors + j]
+                to, origin = (offset(b, pointer, i64(j * v.nbytes)) for pointer in (c, residual))
                 if with_residual:
-                    value = b.fadd(value, v.load(offset(b, residual, i64(j * v.nbytes))))
-                v.store(v.minimum(high, v.maximum(low, value)), offset(b, c, i64(j * v.nbytes)))
+                    value = b.fadd(value, v.masked_load(origin, masks[j][1]) if masks else v.load(origin))
+                value = v.minimum(high, v.maximum(low, value))
+                if masks:
+                    v.masked_store(value, to, masks[j][0])
+                else:
+                    v.store(value, to)
             c = offset(b, c, self.c_pitch)
             if with_residual:
                 residual = offset(b, residual, self.residual_pitch)
@@ -217,13 +211,11 @@ class _Epilogue:
             c = offset(b, self.c, b.mul(row, self.c_pitch))
             residual = offset(b, self.residual, b.mul(row, self.residual_pitch))
             for j in range(spec.vectors):
-                mask = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
+                stored, read = self._masks(j, no_residual)
                 value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
-                # without a residual no lane is read, so a null pointer is never followed
-                read = b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), mask)
                 value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
                 value = activate(v, value, self.code, self.alpha, self.beta)
-                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), mask)
+                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), stored)
             return []
 
         counted_loop(b, i64(0), i64(spec.rows), 1, [], one_row, "store")
@@ -272,29 +264,23 @@ def tile(
             builder.inttoptr(value, wanted) if wanted is BYTES else value
             for value, wanted in zip(rest, _arguments(rest[-1].type))
         ]
-        # cases are numbered height by width, full before partial
         case = builder.add(builder.mul(height, i64(widest + 1)), width)
-        partial = builder.icmp_signed("<", rest[-4], builder.mul(width, i64(target().lanes(size))))
-        case = builder.add(builder.mul(case, i64(2)), builder.zext(partial, I64))
         done = builder.append_basic_block("tile.done")
         switch = builder.switch(case, done)
         for m in range(1, tallest + 1):
             for n in range(1, widest + 1):
-                for part in (0, 1):
-                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, widest, bool(part)))
-                    block = builder.append_basic_block(function.name)
-                    switch.add_case(i64((m * (widest + 1) + n) * 2 + part), block)
-                    with builder.goto_block(block):
-                        builder.call(function, converted)
-                        builder.branch(done)
+                function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, widest))
+                block = builder.append_basic_block(function.name)
+                switch.add_case(i64(m * (widest + 1) + n), block)
+                with builder.goto_block(block):
+                    builder.call(function, converted)
+                    builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, widest: int, partial: bool) -> TileSpec:
-    machine = target()
-    masked = partial and kind == "depthwise"  # a dense tile is masked by its zero weights
-    lanes, record = machine.lanes(size), tallest + 1
-    return TileSpec(kind, size, rows, vectors, widest, lanes, record, machine.isa, machine.fma, masked)
+def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, widest: int) -> TileSpec:
+    on = target()
+    return TileSpec(kind, size, rows, vectors, widest, on.lanes(size), tallest + 1, on.chunk, on.isa, on.fma)

@@ -28,65 +28,62 @@ TILE = 5
 TAP = 1 + MR
 
 
-def _core(operation: int):
-    """The core for one of the tiles' `OPERATIONS`; its number is a constant of the compiled function."""
-    wide = operation == OPERATIONS.index("depthwise")
-
-    def core(call_address, alpha, beta):
-        call = call_record(call_address)
-        size = itemsize(alpha)
-        lanes = VECTOR_BYTES // size
-        panels = (call.columns + NV * lanes - 1) // (NV * lanes)
-        # Panels outside keep one panel of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
-        # tiles outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
-        outer, inner = (call.tile_count, panels) if call.tiles_outside != 0 else (panels, call.tile_count)
-        for i in range(outer):
-            for j in range(inner):
-                number, panel = (i, j) if call.tiles_outside != 0 else (j, i)
-                record = call.tiles + number * 8 * TILE
-                first = panel * NV * lanes
-                columns = call.columns - first
-                width = min(NV, (columns + lanes - 1) // lanes)
-                row = get(record, 0)
-                a = call.a + get(record, 2)
-                if wide:
-                    a += first * size
-                residual = 0
-                if call.residual != 0:
-                    residual = call.residual + row * call.residual_pitch + first * size
-                tile(
-                    operation,
-                    MR,
-                    NV,
-                    get(record, 1),
-                    width,
-                    a,
-                    call.zeros,
-                    get(record, 3),
-                    get(record, 4),
-                    call.k,
-                    call.panels + panel * call.panel_bytes,
-                    call.c + row * call.c_pitch + first * size,
-                    call.c_pitch,
-                    call.bias + first * size,
-                    residual,
-                    call.residual_pitch,
-                    columns,
-                    call.activation,
-                    alpha,
-                    beta,
-                )
-
-    return core
+#: Numbers of the tiles' operations, constants of the compiled functions.
+GEMM = OPERATIONS.index("gemm")
 
 
-_cores = {name: NativeFunction(_core(number), name) for number, name in enumerate(OPERATIONS)}
+def core(call_address, alpha, beta):
+    """Column panels by tiles, as the `CALL` record at an address tells."""
+    call = call_record(call_address)
+    size = itemsize(alpha)
+    lanes = VECTOR_BYTES // size
+    panels = (call.columns + NV * lanes - 1) // (NV * lanes)
+    # Panels outside keep one panel of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
+    # tiles outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
+    outer, inner = (call.tile_count, panels) if call.tiles_outside != 0 else (panels, call.tile_count)
+    for i in range(outer):
+        for j in range(inner):
+            number, panel = (i, j) if call.tiles_outside != 0 else (j, i)
+            record = call.tiles + number * 8 * TILE
+            first = panel * NV * lanes
+            columns = call.columns - first
+            width = min(NV, (columns + lanes - 1) // lanes)
+            row = get(record, 0)
+            a = call.a + get(record, 2)
+            residual = 0
+            if call.residual != 0:
+                residual = call.residual + row * call.residual_pitch + first * size
+            tile(
+                GEMM,
+                MR,
+                NV,
+                get(record, 1),
+                width,
+                a,
+                call.zeros,
+                get(record, 3),
+                get(record, 4),
+                call.k,
+                call.panels + panel * call.panel_bytes,
+                call.c + row * call.c_pitch + first * size,
+                call.c_pitch,
+                call.bias + first * size,
+                residual,
+                call.residual_pitch,
+                columns,
+                call.activation,
+                alpha,
+                beta,
+            )
 
 
-def core_address(operation: str, np_dtype) -> int:
-    """Entry point of the core for "gemm" or "depthwise" tiles of float32 or float64."""
+gemm_core = NativeFunction(core, "gemm")
+
+
+def core_address(function: NativeFunction, np_dtype) -> int:
+    """Entry point of a core for float32 or float64."""
     scalar = numba.from_dtype(np_dtype)
-    return _cores[operation].address(types.void(types.intp, scalar, scalar))
+    return function.address(types.void(types.intp, scalar, scalar))
 
 
 @njit
