@@ -6,7 +6,7 @@ and columns wholly in padding are skipped.  The bound is the multiply-adds of la
 
 from __future__ import annotations
 
-from numbaconv.algorithms.sliding import SlidingAlgorithm, run_bytes, sliding_fields, strip_fields
+from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
@@ -33,7 +33,7 @@ class Depthwise(SlidingAlgorithm):
             "column_block": max(1, min(machine.l1 // 2 // under, fields["panels_per_group"])),
             "depthwise": 1,
         }
-        return Cut(fields, run_bytes(g | fields) + nbytes)
+        return Cut(fields, nbytes)
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""

@@ -7,7 +7,7 @@ its own group, which all taps share.  Wins where a dense tile would leave most o
 from __future__ import annotations
 
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
-from numbaconv.algorithms.sliding import SlidingAlgorithm, run_bytes, sliding_fields, strip_fields
+from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
@@ -35,7 +35,7 @@ class Grouped(SlidingAlgorithm):
         across = fields["out_step"] * -(-g["w_out"] // (fields["out_step"] * PIXELS))
         wanted = fields["out_step"] * max(1, columns // (PIXELS * fields["out_step"] * g["stride_w"]))
         strip, nbytes = strip_fields(g | fields, machine, max(1, min(wanted, across)), WORKSPACE_LIMIT // 2)
-        return Cut(fields | strip, strip["tile_block"] * run_bytes(g | fields) + nbytes)
+        return Cut(fields | strip, nbytes)
 
     def extra_cycles(self, problem, g, machine):
         """Expanding each pixel under a panel's tiles: a store for each vector and channel of a group."""

@@ -22,6 +22,7 @@ from numbaconv.loops.gemm import NV, PANEL_ROW, core_address
 from numbaconv.loops.grouped import grouped_parallel, grouped_part
 from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, sliding_core
 from numbaconv.machine import Machine
+from numbaconv.workspace import ALIGNMENT
 
 #: Starting a run of taps.
 RUN_START = 4.0
@@ -94,7 +95,7 @@ def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:
 
 
 def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> tuple[dict[str, int], int]:
-    """Fields of the `CONV` record for strips under `tiles` tiles that take `room` bytes if they can, and a strip's bytes."""
+    """Fields of the `CONV` record for strips under `tiles` tiles, of `room` bytes if they can, and all their bytes."""
     parts = -(-tiles // g["out_step"])
     outputs = parts * PIXELS * g["out_step"]
     width = (outputs - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
@@ -105,9 +106,18 @@ def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> 
     def lines(nbytes):
         return max(1, min((nbytes // row - under) // g["stride_h"] + 1, g["h_out"]))
 
-    strip_lines = lines(room)
-    rows = min(g["h_in"], (strip_lines - 1) * g["stride_h"] + under)
-    return {"strip_lines": strip_lines, "walk_lines": lines(machine.l1 // 2), "tile_block": tiles}, rows * row
+    def rows(count):
+        return min(g["h_in"], (count - 1) * g["stride_h"] + under)
+
+    walk = lines(machine.l1 // 2)
+    if walk > 1 or under * tiles * run_bytes(g) > room:
+        strip = lines(room)
+        fields = {"strip_lines": strip, "walk_lines": walk, "ring": rows(strip), "turns": 1}
+    else:
+        # a ring of rows stays in the L1, while new rows of a long strip would come from the L2 before they are written
+        fields = {"strip_lines": max(g["h_out"], 1), "walk_lines": 1, "ring": under, "turns": under}
+    nbytes = fields["turns"] * tiles * run_bytes(g) + min(fields["ring"], g["h_in"]) * row + ALIGNMENT
+    return fields | {"tile_block": tiles}, nbytes
 
 
 def run_bytes(g: dict[str, int]) -> int:

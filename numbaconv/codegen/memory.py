@@ -42,7 +42,7 @@ CONV = np.dtype(
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
             "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation core "
             "lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables depthwise "
-            "group_out phases hop step out_step strip_lines walk_lines"
+            "group_out phases hop step out_step strip_lines walk_lines ring turns"
         ).split()
     ]
 )

@@ -7,26 +7,25 @@ a cycle, of which one crosses a cache line wherever tensors are not aligned; sli
 
 from __future__ import annotations
 
-from numbaconv.codegen.vector import Vectors, counted_loop, i64, load_i64, offset
+from numbaconv.codegen.vector import Vectors, branch_to, counted_loop, i64, load_i64, offset
 
-#: A run: byte offsets of its first position and of its first weights, number of taps.
-RUN = 3
+#: A run: byte offsets of its first position and of its first weights, number of taps, how many of them fill whole chunks.
+RUN = 4
 #: What all runs of a tile share: bytes from position to position, and from tap to tap of the weights.
 WINDOW = 2
 
 
-def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_runs, window, panel, columns, first):
+def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_runs, window, panel, first):
     """Emit the sums over `n_runs` run records and return the accumulators, row by row.
 
-    Lanes from `columns` on are not read.  Up to `chunk` taps have their weights in registers at once.
+    Pixels are read in whole vectors, since a masked load takes a turn of the multipliers.  Up to `chunk` taps have their
+    weights in registers at once.
     """
     b = v.builder
     position, weight = (load_i64(b, window, field) for field in range(WINDOW))
-    mask = v.first_lanes(b.sub(columns, i64((vectors - 1) * v.lanes)))
 
     def pixel(pointer) -> list:
-        whole = [v.load(offset(b, pointer, i64(j * v.nbytes))) for j in range(vectors - 1)]
-        return [*whole, v.masked_load(offset(b, pointer, i64((vectors - 1) * v.nbytes)), mask)]
+        return [v.load(offset(b, pointer, i64(j * v.nbytes))) for j in range(vectors)]
 
     def slide(taps: int, start, weights, sums: list) -> list:
         """Taps 0..`taps` of one run over the positions that they reach."""
@@ -51,27 +50,26 @@ def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_run
         record = offset(b, runs, b.mul(number, i64(8 * RUN)))
         run = offset(b, a, load_i64(b, record)), offset(b, panel, load_i64(b, record, 1))
         taps = load_i64(b, record, 2)
-        rest = b.urem(taps, i64(chunk))
-        whole = b.sub(taps, rest)
+        whole = load_i64(b, record, 3)
         sums = counted_loop(b, i64(0), whole, chunk, sums, lambda t, s: slide(chunk, *at(t, run), s), "taps")
-        return _switch(b, rest, sums, [lambda s, n=n: slide(n, *at(whole, run), s) for n in range(1, chunk)])
+        rest = b.sub(taps, whole)
+        return _one_of(b, rest, sums, [lambda s, n=n: slide(n, *at(whole, run), s) for n in range(1, chunk)])
 
     return counted_loop(b, i64(0), n_runs, 1, first, one_run, "run")
 
 
-def _switch(builder, number, values: list, cases: list) -> list:
-    """`cases[number - 1](values)`, or the values as they are where there is no such case."""
-    entry, done = builder.block, builder.append_basic_block("rest.done")
-    switch = builder.switch(number, done)
-    incoming = [(entry, values)]
-    for case, emit in enumerate(cases, 1):
-        block = builder.append_basic_block(f"rest.{case}")
-        switch.add_case(i64(case), block)
-        builder.position_at_end(block)
-        new = emit(values)
-        incoming.append((builder.block, new))
-        builder.branch(done)
-    builder.position_at_end(done)
+def _one_of(builder, number, values: list, cases: list) -> list:
+    """`cases[number - 1](values)`, or the values as they are where the number is 0."""
+    incoming = []
+
+    def case(emit):
+        def run():
+            new = emit(values)
+            incoming.append((builder.block, new))
+
+        return run
+
+    branch_to(builder, number, [case(list), *map(case, cases)])
     results = [builder.phi(value.type) for value in values]
     for block, new in incoming:
         for phi, value in zip(results, new, strict=True):

@@ -37,9 +37,9 @@ class Target:
 TARGETS = {
     target.isa: target
     for target in (
-        Target("avx512", 64, rows=12, vectors=2, pixels=8, chunk=4, fma=True),
+        Target("avx512", 64, rows=12, vectors=2, pixels=8, chunk=3, fma=True),
         Target("avx2", 32, rows=6, vectors=2, pixels=4, chunk=2, fma=True),
-        Target("neon", 16, rows=12, vectors=2, pixels=8, chunk=4, fma=True),
+        Target("neon", 16, rows=12, vectors=2, pixels=8, chunk=3, fma=True),
         Target("generic", 16, rows=6, vectors=2, pixels=4, chunk=2, fma=False),
     )
 }

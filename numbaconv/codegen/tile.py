@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numbaconv.codegen.activations import activate
 from numbaconv.codegen.sliding import sliding_sums
 from numbaconv.codegen.target import target
-from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i64, load_i64, offset
+from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, branch_to, counted_loop, i64, load_i64, offset
 
 #: K-steps in the unrolled loop: row pointers that do not fit the integer registers are then reloaded once in four steps.
 UNROLL = 4
@@ -80,7 +80,7 @@ def emit_tile(module, spec: TileSpec):
     else:
         window = builder.inttoptr(k, BYTES)
         shape = spec.rows, spec.vectors, spec.chunk
-        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, rest[2], first)
+        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, first)
     _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
     return function
 
@@ -264,18 +264,13 @@ def tile(
             builder.inttoptr(value, wanted) if wanted is BYTES else value
             for value, wanted in zip(rest, _arguments(rest[-1].type))
         ]
-        case = builder.add(builder.mul(height, i64(widest + 1)), width)
-        done = builder.append_basic_block("tile.done")
-        switch = builder.switch(case, done)
-        for m in range(1, tallest + 1):
-            for n in range(1, widest + 1):
-                function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, widest))
-                block = builder.append_basic_block(function.name)
-                switch.add_case(i64(m * (widest + 1) + n), block)
-                with builder.goto_block(block):
-                    builder.call(function, converted)
-                    builder.branch(done)
-        builder.position_at_end(done)
+
+        def run(m, n):
+            return lambda: builder.call(emit_tile(builder.module, _spec(kind, size, m, n, tallest, widest)), converted)
+
+        # numbered height by width
+        case = builder.sub(builder.add(builder.mul(height, i64(widest)), width), i64(widest + 1))
+        branch_to(builder, case, [run(m, n) for m in range(1, tallest + 1) for n in range(1, widest + 1)])
         return context.get_dummy_value()
 
     return signature, codegen

@@ -64,24 +64,33 @@ def clear_padding(conv, strip, rows, first, last, like):
 
 
 @njit
+def never_around(conv):
+    """More rows than any kernel reaches over: a ring that is none."""
+    return conv.k_h * conv.dilation_h
+
+
+@njit
 def through_strip(conv, address, tile, tiles, h_out, count, panel, image, out_image, residual_image, alpha, beta):
     """`count` lines of one panel, across `tiles` tiles from number `tile`.  Workspace: call record, run records, strip."""
     run_bytes = conv.k_h * conv.c_in * conv.phases * 8 * RUN
     runs = address + SLIDE_BYTES
-    strip = runs + conv.tile_block * run_bytes
+    # vectors of the strip start on cache lines
+    strip = (runs + conv.turns * conv.tile_block * run_bytes + 63) // 64 * 64
     first, last = columns_under(conv, tile)
     for number in range(tile + 1, tile + tiles):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
     plane = (last - first) * PANEL_ROW
     row = conv.c_in * plane
-    for number in range(tiles):
-        w_out, height = tile_across(conv, tile + number)
-        put_runs(conv, runs + number * run_bytes, w_out, height, first, row, plane, np.int64(PANEL_ROW))
+    ring = conv.ring if conv.turns > 1 else never_around(conv)
+    for turn in range(conv.turns):
+        for number in range(tiles):
+            w_out, height = tile_across(conv, tile + number)
+            to = runs + (turn * tiles + number) * run_bytes
+            put_runs(conv, to, w_out, height, first, row, plane, np.int64(PANEL_ROW), turn, ring)
     slide_panels(conv, address, panel, panel + 1)
-    rows = min(conv.h_in, (conv.strip_lines - 1) * conv.stride_h + (conv.k_h - 1) * conv.dilation_h + 1)
-    clear_padding(conv, strip, rows, first, last, alpha)
-    # As many lines as a strip has rows for: the next strip repeats the rows that their kernels share.
+    clear_padding(conv, strip, min(conv.ring, conv.h_in), first, last, alpha)
+    # As many lines as a strip that is no ring has rows for: the next one repeats the rows that their kernels share.
     for start in range(h_out, h_out + count, conv.strip_lines):
         stop = min(start + conv.strip_lines, h_out + count)
         h_first = max(start * conv.stride_h - conv.pad_top, 0)
@@ -92,11 +101,14 @@ def through_strip(conv, address, tile, tiles, h_out, count, panel, image, out_im
             h_top = line * conv.stride_h - conv.pad_top
             h_end = min(h_top + (lines - 1) * conv.stride_h + (conv.k_h - 1) * conv.dilation_h + 1, conv.h_in)
             for h in range(max(done, h_top), h_end):
-                source = image + h * conv.w_in * conv.x_pixel
-                expand_row(conv, panel, source, strip + (h - h_first) * row, first, last, alpha)
+                place = strip + (h - h_first) % conv.ring * row
+                expand_row(conv, panel, image + h * conv.w_in * conv.x_pixel, place, first, last, alpha)
             done = max(done, h_end)
+            turn = (h_top - h_first) % conv.turns
+            a = strip - (h_first if conv.turns == 1 else h_top) * row
             # Tiles side by side share the columns between them.
             for number in range(tiles):
+                to = runs + (turn * tiles + number) * run_bytes
                 slide(
                     conv,
                     address,
@@ -104,10 +116,10 @@ def through_strip(conv, address, tile, tiles, h_out, count, panel, image, out_im
                     line,
                     lines,
                     panel,
-                    strip - h_first * row,
+                    a,
                     row,
                     PANEL_ROW,
-                    runs + number * run_bytes,
+                    to,
                     out_image,
                     residual_image,
                     alpha,
@@ -121,7 +133,18 @@ def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, 
     runs = address + SLIDE_BYTES
     row = conv.w_in * conv.x_pixel
     w_out, height = tile_across(conv, tile)
-    put_runs(conv, runs, w_out, height, np.int64(0), row, np.int64(0), conv.x_pixel)
+    put_runs(
+        conv,
+        runs,
+        w_out,
+        height,
+        np.int64(0),
+        row,
+        np.int64(0),
+        conv.x_pixel,
+        np.int64(0),
+        conv.h_in + conv.k_h * conv.dilation_h,
+    )
     slide_panels(conv, address, first_panel, last_panel)
     a = image + first_panel * PANEL_ROW
     slide(
@@ -149,6 +172,12 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
     first_line, last_line = share(conv.n * conv.h_out, part // column_parts, row_parts)
     first_panel, last_panel = share(conv.panels_per_group, part % column_parts, column_parts)
     across = tiles_across(conv)
+    # tiles read whole vectors, which in place end with the pixel
+    whole_panels = 0
+    if conv.depthwise != 0:
+        whole_panels = (
+            conv.panels_per_group if conv.c_out * conv.itemsize % VECTOR_BYTES == 0 else conv.panels_per_group - 1
+        )
     begin_slide(conv, workspace)
     # Blocks of channels outside: the kernel's rows, one block of tiles wide, then stay in the L1 on the way down the image.
     for panel in range(first_panel, last_panel, conv.column_block):
@@ -163,7 +192,9 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
             residual_image = image_of(conv, residual, image, conv.residual_pixel)
             for tile in range(0, across, conv.tile_block):
                 first, last = columns_under(conv, tile)
-                if conv.depthwise != 0 and first >= 0 and last <= conv.w_in:
+                start = panel
+                if first >= 0 and last <= conv.w_in and panel < whole_panels:
+                    start = min(panel_end, whole_panels)
                     in_place(
                         conv,
                         workspace,
@@ -171,16 +202,15 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                         h_out,
                         count,
                         panel,
-                        panel_end,
+                        start,
                         x_image,
                         out_image,
                         residual_image,
                         alpha,
                         beta,
                     )
-                    continue
                 # Panels one by one, since each has a strip of its own.
-                for number in range(panel, panel_end):
+                for number in range(start, panel_end):
                     through_strip(
                         conv,
                         workspace,

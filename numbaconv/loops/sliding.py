@@ -16,6 +16,8 @@ from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 
 #: Pixels of the largest depthwise tile.
 PIXELS = target().pixels
+#: Taps whose weights it keeps in registers.
+CHUNK = target().chunk
 #: A thread's workspace starts with its call record.
 SLIDE_BYTES = SLIDE.itemsize
 _DEPTHWISE = OPERATIONS.index("depthwise")
@@ -85,11 +87,12 @@ def tile_across(conv, number):
 
 
 @njit
-def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel):
+def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel, turn, ring):
     """Run records of the tile of `height` outputs from column `w_out`: kernel rows, then channels of a group, then phases.
 
     A starts at input column `first_column`; input rows lie `row` bytes apart, channels of a group `plane`, columns `pixel`.
-    Taps that meet no column of the input are left out.
+    Rows are kept in a ring of `ring` rows, in which the kernel's first one is number `turn`.  Taps that meet no column of the
+    input are left out.
     """
     for phase in range(conv.phases):
         column = w_out * conv.stride_w - conv.pad_left + phase * conv.dilation_w
@@ -100,10 +103,12 @@ def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel):
         record = runs + phase * 8 * RUN
         for k_h in range(conv.k_h):
             tap = k_h * conv.k_w + phase + first * conv.hop
+            place = (turn + k_h * conv.dilation_h) % ring * row
             for channel in range(conv.c_in):
-                put(record, 0, k_h * conv.dilation_h * row + channel * plane + (column - first_column) * pixel)
+                put(record, 0, place + channel * plane + (column - first_column) * pixel)
                 put(record, 1, (tap * conv.c_in + channel) * PANEL_ROW)
                 put(record, 2, taps)
+                put(record, 3, taps // CHUNK * CHUNK)
                 record += conv.phases * 8 * RUN
 
 
@@ -165,4 +170,5 @@ def slide(conv, address, number, line, lines, panel, a, row, pixel, runs, out_im
     call.runs = runs
     call.c = out_image + at * conv.out_pixel + column
     call.residual = 0 if residual_image == 0 else residual_image + at * conv.residual_pixel + column
-    call_core(conv.core, address, alpha, beta)
+    if height > 0:
+        call_core(conv.core, address, alpha, beta)
