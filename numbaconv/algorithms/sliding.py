@@ -112,11 +112,11 @@ def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> 
     walk = lines(machine.l1 // 2)
     if walk > 1 or under * tiles * run_bytes(g) > room:
         strip = lines(room)
-        fields = {"strip_lines": strip, "walk_lines": walk, "ring": rows(strip), "turns": 1}
+        fields = {"strip_lines": strip, "walk_lines": walk, "ring": rows(strip), "turns": 0}
     else:
         # a ring of rows stays in the L1, while new rows of a long strip would come from the L2 before they are written
         fields = {"strip_lines": max(g["h_out"], 1), "walk_lines": 1, "ring": under, "turns": under}
-    nbytes = fields["turns"] * tiles * run_bytes(g) + min(fields["ring"], g["h_in"]) * row + ALIGNMENT
+    nbytes = max(fields["turns"], 1) * tiles * run_bytes(g) + min(fields["ring"], g["h_in"]) * row + ALIGNMENT
     return fields | {"tile_block": tiles}, nbytes
 
 

@@ -75,15 +75,15 @@ def through_strip(conv, address, tile, tiles, h_out, count, panel, image, out_im
     run_bytes = conv.k_h * conv.c_in * conv.phases * 8 * RUN
     runs = address + SLIDE_BYTES
     # vectors of the strip start on cache lines
-    strip = (runs + conv.turns * conv.tile_block * run_bytes + 63) // 64 * 64
+    strip = (runs + max(conv.turns, 1) * conv.tile_block * run_bytes + 63) // 64 * 64
     first, last = columns_under(conv, tile)
     for number in range(tile + 1, tile + tiles):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
     plane = (last - first) * PANEL_ROW
     row = conv.c_in * plane
-    ring = conv.ring if conv.turns > 1 else never_around(conv)
-    for turn in range(conv.turns):
+    ring = conv.ring if conv.turns > 0 else never_around(conv)
+    for turn in range(max(conv.turns, 1)):
         for number in range(tiles):
             w_out, height = tile_across(conv, tile + number)
             to = runs + (turn * tiles + number) * run_bytes
@@ -104,8 +104,9 @@ def through_strip(conv, address, tile, tiles, h_out, count, panel, image, out_im
                 place = strip + (h - h_first) % conv.ring * row
                 expand_row(conv, panel, image + h * conv.w_in * conv.x_pixel, place, first, last, alpha)
             done = max(done, h_end)
-            turn = (h_top - h_first) % conv.turns
-            a = strip - (h_first if conv.turns == 1 else h_top) * row
+            turn, a = 0, strip - h_first * row
+            if conv.turns > 0:
+                turn, a = (h_top - h_first) % conv.turns, strip - h_top * row
             # Tiles side by side share the columns between them.
             for number in range(tiles):
                 to = runs + (turn * tiles + number) * run_bytes
