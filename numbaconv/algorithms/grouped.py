@@ -29,7 +29,7 @@ class Grouped(SlidingAlgorithm):
         return None
 
     def cut(self, g, machine):
-        fields = sliding_fields(g, g["itemsize"]) | {"column_block": 1}
+        fields = sliding_fields(g, g["itemsize"]) | {"column_block": 4}
         under = min(g["k_h"], g["h_in"]) * g["c_in"] * PANEL_ROW
         columns = max(1, machine.l1 // 2 // under - (g["k_w"] - 1) * g["dilation_w"])
         across = fields["out_step"] * -(-g["w_out"] // (fields["out_step"] * PIXELS))

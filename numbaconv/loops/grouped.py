@@ -70,8 +70,10 @@ def never_around(conv):
 
 
 @njit
-def through_strip(conv, address, tile, tiles, h_out, count, panel, image, out_image, residual_image, alpha, beta):
-    """`count` lines of one panel, across `tiles` tiles from number `tile`.  Workspace: call record, run records, strip."""
+def through_strip(
+    conv, address, tile, tiles, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta
+):
+    """`count` lines of a block of panels across `tiles` tiles from number `tile`.  Workspace: call and run records, strip."""
     run_bytes = conv.k_h * conv.c_in * conv.phases * 8 * RUN
     runs = address + SLIDE_BYTES
     # vectors of the strip start on cache lines
@@ -88,44 +90,46 @@ def through_strip(conv, address, tile, tiles, h_out, count, panel, image, out_im
             w_out, height = tile_across(conv, tile + number)
             to = runs + (turn * tiles + number) * run_bytes
             put_runs(conv, to, w_out, height, first, row, plane, np.int64(PANEL_ROW), turn, ring)
-    slide_panels(conv, address, panel, panel + 1)
     clear_padding(conv, strip, min(conv.ring, conv.h_in), first, last, alpha)
-    # As many lines as a strip that is no ring has rows for: the next one repeats the rows that their kernels share.
-    for start in range(h_out, h_out + count, conv.strip_lines):
-        stop = min(start + conv.strip_lines, h_out + count)
-        h_first = max(start * conv.stride_h - conv.pad_top, 0)
-        done = h_first
-        # A few lines at a time, so that tiles find the rows just expanded in the L1.
-        for line in range(start, stop, conv.walk_lines):
-            lines = min(conv.walk_lines, stop - line)
-            h_top = line * conv.stride_h - conv.pad_top
-            h_end = min(h_top + (lines - 1) * conv.stride_h + (conv.k_h - 1) * conv.dilation_h + 1, conv.h_in)
-            for h in range(max(done, h_top), h_end):
-                place = strip + (h - h_first) % conv.ring * row
-                expand_row(conv, panel, image + h * conv.w_in * conv.x_pixel, place, first, last, alpha)
-            done = max(done, h_end)
-            turn, a = 0, strip - h_first * row
-            if conv.turns > 0:
-                turn, a = (h_top - h_first) % conv.turns, strip - h_top * row
-            # Tiles side by side share the columns between them.
-            for number in range(tiles):
-                to = runs + (turn * tiles + number) * run_bytes
-                slide(
-                    conv,
-                    address,
-                    tile + number,
-                    line,
-                    lines,
-                    panel,
-                    a,
-                    row,
-                    PANEL_ROW,
-                    to,
-                    out_image,
-                    residual_image,
-                    alpha,
-                    beta,
-                )
+    # Panels one by one, since each is expanded for itself.
+    for panel in range(first_panel, last_panel):
+        slide_panels(conv, address, panel, panel + 1)
+        # As many lines as a strip that is no ring has rows for: the next one repeats the rows that their kernels share.
+        for start in range(h_out, h_out + count, conv.strip_lines):
+            stop = min(start + conv.strip_lines, h_out + count)
+            h_first = max(start * conv.stride_h - conv.pad_top, 0)
+            done = h_first
+            # A few lines at a time, so that tiles find the rows just expanded in the L1.
+            for line in range(start, stop, conv.walk_lines):
+                lines = min(conv.walk_lines, stop - line)
+                h_top = line * conv.stride_h - conv.pad_top
+                h_end = min(h_top + (lines - 1) * conv.stride_h + (conv.k_h - 1) * conv.dilation_h + 1, conv.h_in)
+                for h in range(max(done, h_top), h_end):
+                    place = strip + (h - h_first) % conv.ring * row
+                    expand_row(conv, panel, image + h * conv.w_in * conv.x_pixel, place, first, last, alpha)
+                done = max(done, h_end)
+                turn, a = 0, strip - h_first * row
+                if conv.turns > 0:
+                    turn, a = (h_top - h_first) % conv.turns, strip - h_top * row
+                # Tiles side by side share the columns between them.
+                for number in range(tiles):
+                    to = runs + (turn * tiles + number) * run_bytes
+                    slide(
+                        conv,
+                        address,
+                        tile + number,
+                        line,
+                        lines,
+                        panel,
+                        a,
+                        row,
+                        PANEL_ROW,
+                        to,
+                        out_image,
+                        residual_image,
+                        alpha,
+                        beta,
+                    )
 
 
 @njit
@@ -210,8 +214,7 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                         alpha,
                         beta,
                     )
-                # Panels one by one, since each has a strip of its own.
-                for number in range(start, panel_end):
+                if start < panel_end:
                     through_strip(
                         conv,
                         workspace,
@@ -219,7 +222,8 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                         min(conv.tile_block, across - tile),
                         h_out,
                         count,
-                        number,
+                        start,
+                        panel_end,
                         x_image,
                         out_image,
                         residual_image,
