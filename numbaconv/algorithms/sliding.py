@@ -15,7 +15,7 @@ import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.tiled import TiledAlgorithm
-from numbaconv.codegen.expand import TOGETHER, permutes
+from numbaconv.codegen.expand import COPY, TOGETHER, permutes
 from numbaconv.codegen.sliding import RUN
 from numbaconv.codegen.target import TARGETS, target
 from numbaconv.loops.gemm import NV, PANEL_ROW, core_address
@@ -135,6 +135,8 @@ def expansions(g: dict[str, int], isa: str) -> np.ndarray:
     first = start[:, :1]
     spread = start[:, -1] - start[:, 0]
     together = np.where(spread + TOGETHER <= 2 * width, TOGETHER, spread < 2 * width) * permutes(isa, size)
+    if group_in == group_out == 1:
+        together = np.full_like(together, COPY)
     head = np.stack([first[:, 0] * size, g["c_out"] // group_out * group_in - first[:, 0], together], 1)
     index = (start - first).astype(f"i{size}")
     return np.concatenate([head.astype(np.int64).view(np.uint8), index.view(np.uint8)], 1)

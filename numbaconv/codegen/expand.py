@@ -13,11 +13,13 @@ from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, load_i64, offset
 
 #: An expansion, for one vector of output channels: byte offset of the first channel, channels from there to the end of the
-#: pixel, how many channels of a group may be taken from the same two loads (0: gather).  Then each lane's distance in channels
-#: from the first one, as integers of the element's size.
+#: pixel, how many channels of a group may be taken from the same two loads (0: gather, `COPY`: copy).  Then each lane's
+#: distance in channels from the first one, as integers of the element's size.
 EXPANSION = 3
 #: Channels of a group that are taken from the same loads.
 TOGETHER = 4
+#: In the place of that number: every lane's channel is its own, and vectors are just copied.
+COPY = -1
 
 
 def permutes(isa: str, itemsize: int) -> bool:
@@ -73,6 +75,17 @@ def _emit(module, like: Vectors, isa: str) -> ir.Function:
 
         return body
 
+    def copy(channel, _):
+        mask = v.first_lanes(rest)
+
+        def pixel(_, carried):
+            origin, to = carried
+            v.store(v.masked_load(origin, mask), to)
+            return [offset(b, origin, source_step), offset(b, to, destination_step)]
+
+        counted_loop(b, i64(0), pixels, 1, [*places(channel)], pixel, "pixel")
+        return []
+
     def gather(channel, _):
         origin, to = places(channel)
 
@@ -90,14 +103,16 @@ def _emit(module, like: Vectors, isa: str) -> ir.Function:
         counted_loop(b, i64(0), pixels, 1, [origin, to], pixel, "pixel")
         return []
 
+    copied = b.select(b.icmp_signed("==", together, i64(COPY)), channels, i64(0))
+    counted_loop(b, i64(0), copied, 1, [], copy, "copy")
     if permutes(isa, v.itemsize):
-        gathered = b.select(b.icmp_signed("==", together, i64(0)), channels, i64(0))
+        gathered = b.select(b.icmp_signed("==", together, i64(0)), channels, copied)
         paired = b.select(b.icmp_signed("==", together, i64(TOGETHER)), b.and_(channels, i64(-TOGETHER)), gathered)
-        counted_loop(b, i64(0), gathered, 1, [], gather, "gather")
+        counted_loop(b, copied, gathered, 1, [], gather, "gather")
         counted_loop(b, gathered, paired, TOGETHER, [], permute(TOGETHER), "together")
         counted_loop(b, paired, channels, 1, [], permute(1), "single")
     else:
-        counted_loop(b, i64(0), channels, 1, [], gather, "gather")
+        counted_loop(b, copied, channels, 1, [], gather, "gather")
     b.ret_void()
     return function
 
