@@ -25,7 +25,7 @@ from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT
 
 #: Starting a run of taps.
-RUN_START = 4.0
+RUN_START = 12.0
 #: Columns from position to position beyond which at most one of them meets any image.
 _FAR = 1 << 40
 
