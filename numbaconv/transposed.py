@@ -22,7 +22,7 @@ from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.codegen.overlap import OVERLAP, RUN
 from numbaconv.epilogue import Activation
 from numbaconv.errors import ShapeError, UnsupportedError
-from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES, core_address
+from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES, core_address, gemm_core
 from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.overlap_add import overlap_parallel, overlap_part
 from numbaconv.loops.walk import CALL_BYTES
@@ -281,7 +281,7 @@ class _Plan:
             "bias": bias.ctypes.data,
             "zeros": self._zeros.ctypes.data,
             "activation": activation.code,
-            "core": core_address("gemm", bias.dtype),
+            "core": core_address(gemm_core, bias.dtype),
         }
         self._record = np.zeros((), OVERLAP)
         for name in OVERLAP.names:

@@ -34,8 +34,12 @@ _LAYOUTS = st.sampled_from(LAYOUTS)
 
 
 @st.composite
-def problems(draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=False) -> ConvProblem:
-    """Problems of one or two axes: kernels 1 to 7, strides and dilations to 4, 1 to 70 channels, 0 to 3 images."""
+def problems(draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=False, narrow=False) -> ConvProblem:
+    """Problems of one or two axes: kernels 1 to 7, strides and dilations to 4, 1 to 70 channels, 0 to 3 images.
+
+    A `depthwise` one has a channel a group, and `narrow` groups have few channels: odd numbers of them, and multiples of the
+    input's.
+    """
     kernel = tuple(draw(kernels) for _ in range(axes))
     stride, dilation = (tuple(draw(st.integers(1, 4)) for _ in range(axes)) for _ in range(2))
     # paddings larger than the kernel make outputs that see nothing else
@@ -50,6 +54,9 @@ def problems(draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=Fals
     c_in, c_out = draw(per_group), draw(per_group)
     if depthwise:
         groups, c_in, c_out = draw(st.integers(2, 70)), 1, 1
+    elif narrow:
+        c_in, c_out = draw(st.sampled_from(_WIDTHS)), draw(st.sampled_from(_WIDTHS))
+        groups = draw(st.integers(2, max(2, 70 // max(c_in, c_out))))
     n = draw(st.sampled_from((1, 1, 1, 2, 2, 3, 0)))
     dtype, layout, bias = draw(st.sampled_from(("f32", "f32", "f64"))), draw(layouts), draw(st.booleans())
 
@@ -67,6 +74,8 @@ def problems(draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=Fals
     return problem()
 
 
+#: Channels of narrow groups: one and its multiples, odd ones that straddle vectors, and more than a vector may spread over.
+_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 20)
 _EDGES = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 70)
 
 

@@ -33,7 +33,13 @@ from numbaconv.reference import reference_conv
 
 THREADS = numba.config.NUMBA_NUM_THREADS  # the most that this process may ask for
 #: What an algorithm is for, where that is rare among all problems.
-SUITED = {"pointwise": problems(kernels=st.just(1)), "depthwise": problems(depthwise=True)}
+SUITED = {
+    "pointwise": problems(kernels=st.just(1)),
+    "depthwise": st.one_of(problems(depthwise=True), problems(depthwise=True, kernels=st.integers(8, 31))),
+    "grouped": st.one_of(
+        problems(narrow=True), problems(narrow=True, kernels=st.integers(1, 3)), problems(depthwise=True)
+    ),
+}
 #: Problems whose output sees padding only, at least in part, or whose sizes lie at the edge of something.
 CORNERS = (
     "c3h1w1o5k1p2",
@@ -45,6 +51,15 @@ CORNERS = (
     "c17h1w9o33kh1kw3ph0pw1",
     "n3c6h5w5o9k3p1g3s2",
     "c8h6w6o8k3p1g8",
+    "c24h19w21o24k5p2g24",
+    "c40h9w33o40k3s3p1dil2g40",
+    "c40h9w9o120k3p1g40",
+    "c44h17w20o44k3p1g4",
+    "c64h20w18o64k3p1g8",
+    "c64h20w18o32k3s2p1g8",
+    "c30h40w5o75k3p1g15f64",
+    "c48h7w9o12k1g3",
+    "c130h4w5o26k2g13",
     "c1h9w9o1k7p3",
     "c70h3w3o70k3p1",
     "n2c512h3w3o20k1",
@@ -391,6 +406,20 @@ def test_a_cut_patch_takes_bias_residual_and_activation_once():
     same(y, np.maximum(dot(given_) + given_.bias[:, None, None] + given_.residual, 0).astype(np.float32))
 
 
+LARGE_DEPTHWISE = (
+    "c33h40w36o33k31p15g33",
+    "c20h14w14o20k29p14g20f64",
+    "c16h30w41o16kh1kw31ph0pw7g16",
+    "c16h9w9o32k13p12g16",
+)
+
+
+@pytest.mark.parametrize("problem, name", pairs(*LARGE_DEPTHWISE, layouts=("cf", "cl")))
+def test_large_depthwise_kernels(problem, name):
+    given_ = make_operands(problem, whole_numbers, bias=True)
+    same(given_.conv2d(name), given_.oracle())
+
+
 LARGE = ("c5h40w36o7k31p15", "c2h8w9o3k31p15", "c1h64w64o1kh1kw61ph0pw30", "c1h70w5o2kh61kw1ph30pw0")
 
 
@@ -486,7 +515,7 @@ def test_an_algorithm_that_refuses_raises_the_reason_that_explain_gives(problem)
         ("c1h2000w2000o1k3p1", "indirect", "its buffer would take"),
         ("c3d4h4w4o4k3", "direct", "3 spatial axes"),
         ("c3d4h4w4o4k3", "im2col", "3 spatial axes"),
-        ("c3h8w8o4k3", "grouped", "not built yet"),
+        ("c3h8w8o4k3", "fft", "not built yet"),
     ),
 )
 def test_reasons(text, name, reason):

@@ -155,15 +155,18 @@ def test_every_instruction_set_is_exact(isa, python):
     assert set(python(EXACT, NUMBACONV_ISA=isa).stdout.split()) == {isa, *FAST}
 
 
-#: The GEMM core's assembly, freshly compiled: a library that comes from the cache may have lost its text.
+#: Both cores' assembly, freshly compiled: a library that comes from the cache may have lost its text.
 ASSEMBLY = """
     import sys
 
     from numba import types
-    from numbaconv.loops import gemm
+    from numbaconv.loops.gemm import gemm_core
+    from numbaconv.loops.sliding import sliding_core
 
-    library = gemm._cores["gemm"].compiled(types.void(types.intp, types.float32, types.float32))._library
-    open(sys.argv[1], "w").write(library.get_asm_str())
+    signature = types.void(types.intp, types.float32, types.float32)
+    with open(sys.argv[1], "w") as file:
+        for core in (gemm_core, sliding_core):
+            file.write(core.compiled(signature)._library.get_asm_str())
 """
 
 
@@ -174,7 +177,7 @@ def assemblies():
 
 @pytest.fixture
 def assembly(assemblies, python, tmp_path):
-    """The GEMM core's assembly for an instruction set, each compiled once."""
+    """The cores' assembly for an instruction set, each compiled once."""
 
     def text(isa: str) -> str:
         if isa not in assemblies:
@@ -186,11 +189,11 @@ def assembly(assemblies, python, tmp_path):
     return text
 
 
-def tiles(text: str, isa: str) -> dict[tuple[int, int], str]:
-    """Bodies of the float32 tiles, by rows and vectors."""
+def tiles(text: str, isa: str, operation: str = "gemm") -> dict[tuple[int, int], str]:
+    """Bodies of an operation's float32 tiles, by rows and vectors."""
     parts = re.split(r"^_?([A-Za-z$][\w.$]*):", text, flags=re.MULTILINE)
     bodies = zip(parts[1::2], parts[2::2], strict=True)
-    found = ((re.fullmatch(rf"f32_gemm_(\d+)x(\d+)_{isa}", name), body) for name, body in bodies)
+    found = ((re.fullmatch(rf"f32_{operation}_(\d+)x(\d+)_{isa}", name), body) for name, body in bodies)
     return {tuple(map(int, name.groups())): body for name, body in found if name}
 
 
@@ -228,26 +231,48 @@ def test_tiles_of_every_size_are_named_by_type_operation_size_and_instruction_se
     narrow = {(m, v) for m in range(1, rows + 1) for v in range(1, vectors + 1)}
     wide = {(m, v) for m in range(1, wide_rows + 1) for v in range(vectors + 1, 2 * vectors + 1)}
     assert set(tiles(assembly(isa), isa)) == narrow | wide
+    pixels = TARGETS[isa].pixels
+    depthwise = {(m, v) for m in range(1, pixels + 1) for v in range(1, vectors + 1)}
+    assert set(tiles(assembly(isa), isa, "depthwise")) == depthwise
     if isa == "avx512":
         assert re.search(r"^f32_gemm_12x2_avx512:", assembly(isa), re.MULTILINE)
 
 
 @pytest.mark.skipif(machine().isa not in ("avx512", "avx2"), reason="fused multiply-adds of x86")
-@pytest.mark.parametrize("isa, wide", [("avx512", False), ("avx512", True), ("avx2", False)])
-def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, wide, assembly):
+@pytest.mark.parametrize(
+    "isa, kind",
+    [("avx512", "gemm"), ("avx512", "wide"), ("avx512", "depthwise"), ("avx2", "gemm"), ("avx2", "depthwise")],
+)
+def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, kind, assembly):
     if isa not in NARROWER:
         pytest.skip("this machine's vectors are narrower")
     on = TARGETS[isa]
-    rows, vectors = (on.wide_rows, 2 * on.vectors) if wide else (on.rows, on.vectors)
-    body = tiles(assembly(isa), isa)[rows, vectors]
+    rows, vectors = {
+        "gemm": (on.rows, on.vectors),
+        "wide": (on.wide_rows, 2 * on.vectors),
+        "depthwise": (on.pixels, on.vectors),
+    }[kind]
+    body = tiles(assembly(isa), isa, "gemm" if kind == "wide" else kind)[rows, vectors]
     hot = max(loops(body), key=lambda lines: len(fused(lines)))
-    assert len(fused(hot)) == UNROLL * rows * vectors
+    # channels of a dense tile, taps of a run that slides over neighbouring pixels
+    unrolled = on.chunk if kind == "depthwise" else UNROLL
+    assert len(fused(hot)) == unrolled * rows * vectors
     assert all(REGISTERS[isa] in line for line in fused(hot))
     # rbp holds the address of a row where the function keeps no frame pointer
     framed = re.search(r"movq\s+%rsp, %rbp", body)
     stack = r"\(%r[sb]p[,)]" if framed else r"\(%rsp[,)]"
     spills = [line for line in hot if REGISTERS[isa] in line and re.search(stack, line)]
     assert not spills, spills
+
+
+@pytest.mark.skipif(machine().isa not in ("avx512", "avx2"), reason="vectors of x86")
+@pytest.mark.parametrize("isa", [isa for isa in NARROWER if isa in ("avx512", "avx2")])
+def test_a_run_loads_each_pixel_once_for_all_its_taps(isa, assembly):
+    (rows, vectors), body = max(tiles(assembly(isa), isa, "depthwise").items())
+    hot = max(loops(body), key=lambda lines: len(fused(lines)))
+    taps = TARGETS[isa].chunk
+    loads = [line for line in hot if REGISTERS[isa] in line and "(" in line]
+    assert len(loads) == vectors * (taps + rows + taps - 1)
 
 
 # --- other machines, other processes -----------------------------------------------------------------------------

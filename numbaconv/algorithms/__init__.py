@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbaconv.algorithms.base import Algorithm
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.direct import Direct
+from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.im2col import Im2col
 from numbaconv.algorithms.indirect import Indirect
 from numbaconv.algorithms.pointwise import Pointwise
@@ -13,6 +14,7 @@ from numbaconv.algorithms.winograd import Winograd
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Depthwise(),
+    Grouped(),
     Pointwise(),
     *(Winograd(m) for m in (2, 3, 4, 5, 6)),
     Direct(),
@@ -22,4 +24,4 @@ ALGORITHMS: tuple[Algorithm, ...] = (
 )
 
 #: Names of the interface whose algorithms are not built yet.
-PLANNED = ("grouped", "fft")
+PLANNED = ("fft",)

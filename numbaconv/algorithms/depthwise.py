@@ -1,55 +1,40 @@
 """Depthwise convolution: every channel has its own kernel, and lanes are channels.  Wins wherever it applies.
 
-Tile lists are those of the indirect algorithm, with one table for all tiles away from padding; the tiles multiply rows of
-the input and weights lane by lane.  The bound is two loads a cycle: each multiplication reads its own vector.
+Tiles read the input in place, those that touch padding at the sides a zero-padded copy of what lies under them; kernel rows
+and columns wholly in padding are skipped.  The bound is the multiply-adds of large kernels, and the bytes moved of small ones.
 """
 
 from __future__ import annotations
 
-from numbaconv.algorithms.geometry import interior_taps, row_lines, table_bytes, tile_block, tile_list_bytes
-from numbaconv.algorithms.indirect import buffer_too_large, indirection
-from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
+from numbaconv.algorithms.tiled import Cut
 from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.sliding import PIXELS
 
 
-class Depthwise(TiledAlgorithm):
-    """To the loops it is one group of `c_out` columns and a K of one."""
+class Depthwise(SlidingAlgorithm):
+    """Blocks of channels are so narrow that the kernel's rows, one tile wide, stay in the L1 on the way down."""
 
     name = "depthwise"
-    operation = "depthwise"
 
     def unsupported(self, problem, epilogue, machine):
         if problem.groups != problem.c_in or problem.groups == 1:
             return "groups have more than one input channel"
         if problem.c_out != problem.c_in:
-            return "channel multipliers are not built yet"
-        return super().unsupported(problem, epilogue, machine) or buffer_too_large(self, problem, machine)
+            return "groups have more than one output channel"
+        return super().unsupported(problem, epilogue, machine)
 
     def cut(self, g, machine):
-        lines = row_lines(g)
-        tiles = lines["lines"] * lines["tiles_per_line"]
-        channels = g["groups"] * g["c_out"]
-        panels = -(-channels * g["itemsize"] // PANEL_ROW)
-        fields = lines | {
-            "groups": 1,
-            "c_in": 1,
-            "c_out": channels,
-            "panels_per_group": panels,
-            "panel_bytes": g["k_h"] * g["k_w"] * PANEL_ROW,
-            "tile_block": tile_block(g | lines, machine, tables=False),
-            "column_block": panels,
-            "tiles_outside": 1,
+        fields = sliding_fields(g, g["itemsize"])
+        strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
+        width = min(g["w_in"], (PIXELS * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1)
+        under = width * min(g["k_h"], g["h_in"]) * PANEL_ROW
+        fields |= strip | {
+            "column_block": max(1, min(machine.l1 // 2 // under, fields["panels_per_group"])),
             "depthwise": 1,
         }
-        return Cut(fields, 0, tile_list_bytes(tiles) + (tiles + 1) * table_bytes(g))
-
-    def operands(self, weights, g):
-        panels, bias = weights.depthwise
-        return {"panels": panels, "bias": bias}
-
-    def tables(self, g, cut):
-        return indirection(g, interior_taps(g))
+        return Cut(fields, nbytes)
 
     def extra_cycles(self, problem, g, machine):
-        """Nothing: tables of the border are few and stay in the L2."""
+        """Nothing."""
         return 0.0

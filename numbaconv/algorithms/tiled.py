@@ -16,7 +16,7 @@ from numbaconv.algorithms.geometry import geometry, record, streamed
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
-from numbaconv.loops.gemm import PANEL_ROW, core_address
+from numbaconv.loops.gemm import PANEL_ROW, core_address, gemm_core
 from numbaconv.loops.in_place import in_place_parallel, in_place_part
 from numbaconv.loops.launch import run_parallel, usable_threads
 from numbaconv.loops.walk import CALL_BYTES
@@ -38,9 +38,13 @@ class TiledAlgorithm(DirectSums):
     """Base of the tile family.  `part` runs one share of the work, `parallel` all shares, each on a thread."""
 
     name: str
-    #: of the register tiles
-    operation = "gemm"
+    #: what a thread's workspace starts with
+    head_bytes = CALL_BYTES
     part, parallel = staticmethod(in_place_part), staticmethod(in_place_parallel)
+
+    def core(self, dtype: np.dtype) -> int:
+        """Address of the compiled core that the loop nests call."""
+        return core_address(gemm_core, dtype)
 
     def cut(self, g: dict[str, int], machine: Machine) -> Cut:
         """Choose lines, tiles and blocks for a geometry; pure."""
@@ -56,7 +60,7 @@ class TiledAlgorithm(DirectSums):
 
     def functions(self, g: dict[str, int], np_dtype: np.dtype) -> dict[str, int]:
         """Entry points of compiled functions that the loops call, by the field of the `CONV` record that holds them."""
-        return {"core": core_address(self.operation, np_dtype)}
+        return {"core": self.core(np_dtype)}
 
     def shares(self, g: dict[str, int]) -> tuple[int, int]:
         """Rows and columns of work that threads may share out: tiles of all images, panels of all groups."""
@@ -69,6 +73,10 @@ class TiledAlgorithm(DirectSums):
     def gemm_cycles(self, g: dict[str, int], machine: Machine) -> float:
         """Cycles of the GEMM core; `g` holds the cut, too."""
         return cost.gemm_cycles(g, machine)
+
+    def passes(self, g: dict[str, int]) -> int:
+        """How often weights that do not fit the L2 are read."""
+        return -(-g["n"] * g["lines"] * g["tiles_per_line"] // g["tile_block"])
 
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
@@ -87,10 +95,9 @@ class TiledAlgorithm(DirectSums):
         g = geometry(problem)
         cut = self.cut(g, machine)
         g |= cut.fields
-        tiles = g["n"] * g["lines"] * g["tiles_per_line"]
-        cycles = self.gemm_cycles(g, machine) + cost.weight_cycles(g, machine, -(-tiles // g["tile_block"]))
+        cycles = self.gemm_cycles(g, machine) + cost.weight_cycles(g, machine, self.passes(g))
         cycles += self.extra_cycles(problem, g, machine)
-        return Cost(cycles / cost.CLOCK, CALL_BYTES + cut.workspace_bytes, cut.plan_bytes)
+        return Cost(cycles / cost.CLOCK, self.head_bytes + cut.workspace_bytes, cut.plan_bytes)
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> TiledPlan:
         """Pack the weights, unless another plan has, and build tables."""
@@ -203,7 +210,7 @@ class _Variant:
         self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
         self.address = self.record.ctypes.data
         self.shares = plan._algorithm.shares(g)
-        self.workspace_bytes = rounded(CALL_BYTES + cut.workspace_bytes)
+        self.workspace_bytes = rounded(plan._algorithm.head_bytes + cut.workspace_bytes)
         self.plan_bytes = cut.plan_bytes
 
 

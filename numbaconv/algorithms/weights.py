@@ -2,7 +2,8 @@
 
 `panels` are B of the GEMM core: (groups, panels, taps, c_in / groups, NR), zero beyond the last column.  `rows` are its A, for
 channels-first tensors: a row for each output channel, (c_in / groups, taps) and the bias, in rows that do not collide in the L1.
-`depthwise` are panels for groups of one channel.  Algorithms with a form of their own keep it here through `form`.
+`columns_apart` are panels of the depthwise tiles, whose columns belong to as many groups as they like.  Algorithms with a form of
+their own keep it here through `form`.
 """
 
 from __future__ import annotations
@@ -87,13 +88,14 @@ class Weights:
         return self._padded_bias(self.groups, self.panels_per_group)
 
     @cached_property
-    def depthwise(self) -> tuple[np.ndarray, np.ndarray]:
-        """(panels, taps, NR) and (panels NR): weights and bias of one channel a group, side by side."""
+    def columns_apart(self) -> tuple[np.ndarray, np.ndarray]:
+        """(panels, taps, c_in / groups, NR) and (panels NR): weights and bias of all output channels, side by side."""
         channels, panels = self.shape[0], -(-self.shape[0] // self.columns)
-        packed = aligned(panels * self.taps * PANEL_ROW).view(self.dtype).reshape(panels, self.taps, self.columns)
-        padded = np.zeros((panels * self.columns, self.taps), self.dtype)
-        padded[:channels] = self.unpacked()[0].reshape(channels, self.taps)
-        packed[...] = padded.reshape(panels, self.columns, self.taps).transpose(0, 2, 1)
+        shape = (panels, self.taps, self.c_in, self.columns)
+        packed = aligned(prod(shape) * self.dtype.itemsize).view(self.dtype).reshape(shape)
+        padded = np.zeros((panels * self.columns, self.c_in, self.taps), self.dtype)
+        padded[:channels] = self.unpacked()[0].reshape(channels, self.c_in, self.taps)
+        packed[...] = padded.reshape(panels, self.columns, self.c_in, self.taps).transpose(0, 3, 2, 1)
         return packed, self.flat_bias
 
     def _padded_bias(self, groups: int, panels: int) -> np.ndarray:

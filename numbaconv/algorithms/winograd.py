@@ -78,6 +78,7 @@ class Winograd(TiledAlgorithm):
 
     name = "winograd"
     part, parallel = staticmethod(winograd_part), staticmethod(winograd_parallel)
+    head_bytes = HEADER
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
 
@@ -119,7 +120,7 @@ class Winograd(TiledAlgorithm):
             return f"F({self.m}, {taps}) needs more than {MAX_POINTS} points"
         if (reason := super().unsupported(problem, epilogue, machine)) is not None:
             return reason
-        nbytes = self.cut(geometry(problem), machine).workspace_bytes
+        nbytes = self.head_bytes + self.cut(geometry(problem), machine).workspace_bytes
         return None if nbytes <= WORKSPACE_LIMIT else f"a block of tiles would take {nbytes >> 20} MiB of workspace"
 
     def cut(self, g, machine):
@@ -167,7 +168,10 @@ class Winograd(TiledAlgorithm):
             "product_position": _odd_lines(rows * product_pitch),
         }
         workspace = (
-            fields["data_offset"] + positions * (fields["data_position"] + fields["product_position"]) + VECTOR_BYTES
+            fields["data_offset"]
+            - HEADER
+            + positions * (fields["data_position"] + fields["product_position"])
+            + VECTOR_BYTES
         )
         return Cut(fields, workspace, 8 * (1 + MR + positions + 2 * fields["m_h"] * fields["m_w"]))
 
@@ -241,7 +245,7 @@ class Winograd(TiledAlgorithm):
         cycles += tiles * sum(
             vectors * (operations / cost.FMA + moved) for vectors, operations, moved in self._transform_work(g, lanes)
         )
-        return Cost(cycles / cost.CLOCK, cut.workspace_bytes, cut.plan_bytes)
+        return Cost(cycles / cost.CLOCK, self.head_bytes + cut.workspace_bytes, cut.plan_bytes)
 
     def _transform_work(self, g, lanes: int) -> list[tuple[int, int, int]]:
         """(vectors of channels, operations, vectors moved) of one tile, for the input and for the output."""

@@ -25,6 +25,17 @@ CALL = np.dtype(
     ]
 )
 
+#: One call of the depthwise core: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
+SLIDE = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "position weight a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height panels "
+            "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation"
+        ).split()
+    ]
+)
+
 #: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.
 CONV = np.dtype(
     [
@@ -32,7 +43,8 @@ CONV = np.dtype(
         for name in (
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
             "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
-            "core depthwise lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables "
+            "core lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables depthwise "
+            "group_out phases hop step out_step strip_lines walk_lines ring turns "
             "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
             "output_transform input_table output_table residual_table"
         ).split()
@@ -62,6 +74,12 @@ def _record(address, dtype):
 def call_record(typingctx, address):
     """The `CALL` record at an address."""
     return _record(address, CALL)
+
+
+@intrinsic
+def slide_record(typingctx, address):
+    """The `SLIDE` record at an address."""
+    return _record(address, SLIDE)
 
 
 @intrinsic

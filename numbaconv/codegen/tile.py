@@ -14,8 +14,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbaconv.codegen.activations import activate
+from numbaconv.codegen.sliding import sliding_sums
 from numbaconv.codegen.target import target
-from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i64, load_i64, offset
+from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, branch_to, counted_loop, i64, load_i64, offset
 
 #: K-steps in the unrolled loop: row pointers that do not fit the integer registers are then reloaded once in four steps.
 UNROLL = 4
@@ -30,12 +31,12 @@ AHEAD = 4096
 class TileSpec:
     """What one tile function is generated from.
 
-    `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (each row is as wide as the tile and
-    meets the weights lane by lane).  `panel_vectors` is the width of the packed weights, of which the tile computes the
-    first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a tap record in 64-bit integers: the
-    weights' offset and one offset for each row of the largest tile.  A `partial` tile reads A under a mask, which only
-    depthwise tiles need: they alone read A a vector at a time.  `tall` ones do nearly all the work and have more ways to store.
-    One that asks `ahead` for weights is for those that come from beyond the L2.
+    `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (pixels are as wide as the tile and
+    meet the weights lane by lane; see `codegen.sliding`).  `panel_vectors` is the width of the packed weights, of which the
+    tile computes the first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a dense tap record in
+    64-bit integers: the weights' offset and one offset for each row of the largest tile.  `chunk` is how many taps of a run
+    keep their weights in registers.  `tall` tiles do nearly all the work and have more ways to store.  One that asks `ahead`
+    for weights is for those that come from beyond the L2.
     """
 
     operation: str
@@ -45,16 +46,16 @@ class TileSpec:
     panel_vectors: int
     lanes: int
     record: int
+    chunk: int
     isa: str
     fma: bool
     tall: bool
-    partial: bool = False
     ahead: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the tile."""
-        kind = "_partial" if self.partial else "_ahead" if self.ahead else ""
+        kind = "_ahead" if self.ahead else ""
         return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{kind}"
 
 
@@ -69,10 +70,10 @@ def _arguments(scalar) -> list:
 def emit_tile(module, spec: TileSpec):
     """Add the tile to an LLVM module and return the function.
 
-    Arguments: base of A; a row of zeros for padding; tap records; number of taps; which of their rows comes first; channels a
-    tap; the packed panel; bytes from it to the next one; first element of C; bytes from row to row of C; whether C is
-    streamed past the caches; bias or null; residual or null; bytes from row to row of the residual; columns to store (beyond
-    the tile's width: all); activation code and its two scalars.
+    Arguments: base of A; a row of zeros for padding; tap or run records and their number; which of a tap's rows comes first;
+    channels a tap, or the address of the runs' `WINDOW`; the packed panel; bytes from it to the next one; first element of C;
+    bytes from row to row of C; whether C is streamed past the caches; bias or null; residual or null; bytes from row to row of
+    the residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
     """
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
@@ -83,18 +84,22 @@ def emit_tile(module, spec: TileSpec):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
     a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, c, c_pitch, streamed, bias, *rest = function.args
+    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
+    first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
     if spec.operation == "gemm":
+        row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
         one_tap = _gemm_tap(v, spec, k, panel_bytes)
+        accumulators = _gemm_sums(v, spec, a, zeros, taps, row_taps, n_taps, panel, one_tap, first)
     else:
-        one_tap = _depthwise_tap(v, spec, rest[2])
-    row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
-    accumulators = _accumulate(v, spec, a, zeros, taps, row_taps, n_taps, panel, bias, one_tap)
+        window = builder.inttoptr(k, BYTES)
+        shape = spec.rows, spec.vectors, spec.chunk
+        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, first)
     _Epilogue(v, spec, c, c_pitch, streamed, *rest).store(accumulators)
     return function
 
 
-def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, row_taps, n_taps, panel, bias, one_tap) -> list:
-    """Start from the bias and sum over taps; accumulators are listed row by row."""
+def _gemm_sums(v: Vectors, spec: TileSpec, a, zeros, taps, row_taps, n_taps, panel, one_tap, first) -> list:
+    """Sum over taps; accumulators are listed row by row."""
     b = v.builder
 
     def body(tap, accumulators):
@@ -107,9 +112,7 @@ def _accumulate(v: Vectors, spec: TileSpec, a, zeros, taps, row_taps, n_taps, pa
             rows.append(b.select(b.icmp_signed("<", distance, i64(0)), zeros, offset(b, a, distance)))
         return one_tap(rows, weights, accumulators)
 
-    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
-    first = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(spec.vectors)]
-    return counted_loop(b, i64(0), n_taps, 1, first * spec.rows, body, "tap")
+    return counted_loop(b, i64(0), n_taps, 1, first, body, "tap")
 
 
 def _gemm_tap(v: Vectors, spec: TileSpec, k, panel_bytes):
@@ -128,26 +131,6 @@ def _gemm_tap(v: Vectors, spec: TileSpec, k, panel_bytes):
 
         accumulators = counted_loop(b, i64(0), k_unrolled, UNROLL, accumulators, steps(UNROLL), "k")
         return counted_loop(b, k_unrolled, k, 1, accumulators, steps(1), "k.rest")
-
-    return one_tap
-
-
-def _depthwise_tap(v: Vectors, spec: TileSpec, columns):
-    """One tap of a depthwise tile: row times weights, lane by lane; lanes beyond `columns` are not read from A."""
-    b = v.builder
-    masks = [v.first_lanes(b.sub(columns, i64(j * v.lanes))) for j in range(spec.vectors)] if spec.partial else None
-
-    def read(pointer, j):
-        return v.masked_load(pointer, masks[j]) if spec.partial else v.load(pointer)
-
-    def one_tap(rows, weights, accumulators):
-        tap = [v.load(offset(b, weights, i64(j * v.nbytes))) for j in range(spec.vectors)]
-        new = []
-        for i, row in enumerate(rows):
-            for j in range(spec.vectors):
-                x = read(offset(b, row, i64(j * v.nbytes)), j)
-                new.append(v.fma(x, tap[j], accumulators[i * spec.vectors + j]))
-        return new
 
     return one_tap
 
@@ -177,8 +160,8 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step:
 class _Epilogue:
     """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
 
-    Full tiles with a clamping activation (which includes none and the ReLUs) take straight-line code, with a residual, without,
-    and streamed; everything else goes through a rolled loop over a copy of the accumulators on the stack.
+    A clamping activation (which includes none and the ReLUs) takes straight-line code: full tiles with a residual, without, and
+    streamed, partial ones under a mask; other activations go through a rolled loop over a copy of the accumulators on the stack.
     """
 
     def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta):
@@ -189,23 +172,31 @@ class _Epilogue:
     def store(self, accumulators) -> None:
         """Emit all paths and the function's return."""
         v, b, spec = self.v, self.v.builder, self.spec
-        if spec.partial:
-            self._store_rolled(accumulators, b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0)))
-            return
         full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
         clamp = b.icmp_signed("==", self.code, i64(0))
         no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
         fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
+        whole, partial = b.append_basic_block("whole"), b.append_basic_block("partial")
         plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
-        b.cbranch(b.and_(full, clamp), fast, slow)
+        b.cbranch(clamp, fast, slow)
         b.position_at_end(fast)
+        b.cbranch(full, whole, partial)
+        b.position_at_end(whole)
         b.cbranch(no_residual, plain, added)
         b.position_at_end(plain)
         self._store_plain(accumulators)
         b.position_at_end(added)
         self._store_straight(accumulators, v.store, residual=True)
+        b.position_at_end(partial)
+        self._store_masked(accumulators, [self._masks(j, no_residual) for j in range(spec.vectors)])
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
+
+    def _masks(self, j: int, no_residual) -> tuple:
+        """Lanes of column vector `j` that are stored, and those that are read: none without a residual, whose pointer is null."""
+        v, b = self.v, self.v.builder
+        stored = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
+        return stored, b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), stored)
 
     def _store_plain(self, accumulators) -> None:
         """Without a residual: clamped or not, streamed or not.  Two operations a vector saved count where K is short."""
@@ -227,20 +218,35 @@ class _Epilogue:
             self._store_straight(accumulators, v.stream if number & 1 else v.store, clamp=not number & 2)
 
     def _store_straight(self, accumulators, store: Callable, *, residual: bool = False, clamp: bool = True) -> None:
-        v, b = self.v, self.v.builder
-        low, high = v.splat(self.alpha), v.splat(self.beta)
-        c, addend = self.c, self.residual
+        def finish(value, to, origin, _):
+            if residual:
+                value = self.v.builder.fadd(value, self.v.load(origin))
+            store(self._clamped(value) if clamp else value, to)
+
+        self._each(accumulators, finish)
+
+    def _store_masked(self, accumulators, masks: list) -> None:
+        def finish(value, to, origin, j):
+            stored, read = masks[j]
+            value = self.v.builder.fadd(value, self.v.masked_load(origin, read))
+            self.v.masked_store(self._clamped(value), to, stored)
+
+        self._each(accumulators, finish)
+
+    def _clamped(self, value):
+        v = self.v
+        return v.minimum(v.splat(self.beta), v.maximum(v.splat(self.alpha), value))
+
+    def _each(self, accumulators, finish: Callable) -> None:
+        """`finish(value, address in C, address in the residual, column vector)` for every accumulator, then return."""
+        b, size = self.v.builder, self.v.nbytes
+        c, residual = self.c, self.residual
         for i in range(self.spec.rows):
             for j in range(self.spec.vectors):
-                value = accumulators[i * self.spec.vectors + j]
-                if residual:
-                    value = b.fadd(value, v.load(offset(b, addend, i64(j * v.nbytes))))
-                if clamp:
-                    value = v.minimum(high, v.maximum(low, value))
-                store(value, offset(b, c, i64(j * v.nbytes)))
+                to, origin = (offset(b, pointer, i64(j * size)) for pointer in (c, residual))
+                finish(accumulators[i * self.spec.vectors + j], to, origin, j)
             c = offset(b, c, self.c_pitch)
-            if residual:
-                addend = offset(b, addend, self.residual_pitch)
+            residual = offset(b, residual, self.residual_pitch)
         b.ret_void()
 
     def _store_rolled(self, accumulators, no_residual) -> None:
@@ -254,13 +260,11 @@ class _Epilogue:
             c = offset(b, self.c, b.mul(row, self.c_pitch))
             residual = offset(b, self.residual, b.mul(row, self.residual_pitch))
             for j in range(spec.vectors):
-                mask = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
+                stored, read = self._masks(j, no_residual)
                 value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
-                # without a residual no lane is read, so a null pointer is never followed
-                read = b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), mask)
                 value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
                 value = activate(v, value, self.code, self.alpha, self.beta)
-                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), mask)
+                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), stored)
             return []
 
         counted_loop(b, i64(0), i64(spec.rows), 1, [], one_row, "store")
@@ -316,33 +320,30 @@ def tile(
             builder.inttoptr(value, wanted) if wanted is BYTES else value
             for value, wanted in zip(rest, _arguments(rest[-1].type))
         ]
-        # cases are numbered height by width, then come the special ones
-        case = builder.add(builder.mul(height, i64(widest + 1)), width)
-        special = builder.icmp_signed("!=", ahead, i64(0))
-        if kind == "depthwise":
-            special = builder.icmp_signed("<", rest[-4], builder.mul(width, i64(target().lanes(size))))
-        case = builder.add(builder.mul(case, i64(2)), builder.zext(special, I64))
-        done = builder.append_basic_block("tile.done")
-        switch = builder.switch(case, done)
+        # without a jump through a table: numbered panel by panel, height by width, without and with asking ahead
+        cases, numbers = [], {}
         for n in range(1, widest + 1):
             for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
-                for bit in (0, 1):
-                    function = emit_tile(builder.module, _spec(kind, size, m, n, tallest, panel_vectors, bool(bit)))
-                    block = builder.append_basic_block(function.name)
-                    switch.add_case(i64((m * (widest + 1) + n) * 2 + bit), block)
-                    with builder.goto_block(block):
-                        builder.call(function, converted)
-                        builder.branch(done)
-        builder.position_at_end(done)
+                numbers[n] = numbers.get(n, len(cases))
+                for bit in (False, True) if kind == "gemm" else (False,):
+                    spec = _spec(kind, size, m, n, tallest, panel_vectors, bit)
+                    cases.append(lambda spec=spec: builder.call(emit_tile(builder.module, spec), converted))
+        first = i64(0)
+        for n in range(2, widest + 1):
+            first = builder.select(builder.icmp_signed(">=", width, i64(n)), i64(numbers[n]), first)
+        case = builder.sub(height, i64(1))
+        if kind == "gemm":
+            case = builder.add(builder.shl(case, i64(1)), builder.zext(builder.icmp_signed("!=", ahead, i64(0)), I64))
+        branch_to(builder, builder.add(first, case), cases)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, special: bool) -> TileSpec:
-    machine = target()
-    masked = special and kind == "depthwise"  # a dense tile is masked by its zero weights
-    tall = 2 * rows > (tallest if vectors <= panel else machine.wide_rows)
-    ahead = special and kind == "gemm" and vectors == panel and tall
-    lanes, record = machine.lanes(size), tallest + 1
-    return TileSpec(kind, size, rows, vectors, panel, lanes, record, machine.isa, machine.fma, tall, masked, ahead)
+def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, ahead: bool) -> TileSpec:
+    on = target()
+    tall = kind == "gemm" and 2 * rows > (tallest if vectors <= panel else on.wide_rows)
+    ahead = ahead and tall and vectors == panel
+    return TileSpec(
+        kind, size, rows, vectors, panel, on.lanes(size), tallest + 1, on.chunk, on.isa, on.fma, tall, ahead
+    )

@@ -159,3 +159,25 @@ def counted_loop(builder, start, stop, step: int, carried: Sequence, body: Calla
         result.add_incoming(before, entry)
         result.add_incoming(after, latch)
     return results
+
+
+def branch_to(builder, number, cases: Sequence[Callable[[], None]]) -> None:
+    """Run `cases[number]()` for a number in their range, found by halving: a jump through a table would be predicted badly or,
+    under some mitigations, not at all, which costs as much as a small tile's arithmetic.
+    """
+    done = builder.append_basic_block("cases.done")
+
+    def emit(first: int, last: int) -> None:
+        if last - first == 1:
+            cases[first]()
+            builder.branch(done)
+            return
+        middle = (first + last) // 2
+        low, high = builder.append_basic_block(f"below.{middle}"), builder.append_basic_block(f"from.{middle}")
+        builder.cbranch(builder.icmp_signed("<", number, i64(middle)), low, high)
+        for block, bounds in ((low, (first, middle)), (high, (middle, last))):
+            builder.position_at_end(block)
+            emit(*bounds)
+
+    emit(0, len(cases))
+    builder.position_at_end(done)

@@ -28,87 +28,81 @@ TILE = 5
 TAP = 1 + MR
 
 
+#: Number of the dense tiles' operation, a constant of the compiled function.
+GEMM = OPERATIONS.index("gemm")
 #: Two panels at once take a third less loads a multiply-add, but no prefetching: where weights may come from beyond the L2, they
 #: need so many tiles to share the cost of fetching them, and may take so many bytes that the L2 keeps them meanwhile.
 PAIR_TILES, PAIR_BYTES = 12, 1 << 20
 
 
-def _core(operation: int):
-    """The core for one of the tiles' `OPERATIONS`; its number is a constant of the compiled function."""
-    wide = operation == OPERATIONS.index("depthwise")
-    wide_rows = 0 if wide else WIDE_ROWS
-
-    def core(call_address, alpha, beta):
-        call = call_record(call_address)
-        size = itemsize(alpha)
-        lanes = VECTOR_BYTES // size
-        # weights stay in the L2
-        kept = call.tiles_outside != 0 or (call.tile_count >= PAIR_TILES and 2 * call.panel_bytes <= PAIR_BYTES)
-        together = 2 if wide_rows > 0 and kept else 1
-        span = together * NV * lanes
-        spans = (call.columns + span - 1) // span
-        # Panels outside keep their part of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
-        # tiles outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
-        outer, inner = (call.tile_count, spans) if call.tiles_outside != 0 else (spans, call.tile_count)
-        for i in range(outer):
-            for j in range(inner):
-                number, part = (i, j) if call.tiles_outside != 0 else (j, i)
-                record = call.tiles + number * 8 * TILE
-                first = part * span
-                columns = call.columns - first
-                width = min(together * NV, (columns + lanes - 1) // lanes)
-                height = get(record, 1)
-                a = call.a + get(record, 2)
-                if wide:
-                    a += first * size
-                pieces = 2 if width > NV and height > wide_rows else 1
-                # The tallest tiles are narrow, so wide ones take their rows in pieces.
-                for piece in range(pieces):
-                    above = piece * height // pieces
-                    row = get(record, 0) + above
-                    residual = 0
-                    if call.residual != 0:
-                        residual = call.residual + row * call.residual_pitch + first * size
-                    tile(
-                        operation,
-                        MR,
-                        NV,
-                        wide_rows,
-                        (piece + 1) * height // pieces - above,
-                        width,
-                        int(not kept),
-                        a,
-                        call.zeros,
-                        get(record, 3),
-                        get(record, 4),
-                        above,
-                        call.k,
-                        call.panels + part * together * call.panel_bytes,
-                        call.panel_bytes,
-                        call.c + row * call.c_pitch + first * size,
-                        call.c_pitch,
-                        call.streamed,
-                        call.bias + first * size,
-                        residual,
-                        call.residual_pitch,
-                        columns,
-                        call.activation,
-                        alpha,
-                        beta,
-                    )
-        if call.streamed != 0:
-            fence()
-
-    return core
+def core(call_address, alpha, beta):
+    """Column panels by tiles, as the `CALL` record at an address tells."""
+    call = call_record(call_address)
+    size = itemsize(alpha)
+    lanes = VECTOR_BYTES // size
+    # weights stay in the L2
+    kept = call.tiles_outside != 0 or (call.tile_count >= PAIR_TILES and 2 * call.panel_bytes <= PAIR_BYTES)
+    together = 2 if WIDE_ROWS > 0 and kept else 1
+    span = together * NV * lanes
+    spans = (call.columns + span - 1) // span
+    # Panels outside keep their part of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
+    # tiles outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
+    outer, inner = (call.tile_count, spans) if call.tiles_outside != 0 else (spans, call.tile_count)
+    for i in range(outer):
+        for j in range(inner):
+            number, part = (i, j) if call.tiles_outside != 0 else (j, i)
+            record = call.tiles + number * 8 * TILE
+            first = part * span
+            columns = call.columns - first
+            width = min(together * NV, (columns + lanes - 1) // lanes)
+            height = get(record, 1)
+            a = call.a + get(record, 2)
+            pieces = 2 if width > NV and height > WIDE_ROWS else 1
+            # The tallest tiles are narrow, so wide ones take their rows in pieces.
+            for piece in range(pieces):
+                above = piece * height // pieces
+                row = get(record, 0) + above
+                residual = 0
+                if call.residual != 0:
+                    residual = call.residual + row * call.residual_pitch + first * size
+                tile(
+                    GEMM,
+                    MR,
+                    NV,
+                    WIDE_ROWS,
+                    (piece + 1) * height // pieces - above,
+                    width,
+                    int(not kept),
+                    a,
+                    call.zeros,
+                    get(record, 3),
+                    get(record, 4),
+                    above,
+                    call.k,
+                    call.panels + part * together * call.panel_bytes,
+                    call.panel_bytes,
+                    call.c + row * call.c_pitch + first * size,
+                    call.c_pitch,
+                    call.streamed,
+                    call.bias + first * size,
+                    residual,
+                    call.residual_pitch,
+                    columns,
+                    call.activation,
+                    alpha,
+                    beta,
+                )
+    if call.streamed != 0:
+        fence()
 
 
-_cores = {name: NativeFunction(_core(number), name) for number, name in enumerate(OPERATIONS)}
+gemm_core = NativeFunction(core, "gemm")
 
 
-def core_address(operation: str, np_dtype) -> int:
-    """Entry point of the core for "gemm" or "depthwise" tiles of float32 or float64."""
+def core_address(function: NativeFunction, np_dtype) -> int:
+    """Entry point of a core for float32 or float64."""
     scalar = numba.from_dtype(np_dtype)
-    return _cores[operation].address(types.void(types.intp, scalar, scalar))
+    return function.address(types.void(types.intp, scalar, scalar))
 
 
 @njit

@@ -6,7 +6,7 @@ import numpy as np
 
 from numbaconv.codegen.jit import njit
 from numbaconv.codegen.memory import CALL, call_record
-from numbaconv.loops.gemm import PANEL_ROW, run_panels
+from numbaconv.loops.gemm import run_panels
 
 #: A thread's workspace starts with its call record.
 CALL_BYTES = CALL.itemsize
@@ -31,9 +31,7 @@ def run_columns(conv, call_address, first, last, x_image, out_image, residual_im
     call = call_record(call_address)
     for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
         before = group * conv.panels_per_group
-        # a depthwise panel reads the channels that it writes, a dense one all channels of its group
-        own = max(first - before, 0) * PANEL_ROW if conv.depthwise != 0 else group * conv.c_in * conv.itemsize
-        call.a = x_image + own
+        call.a = x_image + group * conv.c_in * conv.itemsize
         run_panels(
             conv,
             call_address,

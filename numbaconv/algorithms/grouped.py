@@ -1,0 +1,46 @@
+"""Convolution in groups narrower than a vector, and depthwise convolution with a channel multiplier.
+
+Lanes are neighbouring output channels of several groups; the input is expanded once so that each lane finds the channels of
+its own group, which all taps share.  Wins where a dense tile would leave most of its lanes empty.
+"""
+
+from __future__ import annotations
+
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
+from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
+from numbaconv.algorithms.tiled import Cut
+from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.sliding import PIXELS
+
+#: Cycles to expand one vector; measured, as the cost of a run is, on grouped layers of ResNeXt, RegNet and ShuffleNet.
+EXPAND = 4.0
+
+
+class Grouped(SlidingAlgorithm):
+    """Strips a few tiles wide, one panel of output channels at a time."""
+
+    name = "grouped"
+
+    def unsupported(self, problem, epilogue, machine):
+        if problem.groups == 1:
+            return "there is one group only"
+        if reason := super().unsupported(problem, epilogue, machine):
+            return reason
+        nbytes = self.cut(geometry(problem), machine).workspace_bytes
+        if nbytes > WORKSPACE_LIMIT:
+            return f"its strip would take {nbytes >> 10} KiB, more than {WORKSPACE_LIMIT >> 10}"
+        return None
+
+    def cut(self, g, machine):
+        fields = sliding_fields(g, g["itemsize"]) | {"column_block": 4}
+        under = min(g["k_h"], g["h_in"]) * g["c_in"] * PANEL_ROW
+        columns = max(1, machine.l1 // 2 // under - (g["k_w"] - 1) * g["dilation_w"])
+        across = fields["out_step"] * -(-g["w_out"] // (fields["out_step"] * PIXELS))
+        wanted = fields["out_step"] * max(1, columns // (PIXELS * fields["out_step"] * g["stride_w"]))
+        strip, nbytes = strip_fields(g | fields, machine, max(1, min(wanted, across)), WORKSPACE_LIMIT // 2)
+        return Cut(fields | strip, nbytes)
+
+    def extra_cycles(self, problem, g, machine):
+        """Expanding each pixel under a panel's tiles, for each vector and channel of a group; tiles overlap at their sides."""
+        vectors = -(-g["c_out"] * g["itemsize"] * 2 // PANEL_ROW)
+        return EXPAND * vectors * g["n"] * g["h_in"] * g["w_in"] * g["c_in"]

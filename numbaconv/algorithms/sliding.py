@@ -1,0 +1,150 @@
+"""What the algorithms on depthwise tiles share: lanes are output channels, and runs of taps slide over neighbouring pixels.
+
+    cycles = lines x tiles across x panels: (START + runs RUN_START + max(K m v / FMA, K LATENCY))
+           + bytes moved / L3_BYTES where they do not stay in the L2
+           + what the algorithm adds (expanding the input)
+
+K = taps that meet the input at all x channels of a group, m pixels and v vectors a tile.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.tiled import TiledAlgorithm
+from numbaconv.codegen.expand import COPY, TOGETHER, permutes
+from numbaconv.codegen.sliding import RUN
+from numbaconv.codegen.target import TARGETS, target
+from numbaconv.loops.gemm import NV, PANEL_ROW, core_address
+from numbaconv.loops.grouped import grouped_parallel, grouped_part
+from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, sliding_core
+from numbaconv.machine import Machine
+from numbaconv.workspace import ALIGNMENT
+
+#: Starting a run of taps.
+RUN_START = 12.0
+#: Columns from position to position beyond which at most one of them meets any image.
+_FAR = 1 << 40
+
+
+class SlidingAlgorithm(TiledAlgorithm):
+    """To the loops all groups are one: `c_out` columns, and `c_in` channels that each of them reads."""
+
+    head_bytes = SLIDE_BYTES
+    part, parallel = staticmethod(grouped_part), staticmethod(grouped_parallel)
+
+    def core(self, dtype):
+        return core_address(sliding_core, dtype)
+
+    def operands(self, weights, g):
+        panels, bias = weights.columns_apart
+        return {"panels": panels, "bias": bias}
+
+    def tables(self, g, cut):
+        return {"tables": expansions(g, target().isa)}
+
+    def shares(self, g):
+        return g["n"] * g["h_out"], g["panels_per_group"]
+
+    def zeros(self, g):
+        return g["panels_per_group"] * PANEL_ROW
+
+    def passes(self, g):
+        return g["n"]
+
+    def gemm_cycles(self, g, machine):
+        target = TARGETS[machine.isa]
+        vectors = -(-g["c_out"] * g["itemsize"] // target.vector_bytes)
+        tiles = -(-g["w_out"] // (g["out_step"] * target.pixels)) * g["out_step"] if g["w_out"] else 0
+        height = g["w_out"] / max(tiles, 1)
+        rows = _meetings(g, "h") / max(g["h_out"], 1)
+        taps = min(g["k_w"], _meetings(g, "w") / max(g["w_out"], 1) + height - 1)
+        k = rows * taps * g["c_in"]
+        runs = rows * g["c_in"] * g["phases"]
+        panels = [(vectors // target.vectors, target.vectors), (vectors % target.vectors, 1)]
+        cycles = sum(
+            count * (cost.START + runs * RUN_START + max(k * height * width / cost.FMA, k * cost.LATENCY))
+            for count, width in panels
+        )
+        moved = g["n"] * (g["h_in"] * g["w_in"] * g["x_pixel"] + 2 * g["h_out"] * g["w_out"] * g["out_pixel"])
+        return g["n"] * g["h_out"] * tiles * cycles + (moved / cost.L3_BYTES if moved > machine.l2 / 2 else 0.0)
+
+
+def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:
+    """Fields of the `CONV` record that take stride and dilation of the columns apart; see `loops.sliding`."""
+    common = gcd(g["stride_w"], g["dilation_w"])
+    hop = g["stride_w"] // common
+    columns = g["groups"] * g["c_out"]
+    return {
+        "groups": 1,
+        "group_out": g["c_out"],
+        "c_out": columns,
+        "panels_per_group": -(-columns * itemsize // PANEL_ROW),
+        "panel_bytes": g["k_h"] * g["k_w"] * g["c_in"] * PANEL_ROW,
+        "hop": hop,
+        "phases": min(hop, g["k_w"]),
+        "step": min(hop * g["dilation_w"], _FAR),
+        "out_step": g["dilation_w"] // common,
+        "lines": g["h_out"],
+        "line": g["w_out"],
+        "tiles_per_line": 1,
+    }
+
+
+def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> tuple[dict[str, int], int]:
+    """Fields of the `CONV` record for strips under `tiles` tiles, of `room` bytes if they can, and all their bytes."""
+    parts = -(-tiles // g["out_step"])
+    outputs = parts * PIXELS * g["out_step"]
+    width = (outputs - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
+    reach = (PIXELS - 1) * g["out_step"] * g["stride_w"]
+    row = min(width, g["w_in"] + 2 * reach) * g["c_in"] * PANEL_ROW
+    under = (g["k_h"] - 1) * g["dilation_h"] + 1
+
+    def lines(nbytes):
+        return max(1, min((nbytes // row - under) // g["stride_h"] + 1, g["h_out"]))
+
+    def rows(count):
+        return min(g["h_in"], (count - 1) * g["stride_h"] + under)
+
+    walk = lines(machine.l1 // 2)
+    if walk > 1 or under * tiles * run_bytes(g) > room:
+        strip = lines(room)
+        fields = {"strip_lines": strip, "walk_lines": walk, "ring": rows(strip), "turns": 0}
+    else:
+        # a ring of rows stays in the L1, while new rows of a long strip would come from the L2 before they are written
+        fields = {"strip_lines": max(g["h_out"], 1), "walk_lines": 1, "ring": under, "turns": under}
+    nbytes = max(fields["turns"], 1) * tiles * run_bytes(g) + min(fields["ring"], g["h_in"]) * row + ALIGNMENT
+    return fields | {"tile_block": tiles}, nbytes
+
+
+def run_bytes(g: dict[str, int]) -> int:
+    """Bytes of the run records of one tile."""
+    return g["k_h"] * g["c_in"] * g["phases"] * 8 * RUN
+
+
+def expansions(g: dict[str, int], isa: str) -> np.ndarray:
+    """How each vector of output channels finds the channels of its groups: `EXPANSION` records with indices."""
+    size, width = g["itemsize"], PANEL_ROW // NV // g["itemsize"]
+    group_in, group_out = g["c_in"], g["group_out"]
+    channels = np.arange(g["panels_per_group"] * NV * width).reshape(-1, width)
+    # lanes beyond the last channel read what it reads
+    start = np.minimum(channels, g["c_out"] - 1) // group_out * group_in
+    first = start[:, :1]
+    spread = start[:, -1] - start[:, 0]
+    together = np.where(spread + TOGETHER <= 2 * width, TOGETHER, spread < 2 * width) * permutes(isa, size)
+    if group_in == group_out == 1:
+        together = np.full_like(together, COPY)
+    head = np.stack([first[:, 0] * size, g["c_out"] // group_out * group_in - first[:, 0], together], 1)
+    index = (start - first).astype(f"i{size}")
+    return np.concatenate([head.astype(np.int64).view(np.uint8), index.view(np.uint8)], 1)
+
+
+def _meetings(g: dict[str, int], axis: str) -> int:
+    """How many pairs of an output and a tap along one axis meet the input rather than padding."""
+    size, out, stride = g[f"{axis}_in"], g[f"{axis}_out"], g[f"stride_{axis}"]
+    start = np.arange(g[f"k_{axis}"]) * g[f"dilation_{axis}"] - g["pad_top" if axis == "h" else "pad_left"]
+    first, last = np.maximum(-(start // stride), 0), np.minimum((size - 1 - start) // stride + 1, out)
+    return int(np.maximum(last - first, 0).sum())

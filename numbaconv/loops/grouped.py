@@ -1,0 +1,241 @@
+"""The loop nest of depthwise tiles: columns of tiles walked down the image, in place or over an expanded strip of the input.
+
+A strip holds, for each pixel and each channel of a group, a vector whose lane j is that channel of the group of output channel
+j, with zeros where the kernel reaches into padding.  Each input row is expanded once, just before tiles first read it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from numbaconv.codegen.expand import EXPANSION, expand
+from numbaconv.codegen.jit import njit
+from numbaconv.codegen.memory import clear, conv_record
+from numbaconv.codegen.sliding import RUN
+from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
+from numbaconv.loops.sliding import (
+    SLIDE_BYTES,
+    begin_slide,
+    columns_under,
+    put_runs,
+    slide,
+    slide_panels,
+    tile_across,
+    tiles_across,
+)
+from numbaconv.loops.walk import image_of, share
+
+#: Bytes of the expansion record of one vector.
+EXPANSION_BYTES = 8 * EXPANSION + VECTOR_BYTES
+
+
+@njit
+def expand_row(conv, panel, row, strip, first, last, like):
+    """Expand columns `first`..`last` of the input row at `row`, but for padding, into the strip's row at `strip`."""
+    begin, end = max(first, 0), min(last, conv.w_in)
+    lanes = VECTOR_BYTES // conv.itemsize
+    vectors = min(NV, (conv.c_out + lanes - 1) // lanes - panel * NV)
+    for vector in range(vectors):
+        expand(
+            strip + (begin - first) * PANEL_ROW + vector * VECTOR_BYTES,
+            row + begin * conv.x_pixel,
+            end - begin,
+            conv.x_pixel,
+            PANEL_ROW,
+            (last - first) * PANEL_ROW,
+            conv.c_in,
+            conv.tables + (panel * NV + vector) * EXPANSION_BYTES,
+            like,
+        )
+
+
+@njit
+def clear_padding(conv, strip, rows, first, last, like):
+    """Write zeros to the columns of a strip that are padding; expanding never touches them."""
+    pixel = PANEL_ROW // conv.itemsize
+    for _ in range(rows * conv.c_in):
+        if first < 0:
+            clear(strip, min(-first, last - first) * pixel, like)
+        if last > conv.w_in:
+            begin = max(conv.w_in, first)
+            clear(strip + (begin - first) * PANEL_ROW, (last - begin) * pixel, like)
+        strip += (last - first) * PANEL_ROW
+
+
+@njit
+def never_around(conv):
+    """More rows than any kernel reaches over: a ring that is none."""
+    return conv.k_h * conv.dilation_h
+
+
+@njit
+def through_strip(
+    conv, address, tile, tiles, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta
+):
+    """`count` lines of a block of panels across `tiles` tiles from number `tile`.  Workspace: call and run records, strip."""
+    run_bytes = conv.k_h * conv.c_in * conv.phases * 8 * RUN
+    runs = address + SLIDE_BYTES
+    # vectors of the strip start on cache lines
+    strip = (runs + max(conv.turns, 1) * conv.tile_block * run_bytes + 63) // 64 * 64
+    first, last = columns_under(conv, tile)
+    for number in range(tile + 1, tile + tiles):
+        left, right = columns_under(conv, number)
+        first, last = min(first, left), max(last, right)
+    plane = (last - first) * PANEL_ROW
+    row = conv.c_in * plane
+    ring = conv.ring if conv.turns > 0 else never_around(conv)
+    for turn in range(max(conv.turns, 1)):
+        for number in range(tiles):
+            w_out, height = tile_across(conv, tile + number)
+            to = runs + (turn * tiles + number) * run_bytes
+            put_runs(conv, to, w_out, height, first, row, plane, np.int64(PANEL_ROW), turn, ring)
+    clear_padding(conv, strip, min(conv.ring, conv.h_in), first, last, alpha)
+    # Panels one by one, since each is expanded for itself.
+    for panel in range(first_panel, last_panel):
+        slide_panels(conv, address, panel, panel + 1)
+        # As many lines as a strip that is no ring has rows for: the next one repeats the rows that their kernels share.
+        for start in range(h_out, h_out + count, conv.strip_lines):
+            stop = min(start + conv.strip_lines, h_out + count)
+            h_first = max(start * conv.stride_h - conv.pad_top, 0)
+            done = h_first
+            # A few lines at a time, so that tiles find the rows just expanded in the L1.
+            for line in range(start, stop, conv.walk_lines):
+                lines = min(conv.walk_lines, stop - line)
+                h_top = line * conv.stride_h - conv.pad_top
+                h_end = min(h_top + (lines - 1) * conv.stride_h + (conv.k_h - 1) * conv.dilation_h + 1, conv.h_in)
+                for h in range(max(done, h_top), h_end):
+                    place = strip + (h - h_first) % conv.ring * row
+                    expand_row(conv, panel, image + h * conv.w_in * conv.x_pixel, place, first, last, alpha)
+                done = max(done, h_end)
+                turn, a = 0, strip - h_first * row
+                if conv.turns > 0:
+                    turn, a = (h_top - h_first) % conv.turns, strip - h_top * row
+                # Tiles side by side share the columns between them.
+                for number in range(tiles):
+                    to = runs + (turn * tiles + number) * run_bytes
+                    slide(
+                        conv,
+                        address,
+                        tile + number,
+                        line,
+                        lines,
+                        panel,
+                        a,
+                        row,
+                        PANEL_ROW,
+                        to,
+                        out_image,
+                        residual_image,
+                        alpha,
+                        beta,
+                    )
+
+
+@njit
+def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta):
+    """`count` lines of a block of panels across tile number `tile`, which touches no padding at its sides."""
+    runs = address + SLIDE_BYTES
+    row = conv.w_in * conv.x_pixel
+    w_out, height = tile_across(conv, tile)
+    put_runs(
+        conv,
+        runs,
+        w_out,
+        height,
+        np.int64(0),
+        row,
+        np.int64(0),
+        conv.x_pixel,
+        np.int64(0),
+        conv.h_in + conv.k_h * conv.dilation_h,
+    )
+    slide_panels(conv, address, first_panel, last_panel)
+    a = image + first_panel * PANEL_ROW
+    slide(
+        conv,
+        address,
+        tile,
+        h_out,
+        count,
+        first_panel,
+        a,
+        row,
+        conv.x_pixel,
+        runs,
+        out_image,
+        residual_image,
+        alpha,
+        beta,
+    )
+
+
+@njit
+def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
+    """One thread's share.  Workspace: a call record, run records of a block of tiles, a strip."""
+    conv = conv_record(conv_address)
+    first_line, last_line = share(conv.n * conv.h_out, part // column_parts, row_parts)
+    first_panel, last_panel = share(conv.panels_per_group, part % column_parts, column_parts)
+    across = tiles_across(conv)
+    # tiles read whole vectors, which in place end with the pixel
+    whole_panels = 0
+    if conv.depthwise != 0:
+        whole_panels = (
+            conv.panels_per_group if conv.c_out * conv.itemsize % VECTOR_BYTES == 0 else conv.panels_per_group - 1
+        )
+    begin_slide(conv, workspace)
+    # Blocks of channels outside: the kernel's rows, one block of tiles wide, then stay in the L1 on the way down the image.
+    for panel in range(first_panel, last_panel, conv.column_block):
+        panel_end = min(panel + conv.column_block, last_panel)
+        line = first_line
+        # Lines of one image at a time.
+        while line < last_line:
+            image, h_out = divmod(line, conv.h_out)
+            count = min(last_line - line, conv.h_out - h_out)
+            x_image = x + image * conv.x_image
+            out_image = image_of(conv, out, image, conv.out_pixel)
+            residual_image = image_of(conv, residual, image, conv.residual_pixel)
+            for tile in range(0, across, conv.tile_block):
+                first, last = columns_under(conv, tile)
+                start = panel
+                if first >= 0 and last <= conv.w_in and panel < whole_panels:
+                    start = min(panel_end, whole_panels)
+                    in_place(
+                        conv,
+                        workspace,
+                        tile,
+                        h_out,
+                        count,
+                        panel,
+                        start,
+                        x_image,
+                        out_image,
+                        residual_image,
+                        alpha,
+                        beta,
+                    )
+                if start < panel_end:
+                    through_strip(
+                        conv,
+                        workspace,
+                        tile,
+                        min(conv.tile_block, across - tile),
+                        h_out,
+                        count,
+                        start,
+                        panel_end,
+                        x_image,
+                        out_image,
+                        residual_image,
+                        alpha,
+                        beta,
+                    )
+            line += count
+
+
+@njit(parallel=True)
+def grouped_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
+    """All parts at once; each has `pitch` bytes of the workspace."""
+    for part in prange(row_parts * column_parts):
+        own = workspace + part * pitch
+        grouped_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)

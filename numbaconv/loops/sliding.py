@@ -1,0 +1,179 @@
+"""The core of depthwise tiles: down the lines of an output column one tile wide, so that the kernel's rows stay in the L1.
+
+Dilation and stride are taken apart so that all taps of a run slide by one position: with stride s and dilation d of the
+columns, outputs q = d / gcd(s, d) apart form a tile, the taps t = p, p + s / gcd, ... of each phase p form a run, and positions
+are lcm(s, d) columns apart.
+"""
+
+from __future__ import annotations
+
+from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.memory import SLIDE, call_core, itemsize, put, slide_record
+from numbaconv.codegen.sliding import RUN
+from numbaconv.codegen.target import target
+from numbaconv.codegen.tile import OPERATIONS, tile
+from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
+
+#: Pixels of the largest depthwise tile.
+PIXELS = target().pixels
+#: Taps whose weights it keeps in registers.
+CHUNK = target().chunk
+#: A thread's workspace starts with its call record.
+SLIDE_BYTES = SLIDE.itemsize
+_DEPTHWISE = OPERATIONS.index("depthwise")
+
+
+def _core(address, alpha, beta):
+    """Lines by panels of the `SLIDE` record at an address; kernel rows in padding are left out."""
+    call = slide_record(address)
+    size = itemsize(alpha)
+    lanes = VECTOR_BYTES // size
+    for line in range(call.lines):
+        h = call.h + line * call.stride_h
+        first, last = 0, call.k_h
+        if h < 0:
+            first = min(-(h // call.dilation_h), last)
+        if h + (last - 1) * call.dilation_h >= call.h_in:
+            last = max((call.h_in - 1 - h) // call.dilation_h + 1, first)
+        for panel in range(call.panel_count):
+            column = panel * NV * lanes
+            columns = call.columns - column
+            residual = 0
+            if call.residual != 0:
+                residual = call.residual + line * call.residual_line + column * size
+            tile(
+                _DEPTHWISE,
+                PIXELS,
+                NV,
+                0,
+                call.height,
+                min(NV, (columns + lanes - 1) // lanes),
+                0,
+                call.a + line * call.a_line + column * size,
+                0,
+                call.runs + first * call.runs_per_row * 8 * RUN,
+                (last - first) * call.runs_per_row,
+                0,
+                address,
+                call.panels + panel * call.panel_bytes,
+                call.panel_bytes,
+                call.c + line * call.c_line + column * size,
+                call.c_pitch,
+                0,
+                call.bias + column * size,
+                residual,
+                call.residual_pitch,
+                columns,
+                call.activation,
+                alpha,
+                beta,
+            )
+
+
+sliding_core = NativeFunction(_core, "depthwise")
+
+
+@njit
+def tiles_across(conv):
+    """Tiles that cover an output row: even parts of it, `conv.out_step` tiles each, of outputs so many columns apart."""
+    longest = (conv.w_out + conv.out_step - 1) // conv.out_step
+    return min(conv.out_step, conv.w_out) * ((longest + PIXELS - 1) // PIXELS)
+
+
+@njit
+def tile_across(conv, number):
+    """First output column and height of tile `number`, which may be 0 where the row's end cuts outputs off."""
+    longest = (conv.w_out + conv.out_step - 1) // conv.out_step
+    parts = (longest + PIXELS - 1) // PIXELS
+    part, residue = divmod(number, min(conv.out_step, conv.w_out))
+    length = (conv.w_out - residue + conv.out_step - 1) // conv.out_step
+    first, last = part * longest // parts, min((part + 1) * longest // parts, length)
+    return residue + first * conv.out_step, max(last - first, 0)
+
+
+@njit
+def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel, turn, ring):
+    """Run records of the tile of `height` outputs from column `w_out`: kernel rows, then channels of a group, then phases.
+
+    A starts at input column `first_column`; input rows lie `row` bytes apart, channels of a group `plane`, columns `pixel`.
+    Rows are kept in a ring of `ring` rows, in which the kernel's first one is number `turn`.  Taps that meet no column of the
+    input are left out.
+    """
+    for phase in range(conv.phases):
+        column = w_out * conv.stride_w - conv.pad_left + phase * conv.dilation_w
+        first = max(0, 1 - height - column // conv.step)
+        taps = (conv.k_w - phase + conv.hop - 1) // conv.hop
+        taps = max(0, min(taps, (conv.w_in - 1 - column) // conv.step + 1) - first)
+        column += first * conv.step
+        record = runs + phase * 8 * RUN
+        for k_h in range(conv.k_h):
+            tap = k_h * conv.k_w + phase + first * conv.hop
+            place = (turn + k_h * conv.dilation_h) % ring * row
+            for channel in range(conv.c_in):
+                put(record, 0, place + channel * plane + (column - first_column) * pixel)
+                put(record, 1, (tap * conv.c_in + channel) * PANEL_ROW)
+                put(record, 2, taps)
+                put(record, 3, taps // CHUNK * CHUNK)
+                record += conv.phases * 8 * RUN
+
+
+@njit
+def columns_under(conv, number):
+    """The input columns, first and beyond the last, that tile `number` reads; those outside of the input are padding."""
+    w_out, height = tile_across(conv, number)
+    reach = max(height - 1, 0) * conv.out_step * conv.stride_w
+    first = w_out * conv.stride_w - conv.pad_left
+    last = first + reach + (conv.k_w - 1) * conv.dilation_w + 1
+    # taps that meet no column of the input are left out
+    return max(first, -reach), min(last, conv.w_in + reach)
+
+
+@njit
+def begin_slide(conv, address):
+    """Fill in what the calls of one convolution have in common."""
+    call = slide_record(address)
+    call.weight = conv.hop * conv.c_in * PANEL_ROW
+    call.runs_per_row = conv.c_in * conv.phases
+    call.stride_h = conv.stride_h
+    call.dilation_h = conv.dilation_h
+    call.h_in = conv.h_in
+    call.k_h = conv.k_h
+    call.panel_bytes = conv.panel_bytes
+    call.c_line = conv.w_out * conv.out_pixel
+    call.c_pitch = conv.out_step * conv.out_pixel
+    call.residual_line = conv.w_out * conv.residual_pixel
+    call.residual_pitch = conv.out_step * conv.residual_pixel
+    call.activation = conv.activation
+
+
+@njit
+def slide_panels(conv, address, first, last):
+    """Let the next calls compute panels `first`..`last`."""
+    call = slide_record(address)
+    lanes = PANEL_ROW // conv.itemsize
+    call.panels = conv.panels + first * conv.panel_bytes
+    call.panel_count = last - first
+    call.columns = min(conv.c_out, last * lanes) - first * lanes
+    call.bias = conv.bias + first * PANEL_ROW
+
+
+@njit
+def slide(conv, address, number, line, lines, panel, a, row, pixel, runs, out_image, residual_image, alpha, beta):
+    """Compute `lines` lines from number `line` of one image, across tile `number`, from panel number `panel` on.
+
+    `a` is where input row 0 is or would be; rows lie `row` bytes apart, columns `pixel`.
+    """
+    call = slide_record(address)
+    w_out, height = tile_across(conv, number)
+    at, column = line * conv.w_out + w_out, panel * PANEL_ROW
+    call.position = conv.step * pixel
+    call.lines = lines
+    call.height = height
+    call.h = line * conv.stride_h - conv.pad_top
+    call.a = a + call.h * row
+    call.a_line = conv.stride_h * row
+    call.runs = runs
+    call.c = out_image + at * conv.out_pixel + column
+    call.residual = 0 if residual_image == 0 else residual_image + at * conv.residual_pixel + column
+    if height > 0:
+        call_core(conv.core, address, alpha, beta)
