@@ -12,7 +12,6 @@ from numbaconv.algorithms.tiled import Cut
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
 
-
 #: Cycles to expand one vector; measured, as the cost of a run is, on grouped layers of ResNeXt, RegNet and ShuffleNet.
 EXPAND = 4.0
 
