@@ -14,12 +14,13 @@ import statistics
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import numbaconv as nc
-from bench import report, suites
+from bench import peak, report, suites
 from bench.operands import aligned
 from bench.random_problems import random_problems
 from numbaconv.problem import LAYOUTS, ConvProblem
@@ -33,11 +34,12 @@ ORACLE = "reference"
 
 @dataclass(frozen=True)
 class Judged:
-    """One problem with seconds measured and estimated, by algorithm."""
+    """One problem with seconds measured and estimated, by algorithm, and the FMA peak of the same rounds in GFLOP/s."""
 
     problem: str
     seconds: dict[str, float]
     estimates: dict[str, float]
+    peak: float
 
     @property
     def choice(self) -> str:
@@ -63,32 +65,35 @@ def estimates(problem: ConvProblem) -> dict[str, float]:
     }
 
 
-def measure(problem: ConvProblem, names: list[str], rounds: int) -> dict[str, float]:
-    """Seconds of a call by algorithm: the lower quartile of interleaved rounds."""
+def measure(problem: ConvProblem, names: list[str], rounds: int) -> tuple[dict[str, float], float]:
+    """Seconds of a call by algorithm and the FMA peak: lower quartiles of interleaved rounds."""
     rng = np.random.default_rng(0)
     x = aligned(rng.standard_normal(problem.input_shape, np.float32))
     weight = rng.standard_normal(problem.weight_shape, np.float32)
     bias = rng.standard_normal(problem.c_out, np.float32)
     out = aligned(np.zeros(problem.output_shape, np.float32))
     geometry = {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups", "layout")}
+    fma = peak.prepare(problem, None, 1, "", None)
     layers = {name: nc.Conv2d(weight, bias, **geometry, algorithm=name) for name in names}
-    seconds = {name: [] for name in names}
-    calls = {}
-    for name, layer in layers.items():
-        layer(x, out=out)
-        calls[name] = max(1, int(BATCH / _time(layer, x, out, 1)))
+    runs = {name: partial(layer, x, out=out) for name, layer in layers.items()}
+    seconds, peaks = {name: [] for name in names}, []
+    for run in runs.values():
+        run()
+    calls = {name: max(1, int(BATCH / _time(run, 1))) for name, run in runs.items()}
     for _ in range(rounds):
         fastest = min((min(times) for times in seconds.values() if times), default=np.inf)
-        for name, layer in layers.items():
+        peaks.append(_time(fma.call, 1))
+        for name, run in runs.items():
             if not seconds[name] or min(seconds[name]) < HOPELESS * fastest:
-                seconds[name].append(_time(layer, x, out, calls[name]))
-    return {name: float(np.quantile(times, 0.25)) for name, times in seconds.items()}
+                seconds[name].append(_time(run, calls[name]))
+    quartiles = {name: float(np.quantile(times, 0.25)) for name, times in seconds.items()}
+    return quartiles, fma.flops / float(np.quantile(peaks, 0.25)) / 1e9
 
 
-def _time(layer, x, out, calls: int) -> float:
+def _time(run, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
-        layer(x, out=out)
+        run()
     return (time.perf_counter() - start) / calls
 
 
@@ -144,7 +149,8 @@ def main() -> None:
     judged = []
     for problem in dict.fromkeys(replace(problem, layout=layout) for problem in problems for layout in args.layout):
         estimated = estimates(problem)
-        judged.append(Judged(str(problem), measure(problem, list(estimated), args.rounds), estimated))
+        seconds, gflops = measure(problem, list(estimated), args.rounds)
+        judged.append(Judged(str(problem), seconds, estimated, gflops))
     if args.json:
         args.json.write_text(json.dumps([asdict(item) for item in judged], indent=1))
     for file in args.read:
@@ -152,7 +158,7 @@ def main() -> None:
             problem = ConvProblem.parse(item["problem"])
             seconds = item["seconds"]
             now = {name: estimate for name, estimate in estimates(problem).items() if name in seconds}
-            judged.append(Judged(item["problem"], {name: seconds[name] for name in now}, now))
+            judged.append(Judged(item["problem"], {name: seconds[name] for name in now}, now, item["peak"]))
     if not judged:
         parser.error("name a suite, --random or --read")
     show(judged, args.worst)
