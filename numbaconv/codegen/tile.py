@@ -215,11 +215,11 @@ class _Epilogue:
 
         def one_row(row, _):
             c = offset(b, self.c, b.mul(row, self.c_pitch))
-            residual = offset(b, self.residual, b.mul(row, self.residual_pitch))
+            # without a residual no lane is read, but masked loads from unmapped pages are slow: point to memory that is there
+            residual = b.select(no_residual, c, offset(b, self.residual, b.mul(row, self.residual_pitch)))
             for j in range(spec.vectors):
                 mask = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
                 value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
-                # without a residual no lane is read, so a null pointer is never followed
                 read = b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), mask)
                 value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
                 value = activate(v, value, self.code, self.alpha, self.beta)
