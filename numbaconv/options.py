@@ -38,12 +38,16 @@ class Options:
     plan_cache : int
         ``NUMBACONV_PLAN_CACHE``: for how many input shapes a layer keeps its plans before the one that was used least
         recently goes.  Default 32.
+    calibrate : bool
+        ``NUMBACONV_CALIBRATE``, 0 or 1: whether the cost model reckons with this machine's measured speed, see
+        `dispatch.calibration`.  Default 1; 0 makes the choice of algorithms the same on all machines of a kind.
     """
 
     isa: str | None = None
     cache_dir: Path | None = None
     num_threads: int | None = None
     plan_cache: int = 32
+    calibrate: bool = True
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Options:
@@ -62,7 +66,10 @@ class Options:
         if threads is not None:
             threads = _thread_count("NUMBACONV_NUM_THREADS", threads)
         plans = _positive(environ, "NUMBACONV_PLAN_CACHE") or cls.plan_cache
-        return cls(isa, Path(folder).expanduser() if folder else None, threads, plans)
+        calibrate = environ.get("NUMBACONV_CALIBRATE") or "1"
+        if calibrate not in ("0", "1"):
+            raise ConvError(f"NUMBACONV_CALIBRATE={calibrate!r} must be 0 or 1")
+        return cls(isa, Path(folder).expanduser() if folder else None, threads, plans, calibrate == "1")
 
 
 @lru_cache(maxsize=1)

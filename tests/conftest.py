@@ -8,6 +8,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+# before numbaconv reads it: which algorithm is chosen must not depend on how fast this machine happens to be
+os.environ["NUMBACONV_CALIBRATE"] = "0"
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +39,7 @@ def python(tmp_path):
 
     def run(program: str, *arguments: str, package: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
         variables = {key: value for key, value in os.environ.items() if not key.startswith("NUMBACONV_")}
+        variables["NUMBACONV_CALIBRATE"] = "0"
         variables |= {"PYTHONPATH": os.pathsep.join([str(package), str(ROOT / "tests")]), **environment}
         file = tmp_path / "program.py"
         file.write_text(textwrap.dedent(program), encoding="utf-8")

@@ -31,14 +31,12 @@ class Direct(TiledAlgorithm):
         return {"taps": interior_taps(g)}
 
     def extra_cycles(self, problem, g, machine):
-        """A table for every tile that touches padding or spans two rows."""
-        parts = g["tiles_per_line"]
+        """The tile list, and a table for every tile that touches padding or spans two rows."""
+        rows, parts = g["h_out"], g["tiles_per_line"]
         interior = 0.0
-        if g["lines"] == g["h_out"]:
-            padded_rows = (
-                sum(-(-before // g["stride_h"]) for before in problem.padding[0]) if len(problem.padding) == 2 else 0
-            )
-            padded_parts = sum(1 for before in problem.padding[-1] if before)
-            interior = max(0, g["h_out"] - padded_rows) / g["h_out"] * max(0, parts - padded_parts) / parts
+        if g["lines"] == rows:
+            # padding after is taken to be what it is before
+            padded_rows, padded_parts = 2 * -(-g["pad_top"] // g["stride_h"]), 2 if g["pad_left"] else 0
+            interior = max(0, rows - padded_rows) / rows * max(0, parts - padded_parts) / parts
         entries = problem.taps * TARGETS[machine.isa].rows
-        return cost.tile_count(g) * (1 - interior) * entries * cost.ENTRY
+        return cost.tile_count(g) * (cost.LISTED + (1 - interior) * entries * cost.ENTRY)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from numbaconv.algorithms import ALGORITHMS, PLANNED
 from numbaconv.algorithms.base import Algorithm, Cost, Plan
 from numbaconv.algorithms.layout import ChannelsFirst, around
 from numbaconv.algorithms.weights import Weights
+from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
-from numbaconv.machine import Machine, machine
+from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An algorithm with either its cost or the reason why it refuses."""
 
     algorithm: Algorithm
@@ -32,7 +32,7 @@ def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine) -> tuple[Candida
         reason = algorithm.unsupported(problem, epilogue, on)
         cost = None if reason else algorithm.estimate(problem, on)
         if cost and not algorithm.native(problem):
-            cost = around(cost, problem, epilogue)
+            cost = around(cost, problem, epilogue, on)
         candidates.append(Candidate(algorithm, cost, reason))
     return tuple(sorted(candidates, key=lambda c: (c.cost is None, c.cost.seconds if c.cost else 0.0)))
 
@@ -47,7 +47,7 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto") -> Algo
     ConvError
         If there is no such name.
     """
-    candidates = rank(problem, epilogue, machine())
+    candidates = rank(problem, epilogue, calibrated_machine())
     if isinstance(name, str):
         if name == "auto":
             return candidates[0].algorithm
@@ -65,5 +65,5 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto") -> Algo
 def make_plan(problem: ConvProblem, epilogue: Epilogue, weights: Weights, name: str = "auto") -> Plan:
     """A plan for tensors in the problem's own layout."""
     algorithm = choose(problem, epilogue, name)
-    plan = algorithm.plan(problem, weights, epilogue, machine())
+    plan = algorithm.plan(problem, weights, epilogue, calibrated_machine())
     return plan if algorithm.native(problem) else ChannelsFirst(plan, problem)
