@@ -3,6 +3,7 @@
 python -m bench.regret --suite resnet50 mobilenetv2 --layout channels_last
 python -m bench.regret --random 300 --json measured.json
 python -m bench.regret --read measured.json       # judge today's estimates by those measurements
+python -m bench.regret --random 300 --selection-cost
 
 Algorithms are interleaved in one process, on the same operands.  The regret of a problem is the time of the algorithm
 that the cost model ranks first over the least of all times.
@@ -23,10 +24,17 @@ import numbaconv as nc
 from bench import peak, report, suites
 from bench.operands import aligned
 from bench.random_problems import random_problems
+from numbaconv.dispatch.calibration import calibrated_machine
+from numbaconv.dispatch.select import rank
+from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.problem import LAYOUTS, ConvProblem
 
-#: Seconds of one batch of calls, and how much slower than the best a candidate may be before later rounds leave it out.
-BATCH, HOPELESS = 2e-3, 3.0
+#: Seconds of one batch of calls: short, so that what disturbs the machine for a while hits all candidates.
+BATCH = 5e-4
+#: How much slower than the best a candidate may be before later rounds leave it out.
+HOPELESS = 3.0
+#: A regret above this is measured again with more rounds, since the best of several disturbed times is partly luck.
+DOUBTFUL, AGAIN = 1.08, 3
 #: Problems that take less count in the mean but not among the worst: a call's own overhead decides them.
 SHORT = 20e-6
 ORACLE = "reference"
@@ -38,8 +46,8 @@ class Judged:
 
     problem: str
     seconds: dict[str, float]
-    estimates: dict[str, float]
     peak: float
+    estimates: dict[str, float]
 
     @property
     def choice(self) -> str:
@@ -97,6 +105,17 @@ def _time(run, calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
+def selection_cost(problems: list[ConvProblem]) -> list[float]:
+    """Seconds to rank the algorithms for each problem, of which none was ranked before."""
+    on, epilogue = calibrated_machine(), Epilogue(bias=False, residual=False, activation=Activation.of(None))
+    seconds = []
+    for problem in problems:
+        start = time.perf_counter()
+        rank(problem, epilogue, on)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
 def show(judged: list[Judged], worst: int) -> None:
     """Regret by kind, then the problems with the largest, with milliseconds measured and estimated."""
     rows = []
@@ -139,18 +158,26 @@ def main() -> None:
     parser.add_argument("--filter", default="", help="regular expression on the problem string and the layer's name")
     parser.add_argument("--layout", nargs="+", default=LAYOUTS, choices=LAYOUTS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--worst", type=int, default=15, help="how many of the worst problems to list")
+    parser.add_argument("--selection-cost", action="store_true", help="measure nothing but how long choosing takes")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     args = parser.parse_args()
     nc.set_num_threads(args.threads)
     problems = [layer.problem for suite in args.suite for layer in suites.load(suite, args.filter)]
     problems += random_problems(args.random, args.seed)
+    problems = list(dict.fromkeys(replace(problem, layout=layout) for problem in problems for layout in args.layout))
+    if args.selection_cost and problems:
+        low, middle, high = 1e6 * np.quantile(selection_cost(problems), (0.1, 0.5, 0.9))
+        print(f"choosing for a new shape: median {middle:.0f} us, tenths {low:.0f} and {high:.0f} us")
+        return
     judged = []
-    for problem in dict.fromkeys(replace(problem, layout=layout) for problem in problems for layout in args.layout):
+    for problem in problems:
         estimated = estimates(problem)
-        seconds, gflops = measure(problem, list(estimated), args.rounds)
-        judged.append(Judged(str(problem), seconds, estimated, gflops))
+        item = Judged(str(problem), *measure(problem, list(estimated), args.rounds), estimated)
+        if item.regret > DOUBTFUL:
+            item = Judged(str(problem), *measure(problem, list(estimated), AGAIN * args.rounds), estimated)
+        judged.append(item)
     if args.json:
         args.json.write_text(json.dumps([asdict(item) for item in judged], indent=1))
     for file in args.read:
@@ -158,7 +185,7 @@ def main() -> None:
             problem = ConvProblem.parse(item["problem"])
             seconds = item["seconds"]
             now = {name: estimate for name, estimate in estimates(problem).items() if name in seconds}
-            judged.append(Judged(item["problem"], {name: seconds[name] for name in now}, now, item["peak"]))
+            judged.append(Judged(item["problem"], {name: seconds[name] for name in now}, item["peak"], now))
     if not judged:
         parser.error("name a suite, --random or --read")
     show(judged, args.worst)
