@@ -2,6 +2,7 @@
 
     seconds = cycles / clock
     cycles  = sum over tiles and panels: K max(m v / FMA, (m + v) / LOADS, LATENCY) + (m + 1) row + m taps tap    the core
+            + PARTIAL m, for panels that end inside a vector                                                stores
             + STREAM (rows of A that the core reads for the first time) / far                              from the L2
             + MISSED (x passes + out + weights passes) / far                                  from beyond the L2
             + what the algorithm adds (tables, packing)
@@ -27,8 +28,10 @@ from numbaconv.machine import Machine, Rates
 FMA, LOADS, LATENCY = 2.0, 2.0, 4.0
 #: Parts of the time of a transfer, at the rate from beyond the L2, that the multiply-adds do not hide: from the L2, from beyond.
 STREAM, MISSED = 0.35, 0.75
-#: Starting one patch, and one copy of a run of its channels; one entry of a tap table.
-PATCH, COPY, ENTRY = 20.0, 7.5, 4.5
+#: Storing one row of a tile that ends inside a vector, which takes a loop.
+PARTIAL = 12.0
+#: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
+PATCH, SEGMENT, COPY, ENTRY = 20.0, 60.0, 7.5, 4.5
 #: One record of a tile list that is made while running.
 LISTED = 55.0
 #: Padding this much smaller than the image is not looked at: few taps lie in it.
@@ -52,6 +55,8 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     cycles = full * tile_cycles(k, height, target.vectors, taps, machine.rates)
     if rest:
         cycles += tile_cycles(k, height, -(-rest // lanes), taps, machine.rates)
+        if rest % lanes:
+            cycles += PARTIAL * height
     return tile_count(g) * g["groups"] * (cycles + STREAM * first_reads(g, height) / machine.rates.far_bytes)
 
 
@@ -79,10 +84,10 @@ def far_cycles(g: dict[str, int], machine: Machine, weight_bytes: int, input_pas
     return MISSED * missed * moved / machine.rates.far_bytes
 
 
-def packing_cycles(g: dict[str, int], runs: int, rates: Rates) -> float:
-    """Cycles to copy the patches of all output pixels, each in `runs` runs of neighbouring elements."""
+def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY) -> float:
+    """Cycles to copy the patches of all output pixels, each in `runs` runs of neighbouring elements that cost `run` to start."""
     nbytes = g["k_h"] * g["k_w"] * g["c_in"] * g["itemsize"]
-    return g["n"] * g["h_out"] * g["w_out"] * g["groups"] * (PATCH + runs * COPY + nbytes / rates.copy_bytes)
+    return g["n"] * g["h_out"] * g["w_out"] * g["groups"] * (PATCH + runs * run + nbytes / rates.copy_bytes)
 
 
 def taps_met(g: dict[str, int], height: float) -> float:

@@ -68,4 +68,6 @@ class Im2col(TiledAlgorithm):
     def extra_cycles(self, problem, g, machine):
         """Packing: kernel rows in one run where their taps are neighbours in memory, tap by tap elsewhere."""
         whole_rows = g["dilation_w"] == 1 and g["groups"] == 1
-        return cost.packing_cycles(g, g["k_h"] * (1 if whole_rows else g["k_w"]), machine.rates)
+        if whole_rows:
+            return cost.packing_cycles(g, g["k_h"], machine.rates)
+        return cost.packing_cycles(g, g["k_h"] * g["k_w"], machine.rates, cost.SEGMENT)

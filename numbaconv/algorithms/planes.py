@@ -84,6 +84,9 @@ class Planes(TiledAlgorithm):
         """Packing: a run for each row of the image that a panel crosses, for each tap and channel."""
         panels = g["n"] * g["groups"] * g["tiles_per_line"]
         width = PANEL_ROW // g["itemsize"]
-        runs = 1 if problem.taps == 1 and g["stride_w"] == 1 else 1 + width / g["w_out"]
+        in_place = problem.taps == 1 and g["stride_w"] == 1
+        runs = 1 if in_place else 1 + width / g["w_out"]
         run = cost.COPY + (width if g["stride_w"] > 1 else 0)
-        return panels * g["k_block"] * (runs * run + PANEL_ROW / machine.rates.copy_bytes)
+        segments = 0 if in_place else runs * problem.taps
+        rows = g["k_block"] * (runs * run + PANEL_ROW / machine.rates.copy_bytes)
+        return panels * (rows + segments * cost.SEGMENT)
