@@ -14,7 +14,7 @@ of the other.  A cycle is the time of `FMA` multiply-adds of a tile with its ope
 
 `clock`, `row`, `tap`, `far`, `copy` and the rates of transposition are the machine's (`machine.Rates`): measured once, or
 assumed.  The constants below are fitted to measurements (`bench.fit`), but for `FMA`, `LOADS` and `LATENCY`, which are those of
-current x86 cores.
+current x86 cores, and `PARTIAL` and `SEGMENT`, which are estimated from single problems.
 """
 
 from __future__ import annotations
