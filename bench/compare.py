@@ -18,8 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__.splitlines()[0])
     parser.add_argument("--suite", nargs="+", default=["resnet50"], choices=suites.names())
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
-    parser.add_argument("--kinds", nargs="+", default=(), choices=suites.KINDS, help="only these kinds of layer")
+    parser.add_argument("--kinds", nargs="+", default=(), choices=[k.name for k in suites.KINDS], help="only these")
     parser.add_argument("--filter", default="", help="regular expression on the problem string and the layer's name")
+    parser.add_argument("--batch", type=int, help="images, instead of what the suite says")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds that a runtime gets in each round")
     everything = list(peers.RUNTIMES)
@@ -37,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    layers = [layer for suite in args.suite for layer in suites.load(suite, args.filter, tuple(args.kinds))]
+    layers = [layer for suite in args.suite for layer in suites.load(suite, args.filter, args.kinds, args.batch)]
     if not layers:
         sys.exit("no layer matches")
     results, versions = [], {}
@@ -66,7 +67,7 @@ def show(results: list[report.Result], names: list[str], unit: str) -> None:
     columns = "us" if unit == "us" else "GFLOP/s"
     report.show(f"{threads}; runtimes in {columns}", *report.layer_table(results, names, unit))
     if any(map(peers.is_ours, names)):
-        report.show(f"{threads}; peer's time over ours, geometric means", *report.mean_table(results, names))
+        report.show(f"{threads}; best peer's time over ours", *report.mean_table(results, names))
     if report.unrest(results) > UNREST_WORTH_SAYING:
         print(f"the FMA peak fell by up to {report.unrest(results):.0%}: the machine had other work, or slowed down")
     for result in results:

@@ -1,4 +1,4 @@
-"""Tables from measurements: one line a layer, then geometric means by kind."""
+"""Tables from measurements: one line a layer, then geometric means and the worst layer by kind, beside what is wanted."""
 
 import statistics
 import sys
@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 from bench import peers
 from bench.harness import Measurement
-from bench.suites import KINDS, Layer
+from bench.suites import CHANNELS_FIRST, KINDS, Kind, Layer
 
 try:
     import rich
     import rich.table
 except ImportError:
     rich = None
-
-CHANNELS_FIRST = "channels_first"
 
 
 @dataclass(frozen=True)
@@ -72,24 +70,40 @@ def layer_table(results: list[Result], names: list[str], unit: str) -> tuple[lis
                 _number(result.peak),
                 peer[0] if peer else "-",
                 _ratio(result.speedup()),
-                _ratio(result.speedup(CHANNELS_FIRST)),
+                _ratio(result.speedup("channels_first")),
             ]
         )
     return header, rows
 
 
 def mean_table(results: list[Result], names: list[str]) -> tuple[list[str], list[list[str]]]:
-    """(header, rows): geometric means of peer time over our time, a row a kind and one for all."""
+    """(header, rows): peer time over our time, in geometric mean and on the worst layer, a row a kind, then all layers.
+
+    "wanted" is the figure that the column before it should reach.  The last columns are means over single peers.
+    """
     others = [name for name in names if name != peers.PEAK and not peers.is_ours(name)]
-    header = ["kind", "layers", "best peer", "best peer cf", *others]
-    groups = [(kind, [result for result in results if result.layer.kind == kind]) for kind in KINDS]
+    header = ["kind", "layers", "mean", "wanted", "worst", "wanted", "worst layer", *others]
     rows = []
-    for kind, group in [*groups, ("all", results)]:
+    for kind in KINDS:
+        group = [result for result in results if result.layer.kind == kind.name]
         if group:
-            columns = [[result.speedup() for result in group], [result.speedup(CHANNELS_FIRST) for result in group]]
-            columns += [[result.speedup_over(name) for result in group] for name in others]
-            rows.append([kind, str(len(group)), *(_ratio(geometric_mean(column)) for column in columns)])
+            rows.append([*_summary(kind.title, group, kind=kind), *_over_each(others, group)])
+    rows.append([*_summary("all of them, our better layout", results), *_over_each(others, results)])
+    rows.append([*_summary(CHANNELS_FIRST.title, results, "channels_first", CHANNELS_FIRST), *["-"] * len(others)])
     return header, rows
+
+
+def _summary(title: str, group: list[Result], layout: str | None = None, kind: Kind | None = None) -> list[str]:
+    """One row of `mean_table`: speedups over the best peer among operands in `layout`, and what is wanted of this kind."""
+    timed = [(speedup, result.layer.text) for result in group if (speedup := result.speedup(layout)) is not None]
+    worst, text = min(timed, default=(None, "-"))
+    mean = geometric_mean([speedup for speedup, _ in timed])
+    wanted_mean, wanted_worst = (kind.mean, kind.worst) if kind else (None, None)
+    return [title, str(len(timed)), _ratio(mean), _ratio(wanted_mean), _ratio(worst), _ratio(wanted_worst), text]
+
+
+def _over_each(others: list[str], group: list[Result]) -> list[str]:
+    return [_ratio(geometric_mean([result.speedup_over(name) for result in group])) for name in others]
 
 
 def unrest(results: list[Result]) -> float:
@@ -133,7 +147,7 @@ def as_json(results: list[Result]) -> list[dict]:
             "flops": result.layer.problem.flops,
             "peak_gflops": result.peak,
             "speedup": result.speedup(),
-            "speedup_channels_first": result.speedup(CHANNELS_FIRST),
+            "speedup_channels_first": result.speedup("channels_first"),
             "runtimes": {
                 name: {
                     "seconds": measurement.seconds,

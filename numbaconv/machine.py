@@ -24,6 +24,33 @@ _GLIBC_CACHES = {1: 188, 2: 191, 3: 194}
 
 
 @dataclass(frozen=True)
+class Rates:
+    """How fast a machine does what convolutions are made of; the defaults are assumed, `dispatch.calibration` measures them.
+
+    Parameters
+    ----------
+    clock : float
+        Cycles a second, where two vectors of a full register tile with its operands in the L1 take a cycle.
+    row, tap : float
+        Cycles to store one row of a register tile, and to address one row for one tap; starting a tile counts as one row.
+    far_bytes : float
+        Bytes a cycle from beyond the L2.
+    copy_bytes : float
+        Bytes a cycle that are copied inside the L2.
+    transpose_bytes, transpose_far_bytes : float
+        Bytes a cycle that a transposition reads and writes together: inside the L2, and beyond.
+    """
+
+    clock: float = 3e9
+    row: float = 7.0
+    tap: float = 1.0
+    far_bytes: float = 10.0
+    copy_bytes: float = 15.0
+    transpose_bytes: float = 13.0
+    transpose_far_bytes: float = 7.0
+
+
+@dataclass(frozen=True)
 class Machine:
     """What the choice of an algorithm may depend on.
 
@@ -48,6 +75,8 @@ class Machine:
         Logical CPUs on which this process may run.
     quota : float, optional
         CPU time an interval that the control group grants, in CPUs; None if unlimited.
+    rates : Rates
+        What cost models reckon with.
     """
 
     isa: str
@@ -61,6 +90,7 @@ class Machine:
     logical: int
     affinity: int
     quota: float | None = None
+    rates: Rates = Rates()
 
     @classmethod
     def detect(cls, root: Path = ROOT) -> Machine:

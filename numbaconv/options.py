@@ -40,6 +40,9 @@ class Options:
         recently goes.  Default 32.
     accuracy : float or "strict", optional
         ``NUMBACONV_ACCURACY``: how exact results must be until `set_accuracy` says otherwise.  Default: 1e-5.
+    calibrate : bool
+        ``NUMBACONV_CALIBRATE``, 0 or 1: whether the cost model reckons with this machine's measured speed, see
+        `dispatch.calibration`.  Default 1; 0 makes the choice of algorithms the same on all machines of a kind.
     """
 
     isa: str | None = None
@@ -47,6 +50,7 @@ class Options:
     num_threads: int | None = None
     plan_cache: int = 32
     accuracy: float | str | None = None
+    calibrate: bool = True
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Options:
@@ -65,7 +69,12 @@ class Options:
         if threads is not None:
             threads = _thread_count("NUMBACONV_NUM_THREADS", threads)
         plans = _positive(environ, "NUMBACONV_PLAN_CACHE") or cls.plan_cache
-        return cls(isa, Path(folder).expanduser() if folder else None, threads, plans, _accuracy(environ))
+        calibrate = environ.get("NUMBACONV_CALIBRATE") or "1"
+        if calibrate not in ("0", "1"):
+            raise ConvError(f"NUMBACONV_CALIBRATE={calibrate!r} must be 0 or 1")
+        return cls(
+            isa, Path(folder).expanduser() if folder else None, threads, plans, _accuracy(environ), calibrate == "1"
+        )
 
 
 @lru_cache(maxsize=1)

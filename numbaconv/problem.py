@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
-from operator import index
+from operator import attrgetter, index
 
 import numpy as np
 
@@ -128,7 +128,7 @@ class ConvProblem:
 
     @cached_property
     def _values(self) -> tuple:
-        return tuple(getattr(self, field.name) for field in fields(self))
+        return _field_values(self)
 
     @cached_property
     def _hash(self) -> int:
@@ -346,6 +346,9 @@ _WORDS = {
     "f32": ("dtype", "f32"), "f64": ("dtype", "f64"), "bias": ("bias", True),
     "cf": ("layout", "channels_first"), "cl": ("layout", "channels_last"),
 }  # fmt: skip
+
+
+_field_values = attrgetter(*(field.name for field in fields(ConvProblem)))
 
 
 def _tokens(text: str) -> dict:

@@ -8,6 +8,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+# before numbaconv reads it: which algorithm is chosen must not depend on how fast this machine happens to be
+os.environ["NUMBACONV_CALIBRATE"] = "0"
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -45,6 +48,7 @@ def python(tmp_path):
         variables |= {
             "PYTHONPATH": os.pathsep.join([str(package), str(ROOT / "tests")]),
             "NUMBACONV_ACCURACY": "strict",
+            "NUMBACONV_CALIBRATE": "0",
         }
         variables |= environment
         file = tmp_path / "program.py"

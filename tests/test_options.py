@@ -24,7 +24,7 @@ def fresh(monkeypatch):
 
 
 def test_an_empty_environment_leaves_the_defaults():
-    assert Options.read({}) == Options(isa=None, cache_dir=None, num_threads=None, plan_cache=32)
+    assert Options.read({}) == Options(isa=None, cache_dir=None, num_threads=None, plan_cache=32, calibrate=True)
     assert Options.read({"NUMBACONV_ISA": "", "NUMBACONV_NUM_THREADS": ""}) == Options()
 
 
@@ -35,8 +35,9 @@ def test_every_variable_is_read():
         "NUMBACONV_NUM_THREADS": "3",
         "NUMBACONV_PLAN_CACHE": "16",
         "NUMBACONV_ACCURACY": "1e-4",
+        "NUMBACONV_CALIBRATE": "0",
     }
-    assert Options.read(environ) == Options("avx2", Path("/somewhere"), 3, 16, 1e-4)
+    assert Options.read(environ) == Options("avx2", Path("/somewhere"), 3, 16, 1e-4, False)
     assert Options.read({"NUMBACONV_ACCURACY": "strict"}).accuracy == "strict"
 
 
@@ -51,6 +52,7 @@ def test_every_variable_is_read():
         ("NUMBACONV_PLAN_CACHE", "1.5", "integer"),
         ("NUMBACONV_ACCURACY", "-1e-5", "positive"),
         ("NUMBACONV_ACCURACY", "exact", "'strict'"),
+        ("NUMBACONV_CALIBRATE", "yes", "0 or 1"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_variable_and_rule(name, value, rule):

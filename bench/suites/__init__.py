@@ -5,13 +5,38 @@ comment only are skipped. Adding a network means adding a file.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from numbaconv.problem import ConvProblem
 
 FOLDER = Path(__file__).parent
-KINDS = ("1x1", "3x3", "other", "strided", "first", "depthwise", "grouped", "dilated")
+#: The most input channels a group of a "narrow" layer.
+NARROW = 8
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A group of layers, and the peer's time over ours that it should have: in geometric mean, and on its worst layer."""
+
+    name: str
+    title: str
+    mean: float
+    worst: float
+
+
+KINDS = (
+    Kind("3x3", "dense 3x3, stride 1", 1.25, 1.0),
+    Kind("1x1", "1x1", 1.10, 0.95),
+    Kind("strided", "strided and first layers", 1.10, 0.95),
+    Kind("other", "dilated, 5x5, 1x7, 7x1", 1.30, 0.95),
+    Kind("depthwise", "depthwise", 1.70, 1.2),
+    Kind("narrow", "grouped, up to 8 channels a group", 2.0, 1.2),
+    Kind("grouped", "grouped, wider, and grouped 1x1", 1.2, 1.0),
+)
+#: Every layer, where operands and result are channels-first.
+CHANNELS_FIRST = Kind("cf", "all of them, channels-first in and out", 1.15, 0.85)
 
 
 @dataclass(frozen=True)
@@ -36,13 +61,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
-def load(suite: str, pattern: str = "", kinds: tuple[str, ...] = ()) -> list[Layer]:
-    """The layers of `suite` whose problem string or name matches the regular expression, of these kinds (all if empty)."""
+def load(suite: str, pattern: str = "", kinds: Collection[str] = (), batch: int | None = None) -> list[Layer]:
+    """The layers of `suite` whose problem string or name matches the regular expression, of these kinds (all if empty).
+
+    With `batch`, so many images instead of those that the file says.
+    """
     layers = []
     for line in (FOLDER / f"{suite}.txt").read_text().splitlines():
         text, _, name = (part.strip() for part in line.partition("#"))
         if text:
             layers.append(Layer(suite, name or text, text))
+    if batch is not None:
+        layers = [replace(layer, text=str(replace(layer.problem, n=batch))) for layer in layers]
     return [
         layer
         for layer in layers
@@ -51,15 +81,15 @@ def load(suite: str, pattern: str = "", kinds: tuple[str, ...] = ()) -> list[Lay
 
 
 def kind_of(problem: ConvProblem) -> str:
-    """The one group that a problem counts in; the property that decides which algorithms apply is asked for first."""
+    """The name of the one kind that a problem counts in; the property that decides which algorithms apply is asked for first."""
     if problem.groups > 1:
-        return "depthwise" if problem.groups == problem.c_in else "grouped"
+        if problem.groups == problem.c_in:
+            return "depthwise"
+        return "narrow" if problem.taps > 1 and problem.c_in // problem.groups <= NARROW else "grouped"
     if any(d > 1 for d in problem.dilation):
-        return "dilated"
-    if problem.c_in <= 4:
-        return "first"
-    if any(s > 1 for s in problem.stride):
+        return "other"
+    if problem.c_in <= 4 or any(s > 1 for s in problem.stride):
         return "strided"
-    if all(k == 1 for k in problem.kernel):
+    if problem.taps == 1:
         return "1x1"
     return "3x3" if problem.kernel == (3, 3) else "other"

@@ -5,8 +5,7 @@ Adding one is a file of its own and a line in `algorithms/__init__.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """An estimate: seconds on one thread, and memory in bytes.
 
     `workspace_bytes` are those of one thread, `plan_bytes` what the plan keeps besides the weights, `staging_bytes` what all

@@ -50,19 +50,18 @@ class Direct(TiledAlgorithm):
         return {"taps": interior_taps(g)}
 
     def extra_cycles(self, problem, g, machine):
-        """A table for every tile that touches padding or spans two rows, or their packing where a kernel row is a tap."""
-        parts = g["tiles_per_line"]
+        """The tile list; a table, or packing, for every tile that touches padding or spans two rows."""
+        rows, parts = g["h_out"], g["tiles_per_line"]
         interior = 0.0
-        if g["lines"] == g["h_out"]:
-            padded_rows = (
-                sum(-(-before // g["stride_h"]) for before in problem.padding[0]) if len(problem.padding) == 2 else 0
-            )
-            padded_parts = sum(1 for before in problem.padding[-1] if before)
-            interior = max(0, g["h_out"] - padded_rows) / g["h_out"] * max(0, parts - padded_parts) / parts
+        if g["lines"] == rows:
+            # padding after is taken to be what it is before
+            padded_rows, padded_parts = 2 * -(-g["pad_top"] // g["stride_h"]), 2 if g["pad_left"] else 0
+            interior = max(0, rows - padded_rows) / rows * max(0, parts - padded_parts) / parts
+        listed = cost.tile_count(g) * cost.LISTED
         if g["k_block"] > g["c_in"]:
-            return (1 - interior) * cost.packing_cycles(g, g["k_h"])
+            return listed + (1 - interior) * cost.packing_cycles(g, g["k_h"], machine.rates)
         entries = problem.taps * TARGETS[machine.isa].rows
-        return cost.tile_count(g) * (1 - interior) * entries * cost.ENTRY
+        return listed + cost.tile_count(g) * (1 - interior) * entries * cost.ENTRY
 
 
 def _row_is_tap(g) -> bool:

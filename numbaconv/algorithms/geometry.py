@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from numbaconv.codegen.memory import CONV
@@ -27,6 +29,11 @@ def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None) 
 
     `pitches` are the elements from pixel to pixel of x, out and residual; by default pixels follow one another.
     """
+    return _fields(problem, pitches).copy()
+
+
+@lru_cache(maxsize=64)  # all algorithms ask for the same one while a problem is ranked
+def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None) -> dict[str, int]:
     size = problem.itemsize
     x_pitch, out_pitch, residual_pitch = pitches or (problem.c_in, problem.c_out, problem.c_out)
     h_in, w_in = _two(problem.spatial, 1)

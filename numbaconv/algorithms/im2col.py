@@ -60,7 +60,14 @@ class Im2col(TiledAlgorithm):
     def tables(self, g, cut):
         return {"taps": affine_tap(g["patch_pitch"])}
 
+    def far_cycles(self, g, machine):
+        """Blocks of tiles are outside: weights come once each."""
+        weight_bytes = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+        return cost.far_cycles(g, machine, weight_bytes, 1, -(-cost.tile_count(g) // g["tile_block"]))
+
     def extra_cycles(self, problem, g, machine):
         """Packing: kernel rows in one run where their taps are neighbours in memory, tap by tap elsewhere."""
         whole_rows = g["dilation_w"] == 1 and g["groups"] == 1
-        return cost.packing_cycles(g, g["k_h"] * (1 if whole_rows else g["k_w"]))
+        if whole_rows:
+            return cost.packing_cycles(g, g["k_h"], machine.rates)
+        return cost.packing_cycles(g, g["k_h"] * g["k_w"], machine.rates, cost.SEGMENT)

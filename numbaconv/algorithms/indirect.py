@@ -5,6 +5,8 @@ Wins on small images, where padding touches nearly every tile.  Dukhan, "The Ind
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from numbaconv.algorithms import cost
@@ -50,8 +52,8 @@ class Indirect(TiledAlgorithm):
         return indirection(g)
 
     def extra_cycles(self, problem, g, machine):
-        """Reading the buffer from the L2 or beyond, once a tile."""
-        return cost.tile_count(g) * table_bytes(g) / cost.L3_BYTES
+        """Reading the buffer from the L2, once a tile and group."""
+        return cost.tile_count(g) * g["groups"] * table_bytes(g) / machine.rates.copy_bytes
 
 
 def indirection(g: dict[str, int], interior: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -71,6 +73,9 @@ def indirection(g: dict[str, int], interior: np.ndarray | None = None) -> dict[s
 
 def buffer_too_large(algorithm: TiledAlgorithm, problem: ConvProblem, machine: Machine) -> str | None:
     """Why an algorithm that keeps tap tables for a whole image refuses a large one, or None."""
+    # most images would do even with tiles of one pixel
+    if (prod(problem.out_spatial) + 1) * 8 * (TILE + problem.taps * TAP) <= BUFFER_LIMIT:
+        return None
     nbytes = algorithm.cut(geometry(problem), machine).plan_bytes
     if nbytes <= BUFFER_LIMIT:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -12,19 +11,20 @@ from numbaconv.algorithms.tiled import address
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.transpose import transpose
+from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded, scratch
 
-#: Bytes a second that a transposition moves, each read once and written once.
-TRANSPOSE_BYTES = 8e9
 
-
-def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue) -> Cost:
-    """What a channels-last plan of that cost takes for channels-first tensors."""
-    moved = problem.bytes - problem.parameters * problem.itemsize
+def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> Cost:
+    """What a channels-last plan of that cost takes for channels-first tensors: each is read once and written once."""
     results = 2 if epilogue.residual else 1
     staging = problem.n * (problem.c_in * prod(problem.spatial) + results * problem.c_out * prod(problem.out_spatial))
-    return replace(cost, seconds=cost.seconds + moved / TRANSPOSE_BYTES, staging_bytes=staging * problem.itemsize)
+    nbytes, rates = staging * problem.itemsize, machine.rates
+    # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
+    rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
+    seconds = cost.seconds + 2 * nbytes / rate / rates.clock
+    return Cost(seconds, cost.workspace_bytes, cost.plan_bytes, nbytes)
 
 
 class ChannelsFirst:

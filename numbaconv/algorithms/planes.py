@@ -72,13 +72,21 @@ class Planes(TiledAlgorithm):
         tiles, k = g["column_block"], g["k_block"]
         height = g["c_out"] / tiles
         widths = [(full, target.vectors), (1 if rest else 0, -(-rest // lanes))]
-        cycles = sum(count * cost.tile_cycles(k, height, width, 1) for count, width in widths)
+        cycles = sum(count * cost.tile_cycles(k, height, width, 1, machine.rates) for count, width in widths)
         return g["n"] * g["groups"] * tiles * cycles
+
+    def far_cycles(self, g, machine):
+        """Every tap reads x once, and every block of panels the weights."""
+        blocks = g["n"] * g["groups"] * -(-g["tiles_per_line"] // g["tile_block"])
+        return cost.far_cycles(g, machine, g["groups"] * g["c_out"] * g["patch_pitch"], 1, blocks)
 
     def extra_cycles(self, problem, g, machine):
         """Packing: a run for each row of the image that a panel crosses, for each tap and channel."""
         panels = g["n"] * g["groups"] * g["tiles_per_line"]
         width = PANEL_ROW // g["itemsize"]
-        runs = 1 if problem.taps == 1 and g["stride_w"] == 1 else 1 + width / g["w_out"]
+        in_place = problem.taps == 1 and g["stride_w"] == 1
+        runs = 1 if in_place else 1 + width / g["w_out"]
         run = cost.COPY + (width if g["stride_w"] > 1 else 0)
-        return panels * g["k_block"] * (runs * run + PANEL_ROW / cost.COPY_BYTES)
+        segments = 0 if in_place else runs * problem.taps
+        rows = g["k_block"] * (runs * run + PANEL_ROW / machine.rates.copy_bytes)
+        return panels * (rows + segments * cost.SEGMENT)

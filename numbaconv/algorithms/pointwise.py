@@ -59,10 +59,11 @@ class Pointwise(TiledAlgorithm):
         return {"taps": affine_tap(g["patch_pitch"]) if g["patch_pitch"] else interior_taps(g)}
 
     def extra_cycles(self, problem, g, machine):
-        """Nothing in place; a copy of the rows where they collide; a table of one tap a tile where pixels are strided."""
-        if g["patch_pitch"] == 0:
-            return cost.tile_count(g) * MR * cost.ENTRY
-        return 0.0 if g["patch_pitch"] == g["x_pixel"] else cost.packing_cycles(g, 1)
+        """The tile list; a copy of the rows where they collide."""
+        listed = cost.tile_count(g) * cost.LISTED
+        if g["patch_pitch"] in (0, g["x_pixel"]):
+            return listed
+        return listed + cost.packing_cycles(g, 1, machine.rates)
 
 
 def _affine(g) -> bool:

@@ -1,7 +1,7 @@
 """What the algorithms on depthwise tiles share: lanes are output channels, and runs of taps slide over neighbouring pixels.
 
     cycles = lines x tiles across x panels: (START + runs RUN_START + max(K m v / FMA, K LATENCY))
-           + bytes moved / L3_BYTES where they do not stay in the L2
+           + what comes from beyond the L2 (`cost.far_cycles`)
            + what the algorithm adds (expanding the input)
 
 K = taps that meet the input at all x channels of a group, m pixels and v vectors a tile.
@@ -24,8 +24,8 @@ from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, sliding_core
 from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT
 
-#: Starting a run of taps.
-RUN_START = 12.0
+#: Starting a tile and storing it; starting a run of taps.
+START, RUN_START = 120.0, 12.0
 #: Columns from position to position beyond which at most one of them meets any image.
 _FAR = 1 << 40
 
@@ -52,8 +52,9 @@ class SlidingAlgorithm(TiledAlgorithm):
     def zeros(self, g):
         return g["panels_per_group"] * PANEL_ROW
 
-    def passes(self, g):
-        return g["n"]
+    def far_cycles(self, g, machine):
+        """Images follow one another: weights come once each."""
+        return cost.far_cycles(g, machine, g["panels_per_group"] * g["panel_bytes"], 1, g["n"])
 
     def gemm_cycles(self, g, machine):
         target = TARGETS[machine.isa]
@@ -66,11 +67,10 @@ class SlidingAlgorithm(TiledAlgorithm):
         runs = rows * g["c_in"] * g["phases"]
         panels = [(vectors // target.vectors, target.vectors), (vectors % target.vectors, 1)]
         cycles = sum(
-            count * (cost.START + runs * RUN_START + max(k * height * width / cost.FMA, k * cost.LATENCY))
+            count * (START + runs * RUN_START + max(k * height * width / cost.FMA, k * cost.LATENCY))
             for count, width in panels
         )
-        moved = g["n"] * (g["h_in"] * g["w_in"] * g["x_pixel"] + 2 * g["h_out"] * g["w_out"] * g["out_pixel"])
-        return g["n"] * g["h_out"] * tiles * cycles + (moved / cost.L3_BYTES if moved > machine.l2 / 2 else 0.0)
+        return g["n"] * g["h_out"] * tiles * cycles
 
 
 def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:

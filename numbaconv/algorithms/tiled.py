@@ -6,7 +6,7 @@ A member says how it cuts a problem (`cut`), which tables the plan keeps (`table
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded, scratch
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """How a problem is cut: fields of the `CONV` record, workspace a thread and memory of the plan's tables, in bytes."""
 
     fields: dict[str, int]
@@ -74,9 +73,10 @@ class TiledAlgorithm(DirectSums):
         """Cycles of the GEMM core; `g` holds the cut, too."""
         return cost.gemm_cycles(g, machine)
 
-    def passes(self, g: dict[str, int]) -> int:
-        """How often weights that do not fit the L2 are read."""
-        return -(-g["n"] * g["lines"] * g["tiles_per_line"] // g["tile_block"])
+    def far_cycles(self, g: dict[str, int], machine: Machine) -> float:
+        """Cycles that wait for operands from beyond the L2; column blocks are outside, so that x comes once each."""
+        panels = g["groups"] * g["panels_per_group"]
+        return cost.far_cycles(g, machine, panels * g["panel_bytes"], -(-panels // g["column_block"]), 1)
 
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
@@ -91,13 +91,12 @@ class TiledAlgorithm(DirectSums):
         return "3 spatial axes are not built yet" if len(problem.spatial) == 3 else None
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
-        """Cycles of the GEMM core, of weights that come from beyond the L2, and the algorithm's own."""
+        """Cycles of the GEMM core, of operands that come from beyond the L2, and the algorithm's own."""
         g = geometry(problem)
         cut = self.cut(g, machine)
         g |= cut.fields
-        cycles = self.gemm_cycles(g, machine) + cost.weight_cycles(g, machine, self.passes(g))
-        cycles += self.extra_cycles(problem, g, machine)
-        return Cost(cycles / cost.CLOCK, self.head_bytes + cut.workspace_bytes, cut.plan_bytes)
+        cycles = self.gemm_cycles(g, machine) + self.far_cycles(g, machine) + self.extra_cycles(problem, g, machine)
+        return Cost(cycles / machine.rates.clock, self.head_bytes + cut.workspace_bytes, cut.plan_bytes)
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> TiledPlan:
         """Pack the weights, unless another plan has, and build tables."""

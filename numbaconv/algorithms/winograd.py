@@ -13,7 +13,6 @@ from math import prod, sqrt
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.base import Cost
 from numbaconv.algorithms.geometry import affine_tap, geometry
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
@@ -32,6 +31,8 @@ _COLUMN_BLOCK, _ROWS = 4, 2 * MR
 #: Where all weights take less than this part of the L2, they stay there from block to block.
 _WEIGHT_PART = 2
 _SAFETY = 1.25
+#: Cycles to move a vector to or from one position, for the input and for the output, and to call the core; measured.
+_MOVED, _CALL = (4.5, 3.2), 40.0
 
 
 @dataclass(frozen=True)
@@ -221,34 +222,41 @@ class Winograd(TiledAlgorithm):
         """What stands for pixels outside of the input, of the residual, and for the core's bias."""
         return max(g["data_pitch"], g["product_pitch"])
 
-    def estimate(self, problem, machine):
-        """As in `cost`, for the core's calls position by position, and
+    def gemm_cycles(self, g, machine):
+        """The core's tiles of one tap, position by position, a call each, and
 
-        transforms = tiles vectors (operations / FMA + VECTOR (vectors read + written)) + TABLE a tile
+        transforms = tiles vectors (operations / FMA + MOVED positions (1 + positions / 64))
+
+        for input and output; the last factor stands for positions that do not fit the registers and the L1 together.
         """
-        g = geometry(problem)
-        cut = self.cut(g, machine)
-        g |= cut.fields
         target = TARGETS[machine.isa]
         lanes = target.lanes(g["itemsize"])
         positions = g["n_h"] * g["n_w"]
         tiles = g["n"] * g["tiles_h"] * g["tiles_w"]
-        blocks = max(g["lines"], 1)
-        height = tiles / blocks / max(1, -(-g["tile_block"] // MR))
-        row_tiles = blocks * -(-g["tile_block"] // MR)
+        parts = -(-g["tile_block"] // MR)
+        row_tiles = g["lines"] * parts
+        k, height = g["panel_bytes"] // PANEL_ROW, tiles / max(row_tiles, 1)
         full, rest = divmod(g["c_out"], target.vectors * lanes)
-        k = g["panel_bytes"] // PANEL_ROW
-        widths = [(full, target.vectors), (1 if rest else 0, -(-rest // lanes))]
-        one = sum(count * cost.tile_cycles(k, height, width, 1) for count, width in widths)
-        cycles = row_tiles * positions * g["groups"] * one
-        cycles += cost.weight_cycles(dict(g, panel_bytes=positions * g["panel_bytes"]), machine, blocks)
-        cycles += tiles * sum(
-            vectors * (operations / cost.FMA + moved) for vectors, operations, moved in self._transform_work(g, lanes)
-        )
-        return Cost(cycles / cost.CLOCK, self.head_bytes + cut.workspace_bytes, cut.plan_bytes)
+        cycles = full * cost.tile_cycles(k, height, target.vectors, 1, machine.rates)
+        if rest:
+            cycles += cost.tile_cycles(k, height, -(-rest // lanes), 1, machine.rates)
+        calls = g["lines"] * max(g["groups"], -(-g["groups"] * g["panels_per_group"] // g["column_block"]))
+        cycles = positions * (row_tiles * g["groups"] * cycles + calls * _CALL)
+        for moved, (vectors, operations) in zip(_MOVED, self._transform_work(g, lanes)):
+            cycles += tiles * vectors * (operations / cost.FMA + moved * positions * (1 + positions / 64))
+        return cycles
 
-    def _transform_work(self, g, lanes: int) -> list[tuple[int, int, int]]:
-        """(vectors of channels, operations, vectors moved) of one tile, for the input and for the output."""
+    def far_cycles(self, g, machine):
+        """Blocks of tiles are outside: weights that do not fit the L2 come once each."""
+        nbytes = g["n_h"] * g["n_w"] * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+        return cost.far_cycles(g, machine, nbytes, 1, g["lines"])
+
+    def extra_cycles(self, problem, g, machine):
+        """Nothing."""
+        return 0.0
+
+    def _transform_work(self, g, lanes: int) -> list[tuple[int, int]]:
+        """(vectors of channels, operations on each) of one tile, for the input and for the output."""
         work = []
         for direction, channels in (("input", g["c_in"] * g["stride_h"] * g["stride_w"]), ("output", g["c_out"])):
             down, across = (
@@ -256,8 +264,7 @@ class Winograd(TiledAlgorithm):
                 for m, n in ((g["m_h"], g["n_h"]), (g["m_w"], g["n_w"]))
             )
             operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
-            moved = g["n_h"] * g["n_w"] + len(down.outputs) * len(across.outputs)
-            work.append((-(-g["groups"] * channels // lanes), operations, moved))
+            work.append((-(-g["groups"] * channels // lanes), operations))
         return work
 
 

@@ -10,8 +10,8 @@ from numbaconv import __version__, options
 from numbaconv.cli.output import console, print_json, table
 from numbaconv.codegen.jit import cache_folder
 from numbaconv.dispatch import explain as explaining
+from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.loops.launch import start_threading_layer
-from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "onnx", "onnxruntime")
@@ -44,7 +44,7 @@ def info(as_json: bool) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {"numbaconv": __version__, **{name: _version(name) for name in _PACKAGES}},
-        "machine": dataclasses.asdict(machine()),
+        "machine": dataclasses.asdict(calibrated_machine()),
         "threads": options.get_num_threads(),
         "threading_layer": start_threading_layer(),
         "cache_folder": cache_folder() and str(cache_folder()),

@@ -258,7 +258,8 @@ class _Epilogue:
 
         def one_row(row, _):
             c = offset(b, self.c, b.mul(row, self.c_pitch))
-            residual = offset(b, self.residual, b.mul(row, self.residual_pitch))
+            # without a residual no lane is read, but masked loads from unmapped pages are slow: point to memory that is there
+            residual = b.select(no_residual, c, offset(b, self.residual, b.mul(row, self.residual_pitch)))
             for j in range(spec.vectors):
                 stored, read = self._masks(j, no_residual)
                 value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))

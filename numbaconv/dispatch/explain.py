@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import PLANNED
+from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import rank
 from numbaconv.epilogue import Activation, Epilogue
-from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
 
 
@@ -83,7 +83,7 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False,
         problem = ConvProblem.parse(problem)
     epilogue = Epilogue(problem.bias, residual, Activation.of(activation))
     rows = []
-    for candidate in rank(problem, epilogue, machine(), Accuracy.of(accuracy)):
+    for candidate in rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy)):
         cost = candidate.cost
         numbers = (None,) * 4
         if cost:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import ALGORITHMS, PLANNED
 from numbaconv.algorithms.base import Algorithm, Cost, Plan
 from numbaconv.algorithms.layout import ChannelsFirst, around
 from numbaconv.algorithms.weights import Weights
+from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
-from numbaconv.machine import Machine, machine
+from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An algorithm with either its cost or the reason why it refuses."""
 
     algorithm: Algorithm
@@ -33,7 +33,7 @@ def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accura
         reason = algorithm.unsupported(problem, epilogue, on) or _inaccurate(algorithm, problem, accuracy)
         cost = None if reason else algorithm.estimate(problem, on)
         if cost and not algorithm.native(problem):
-            cost = around(cost, problem, epilogue)
+            cost = around(cost, problem, epilogue, on)
         candidates.append(Candidate(algorithm, cost, reason))
     return tuple(sorted(candidates, key=lambda c: (c.cost is None, c.cost.seconds if c.cost else 0.0)))
 
@@ -57,7 +57,7 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accurac
     ConvError
         If there is no such name.
     """
-    candidates = rank(problem, epilogue, machine(), Accuracy.of(accuracy))
+    candidates = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))
     if isinstance(name, str):
         if name == "auto":
             return candidates[0].algorithm
@@ -78,5 +78,5 @@ def make_plan(
 ) -> Plan:
     """A plan for tensors in the problem's own layout."""
     algorithm = choose(problem, epilogue, name, accuracy)
-    plan = algorithm.plan(problem, weights, epilogue, machine())
+    plan = algorithm.plan(problem, weights, epilogue, calibrated_machine())
     return plan if algorithm.native(problem) else ChannelsFirst(plan, problem)

@@ -1,0 +1,157 @@
+"""Selection is a pure function of problem and machine; what is measured of a machine is kept and never doubted twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numbaconv.algorithms.cost import _met
+from numbaconv.dispatch import calibration
+from numbaconv.dispatch.select import rank
+from numbaconv.epilogue import Activation, Epilogue
+from numbaconv.machine import Machine, Rates, machine
+from numbaconv.problem import ConvProblem
+
+PLAIN = Epilogue(False, False, Activation.of(None))
+HERE = replace(machine(), l1=48 << 10, l2=2 << 20, l3=32 << 20)
+
+
+def seconds(text: str, on: Machine = HERE) -> dict[str, float]:
+    """Estimates by algorithm."""
+    return {c.algorithm.name: c.cost.seconds for c in rank(ConvProblem.parse(text), PLAIN, on) if c.cost}
+
+
+@given(
+    size=st.integers(1, 40),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 4),
+    dilation=st.integers(1, 13),
+    padding=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+)
+def test_taps_inside_are_those_that_counting_finds(size, kernel, stride, dilation, padding):
+    out = (size + sum(padding) - dilation * (kernel - 1) - 1) // stride + 1
+    if out < 1:
+        return
+    inside = sum(0 <= o * stride - padding[0] + k * dilation < size for o in range(out) for k in range(kernel))
+    assert _met(size, out, kernel, stride, dilation, padding[0], 1.0) == pytest.approx(inside / out)
+
+
+def test_taps_that_lie_in_padding_cost_nothing():
+    inside, mostly_outside = seconds("n1c256h33w33o256k3p2dil2cl"), seconds("n1c256h33w33o256k3p18dil18cl")
+    assert mostly_outside["direct"] < 0.7 * inside["direct"]
+
+
+def test_an_estimate_grows_with_the_work():
+    for name, estimate in seconds("n1c64h56w56o64k3p1cl").items():
+        assert estimate < seconds("n2c64h56w56o64k3p1cl")[name]
+        assert estimate < seconds("n1c64h56w56o128k3p1cl")[name]
+
+
+def test_operands_beyond_the_l2_cost_more_where_it_is_smaller():
+    small = replace(HERE, l2=256 << 10)
+    for name in ("direct", "indirect"):
+        text = "n1c512h7w7o512k3p1cl"
+        assert seconds(text, small)[name] > seconds(text, replace(HERE, l2=64 << 20))[name]
+
+
+def test_a_faster_clock_scales_every_estimate_alike():
+    fast = replace(HERE, rates=replace(HERE.rates, clock=2 * HERE.rates.clock))
+    slow_times, fast_times = seconds("n1c64h56w56o64k3p1cf"), seconds("n1c64h56w56o64k3p1cf", fast)
+    del slow_times["reference"]
+    for name, time_ in slow_times.items():
+        assert fast_times[name] == pytest.approx(time_ / 2)
+
+
+def test_choosing_for_a_new_shape_takes_less_than_a_millisecond():
+    problems = [ConvProblem.parse(f"n1c64h{h}w56o64k3p1") for h in range(20, 60)]
+    start = time.perf_counter()
+    for problem in problems:
+        rank(problem, PLAIN, HERE)
+    # 50 us each on a machine that does nothing else; a test only sees that nothing is built or measured
+    assert time.perf_counter() - start < 1e-3 * len(problems)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Count the measurements, which return rates that nobody else has."""
+    calls = []
+
+    def measure(on):
+        calls.append(on)
+        return Rates(clock=1.2e9 + len(calls))
+
+    monkeypatch.setattr(calibration, "measured_rates", measure)
+    return calls
+
+
+def test_rates_are_measured_once_and_read_ever_after(tmp_path, measured):
+    first, second = (calibration.kept_rates(tmp_path, HERE) for _ in range(2))
+    assert first == second == Rates(clock=1.2e9 + 1)
+    assert len(measured) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [next(tmp_path.glob("rates-*.json")).name]
+
+
+def test_the_process_that_writes_first_decides_for_all(tmp_path, monkeypatch):
+    def measure(on):
+        # another process is faster
+        if not list(tmp_path.glob("rates-*.json")):
+            monkeypatch.setattr(calibration, "measured_rates", lambda on: Rates(clock=5.0))
+            calibration.kept_rates(tmp_path, on)
+        return Rates(clock=6.0)
+
+    monkeypatch.setattr(calibration, "measured_rates", measure)
+    assert calibration.kept_rates(tmp_path, HERE).clock == 5.0
+
+
+def test_another_kind_of_machine_has_rates_of_its_own(tmp_path, measured):
+    calibration.kept_rates(tmp_path, HERE)
+    calibration.kept_rates(tmp_path, replace(HERE, l2=1 << 20))
+    assert len(measured) == 2
+    calibration.kept_rates(tmp_path, replace(HERE, affinity=1, quota=1.5))
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", json.dumps({"clock": "fast"})])
+def test_a_spoilt_file_is_named_and_rates_are_assumed(tmp_path, measured, caplog, text):
+    calibration.kept_rates(tmp_path, HERE)
+    (file,) = tmp_path.iterdir()
+    file.write_text(text)
+    with caplog.at_level(logging.WARNING, "numbaconv"):
+        assert calibration.kept_rates(tmp_path, HERE) == Rates()
+    assert "assumed" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_only_warns(tmp_path, measured, caplog):
+    with caplog.at_level(logging.WARNING, "numbaconv"):
+        assert calibration.kept_rates(tmp_path / "absent", HERE) == Rates()
+    assert "assumed" in caplog.text
+
+
+def test_measured_rates_are_within_what_is_credible():
+    rates, assumed = calibration.measured_rates(machine()), Rates()
+    for field in fields(Rates):
+        assert 0.3 <= getattr(rates, field.name) / getattr(assumed, field.name) <= 3.1
+
+
+def test_rates_are_assumed_where_the_environment_says_so(python):
+    program = """
+        from numbaconv.dispatch.calibration import calibrated_machine
+        from numbaconv.machine import machine
+        print(calibrated_machine() == machine())
+        """
+    assert python(program, NUMBACONV_CALIBRATE="0").stdout.split() == ["True"]
+
+
+def test_two_processes_reckon_with_the_same_rates(python, tmp_path):
+    program = """
+        from numbaconv.dispatch.calibration import calibrated_machine
+        print(calibrated_machine().rates)
+        """
+    first, second = (python(program, NUMBACONV_CALIBRATE="1", NUMBACONV_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert first.stdout == second.stdout
