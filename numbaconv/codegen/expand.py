@@ -36,29 +36,34 @@ def _permuted(v: Vectors, isa: str, low, high, index):
 
 
 def _emit(module, like: Vectors, isa: str) -> ir.Function:
-    """void(destination, source, pixels, source step, destination step, plane, channels, expansion)."""
+    """void(destination, source, rows, their two steps, pixels, their two steps, plane, channels, expansion)."""
     name = f"numbaconv_expand_{like.suffix}"
     if (existing := module.globals.get(name)) is not None:
         return existing
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTES, BYTES, *[I64] * 5, BYTES]), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTES, BYTES, *[I64] * 8, BYTES]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    destination, source, pixels, source_step, destination_step, plane, channels, expansion = function.args
+    to_first, from_first, rows, source_row, destination_row, *numbers, expansion = function.args
+    pixels, source_step, destination_step, plane, channels = numbers
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, like.itemsize, like.lanes)
-    source = offset(b, source, load_i64(b, expansion))
+    from_first = offset(b, from_first, load_i64(b, expansion))
     rest, together = load_i64(b, expansion, 1), load_i64(b, expansion, 2)
     table = offset(b, expansion, i64(8 * EXPANSION))
 
-    def places(channel):
+    def places(row, channel):
+        source, destination = (
+            offset(b, from_first, b.mul(row, source_row)),
+            offset(b, to_first, b.mul(row, destination_row)),
+        )
         return offset(b, source, b.mul(channel, i64(v.itemsize))), offset(b, destination, b.mul(channel, plane))
 
-    def permute(count):
+    def permute(row, count):
         index = b.load(b.bitcast(table, v.integer.as_pointer()), align=v.itemsize)
         indices = [b.add(index, v.integers(i)) for i in range(count)]
 
         def body(channel, _):
-            origin, to = places(channel)
+            origin, to = places(row, channel)
             left = b.sub(rest, channel)
             masks = v.first_lanes(left), v.first_lanes(b.sub(left, i64(v.lanes)))
 
@@ -75,7 +80,7 @@ def _emit(module, like: Vectors, isa: str) -> ir.Function:
 
         return body
 
-    def copy(channel, _):
+    def copy(row, channel):
         mask = v.first_lanes(rest)
 
         def pixel(_, carried):
@@ -83,11 +88,11 @@ def _emit(module, like: Vectors, isa: str) -> ir.Function:
             v.store(v.masked_load(origin, mask), to)
             return [offset(b, origin, source_step), offset(b, to, destination_step)]
 
-        counted_loop(b, i64(0), pixels, 1, [*places(channel)], pixel, "pixel")
+        counted_loop(b, i64(0), pixels, 1, [*places(row, channel)], pixel, "pixel")
         return []
 
-    def gather(channel, _):
-        origin, to = places(channel)
+    def gather(row, channel):
+        origin, to = places(row, channel)
 
         def pixel(_, carried):
             origin, to = carried
@@ -104,24 +109,44 @@ def _emit(module, like: Vectors, isa: str) -> ir.Function:
         return []
 
     copied = b.select(b.icmp_signed("==", together, i64(COPY)), channels, i64(0))
-    counted_loop(b, i64(0), copied, 1, [], copy, "copy")
+    gathered, paired = channels, channels
     if permutes(isa, v.itemsize):
         gathered = b.select(b.icmp_signed("==", together, i64(0)), channels, copied)
         paired = b.select(b.icmp_signed("==", together, i64(TOGETHER)), b.and_(channels, i64(-TOGETHER)), gathered)
-        counted_loop(b, copied, gathered, 1, [], gather, "gather")
-        counted_loop(b, gathered, paired, TOGETHER, [], permute(TOGETHER), "together")
-        counted_loop(b, paired, channels, 1, [], permute(1), "single")
-    else:
-        counted_loop(b, copied, channels, 1, [], gather, "gather")
+
+    def one_row(row, _):
+        counted_loop(b, i64(0), copied, 1, [], lambda channel, _: copy(row, channel), "copy")
+        counted_loop(b, copied, gathered, 1, [], lambda channel, _: gather(row, channel), "gather")
+        if permutes(isa, v.itemsize):
+            counted_loop(b, gathered, paired, TOGETHER, [], permute(row, TOGETHER), "together")
+            counted_loop(b, paired, channels, 1, [], permute(row, 1), "single")
+        return []
+
+    counted_loop(b, i64(0), rows, 1, [], one_row, "row")
     b.ret_void()
     return function
 
 
 @intrinsic
-def expand(typingctx, destination, source, pixels, source_step, destination_step, plane, channels, expansion, like):
-    """Write one vector for each of `pixels` pixels and of a group's `channels`, as the `EXPANSION` at an address tells.
+def expand(
+    typingctx,
+    destination,
+    source,
+    rows,
+    source_row,
+    destination_row,
+    pixels,
+    source_step,
+    destination_step,
+    plane,
+    channels,
+    expansion,
+    like,
+):
+    """Write one vector for each of `pixels` pixels of `rows` rows and of a group's `channels`, as an `EXPANSION` record tells.
 
-    Pixels are read `source_step` bytes apart and written `destination_step` apart, channels `plane` bytes apart.
+    Rows and pixels lie `source_row` and `source_step` bytes apart and are written `destination_row` and `destination_step` apart,
+    channels `plane` bytes apart.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -132,4 +157,4 @@ def expand(typingctx, destination, source, pixels, source_step, destination_step
         builder.call(_emit(builder.module, v, target().isa), [*pointers[:2], *numbers, pointers[2]])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 8, like), codegen
+    return types.void(*[types.intp] * 11, like), codegen

@@ -31,15 +31,18 @@ EXPANSION_BYTES = 8 * EXPANSION + VECTOR_BYTES
 
 
 @njit
-def expand_row(conv, panel, row, strip, first, last, like):
-    """Expand columns `first`..`last` of the input row at `row`, but for padding, into the strip's row at `strip`."""
+def expand_rows(conv, panel, source, strip, rows, first, last, like):
+    """Expand columns `first`..`last`, but for padding, of `rows` input rows from `source` on into the strip's rows at `strip`."""
     begin, end = max(first, 0), min(last, conv.w_in)
     lanes = VECTOR_BYTES // conv.itemsize
     vectors = min(NV, (conv.c_out + lanes - 1) // lanes - panel * NV)
     for vector in range(vectors):
         expand(
             strip + (begin - first) * PANEL_ROW + vector * VECTOR_BYTES,
-            row + begin * conv.x_pixel,
+            source + begin * conv.x_pixel,
+            rows,
+            conv.w_in * conv.x_pixel,
+            conv.c_in * (last - first) * PANEL_ROW,
             end - begin,
             conv.x_pixel,
             PANEL_ROW,
@@ -104,9 +107,14 @@ def through_strip(
                 lines = min(conv.walk_lines, stop - line)
                 h_top = line * conv.stride_h - conv.pad_top
                 h_end = min(h_top + (lines - 1) * conv.stride_h + (conv.k_h - 1) * conv.dilation_h + 1, conv.h_in)
-                for h in range(max(done, h_top), h_end):
-                    place = strip + (h - h_first) % conv.ring * row
-                    expand_row(conv, panel, image + h * conv.w_in * conv.x_pixel, place, first, last, alpha)
+                h = max(done, h_top)
+                # All new rows at once, but for those that a ring wraps around.
+                while h < h_end:
+                    place = (h - h_first) % conv.ring
+                    rows = min(h_end - h, conv.ring - place)
+                    source = image + h * conv.w_in * conv.x_pixel
+                    expand_rows(conv, panel, source, strip + place * row, rows, first, last, alpha)
+                    h += rows
                 done = max(done, h_end)
                 turn, a = 0, strip - h_first * row
                 if conv.turns > 0:
