@@ -24,7 +24,7 @@ import numpy as np
 
 from numbaconv.codegen.jit import cache_folder
 from numbaconv.codegen.memory import CALL
-from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TAP, TILE, core_address
+from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TAP, TILE, core_address, gemm_core
 from numbaconv.loops.probe import repeat_core
 from numbaconv.loops.transpose import transpose
 from numbaconv.machine import Machine, Rates, machine
@@ -179,7 +179,7 @@ def _core(height: int, taps: int, k: int, *, tiles: int = 1, panels: int = 1) ->
     call = np.zeros((), CALL)
     for name, value in (sizes | {name: array.ctypes.data for name, array in arrays.items()}).items():
         call[name] = value
-    core = core_address("gemm", np.dtype(_F32))
+    core = core_address(gemm_core, np.dtype(_F32))
 
     def run(times: int, keep=(arrays, records)) -> None:
         repeat_core(core, call.ctypes.data, times, _ZERO)
