@@ -10,24 +10,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.base import Plan
+from numbaconv.algorithms.base import CompiledPlan, Plan
+from numbaconv.algorithms.tiled import address
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.errors import ConvError, ShapeError, UnsupportedError
+from numbaconv.loops.launch import usable_threads
 from numbaconv.options import options
 from numbaconv.problem import ConvProblem
+from numbaconv.workspace import scratch
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """A plan with what a call checks against."""
+    """A plan with what a call checks against; `compiled` where it runs on addresses."""
 
     plan: Plan
+    x_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    residual: bool
+    accuracy: Accuracy
+    compiled: bool
 
 
 class Conv2d:
@@ -104,7 +111,7 @@ class Conv2d:
             )
         if padding_mode != "zeros":
             raise UnsupportedError(f"padding_mode={padding_mode!r} is not built yet; only 'zeros' is")
-        self.dtype, self.layout, self.algorithm = weight.dtype.newbyteorder("="), layout, algorithm
+        self.dtype, self.layout, self.algorithm = np.dtype(weight.dtype.type), layout, algorithm
         self.activation = Activation.of(activation)
         self.accuracy = None if accuracy is None else Accuracy.of(accuracy)
         self._geometry = {
@@ -118,6 +125,7 @@ class Conv2d:
         self._weights = Weights(contiguous(weight), None if bias is None else contiguous(bias), int(groups))
         self._planned: OrderedDict[tuple, _Planned] = OrderedDict()
         self._lock = threading.Lock()
+        self._last: _Planned | None = None
 
     def _check_without_image(self, shape: tuple[int, ...], bias: bool) -> None:
         """Raise at once for what no image could mend, by posing the problem of an image as large as the kernel."""
@@ -163,6 +171,8 @@ class Conv2d:
         ndarray
             `out`, or a new contiguous array.
         """
+        if out is not None and self._run_again(x, residual, out):
+            return out
         x = operand("x", x, self.dtype, "weight")
         batched = x.ndim != 3
         if not batched:
@@ -189,6 +199,28 @@ class Conv2d:
             result[...] = target
         return result
 
+    def _run_again(self, x, residual, out) -> bool:
+        """Run the plan used last, if these arrays plainly are what it takes: a tenth of the cost of finding out why not."""
+        last, dtype = self._last, self.dtype
+        if last is None or last.residual is (residual is None) or last.accuracy is not Accuracy.of(self.accuracy):
+            return False
+        for array, shape in ((x, last.x_shape), (out, last.output_shape), (residual, last.output_shape)):
+            if array is None:
+                continue
+            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+                return False
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return False
+        at, to = address(x), address(out)
+        apart = to >= at + x.nbytes or at >= to + out.nbytes
+        added = 0 if residual is None else address(residual)
+        if not (apart and out.flags.writeable and (added in (0, to) or abs(added - to) >= out.nbytes)):
+            return False
+        threads = usable_threads()
+        last.plan.run_at(at, to, added, scratch(last.plan.scratch_bytes(threads)), threads)
+        return True
+
     def _find(self, x_shape: tuple[int, ...], residual: bool) -> _Planned:
         accuracy = Accuracy.of(self.accuracy)
         key = x_shape, residual, accuracy
@@ -196,12 +228,15 @@ class Conv2d:
             found = self._planned.get(key)
             if found is not None:
                 self._planned.move_to_end(key)
+                self._last = found if found.compiled else None
                 return found
         problem = self.problem(x_shape)
         epilogue = Epilogue(problem.bias, residual, self.activation)
-        found = _Planned(make_plan(problem, epilogue, self._weights, self.algorithm, accuracy), problem.output_shape)
+        plan = make_plan(problem, epilogue, self._weights, self.algorithm, accuracy)
+        found = _Planned(plan, x_shape, problem.output_shape, residual, accuracy, isinstance(plan, CompiledPlan))
         with self._lock:
             self._planned[key] = found
+            self._last = found if found.compiled else None
             while len(self._planned) > options().plan_cache:
                 self._planned.popitem(last=False)
         return found

@@ -5,7 +5,7 @@ Adding one is a file of its own and a line in `algorithms/__init__.py`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -52,6 +52,14 @@ class Plan(Protocol):
         address of `scratch_bytes(threads)` bytes; without it the calling thread's own scratch is used.  `threads` is by
         default what `get_num_threads` says.
         """
+
+
+@runtime_checkable
+class CompiledPlan(Plan, Protocol):
+    """A plan that can be run on the addresses of contiguous arrays, which saves looking at them."""
+
+    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
+        """As `run`; `residual` is 0 where there is none."""
 
 
 class Algorithm(Protocol):
