@@ -11,6 +11,9 @@ from numbaconv.algorithms.tiled import Cut
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
 
+#: Kernels of so many columns read zeros at the sides of the image instead of a padded copy.
+_FEW_TAPS = 5
+
 
 class Depthwise(SlidingAlgorithm):
     """Blocks of channels are so narrow that the kernel's rows, one tile wide, stay in the L1 on the way down."""
@@ -32,6 +35,8 @@ class Depthwise(SlidingAlgorithm):
         fields |= strip | {
             "column_block": max(1, min(machine.l1 // 2 // under, fields["panels_per_group"])),
             "depthwise": 1,
+            # with few taps a strip costs more to copy than looking at each position
+            "bordered": int(g["k_w"] <= _FEW_TAPS),
         }
         return Cut(fields, nbytes)
 

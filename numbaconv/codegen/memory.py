@@ -31,7 +31,7 @@ SLIDE = np.dtype(
         (name, np.int64)
         for name in (
             "position weight a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height panels "
-            "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation"
+            "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered"
         ).split()
     ]
 )
@@ -44,7 +44,7 @@ CONV = np.dtype(
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
             "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
             "core lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables depthwise "
-            "group_out phases hop step out_step strip_lines walk_lines ring turns "
+            "bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
             "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
             "output_transform input_table output_table residual_table"
         ).split()

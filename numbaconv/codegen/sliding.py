@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from numbaconv.codegen.vector import Vectors, branch_to, counted_loop, i64, load_i64, offset
 
-#: A run: byte offsets of its first position and of its first weights, number of taps, how many of them fill whole chunks.
-RUN = 4
+#: A run: byte offsets of its first position and of its first weights, number of taps, how many of them fill whole chunks, and
+#: which of its positions is the first inside the input, and the first one beyond.
+RUN = 6
 #: What all runs of a tile share: bytes from position to position, and from tap to tap of the weights.
 WINDOW = 2
 
 
-def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_runs, window, panel, first):
+def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_runs, window, panel, first, zeros=None):
     """Emit the sums over `n_runs` run records and return the accumulators, row by row.
 
     Pixels are read in whole vectors, since a masked load takes a turn of the multipliers.  Up to `chunk` taps have their
-    weights in registers at once.
+    weights in registers at once.  With `zeros`, positions outside of the input are read there: for tiles that touch padding.
     """
     b = v.builder
     position, weight = (load_i64(b, window, field) for field in range(WINDOW))
@@ -27,14 +28,18 @@ def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_run
     def pixel(pointer) -> list:
         return [v.load(offset(b, pointer, i64(j * v.nbytes))) for j in range(vectors)]
 
-    def slide(taps: int, start, weights, sums: list) -> list:
-        """Taps 0..`taps` of one run over the positions that they reach."""
+    def slide(taps: int, start, weights, bounds, sums: list) -> list:
+        """Taps 0..`taps` of one run over the positions that they reach, of which those within `bounds` are inside."""
         sums, kept = list(sums), []
         for _ in range(taps):
             kept.append([v.load(offset(b, weights, i64(j * v.nbytes))) for j in range(vectors)])
             weights = offset(b, weights, weight)
         for number in range(rows + taps - 1):
-            x = pixel(start)
+            here = start
+            if zeros is not None:
+                outside = b.icmp_unsigned(">=", b.sub(i64(number), bounds[0]), b.sub(bounds[1], bounds[0]))
+                here = b.select(outside, zeros, start)
+            x = pixel(here)
             for tap in range(max(0, number - rows + 1), min(taps, number + 1)):
                 for j in range(vectors):
                     i = (number - tap) * vectors + j
@@ -43,12 +48,14 @@ def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_run
         return sums
 
     def at(tap, run):
-        start, weights = run
-        return offset(b, start, b.mul(tap, position)), offset(b, weights, b.mul(tap, weight))
+        start, weights, inside = run
+        bounds = [b.sub(bound, tap) for bound in inside]
+        return offset(b, start, b.mul(tap, position)), offset(b, weights, b.mul(tap, weight)), bounds
 
     def one_run(number, sums):
         record = offset(b, runs, b.mul(number, i64(8 * RUN)))
-        run = offset(b, a, load_i64(b, record)), offset(b, panel, load_i64(b, record, 1))
+        inside = [] if zeros is None else [load_i64(b, record, field) for field in (4, 5)]
+        run = offset(b, a, load_i64(b, record)), offset(b, panel, load_i64(b, record, 1)), inside
         taps = load_i64(b, record, 2)
         whole = load_i64(b, record, 3)
         sums = counted_loop(b, i64(0), whole, chunk, sums, lambda t, s: slide(chunk, *at(t, run), s), "taps")

@@ -36,7 +36,7 @@ class TileSpec:
     tile computes the first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a dense tap record in
     64-bit integers: the weights' offset and one offset for each row of the largest tile.  `chunk` is how many taps of a run
     keep their weights in registers.  `tall` tiles do nearly all the work and have more ways to store.  One that asks `ahead`
-    for weights is for those that come from beyond the L2.
+    for weights is for those that come from beyond the L2.  A `bordered` depthwise tile touches padding at its sides.
     """
 
     operation: str
@@ -51,11 +51,12 @@ class TileSpec:
     fma: bool
     tall: bool
     ahead: bool = False
+    bordered: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the tile."""
-        kind = "_ahead" if self.ahead else ""
+        kind = "_ahead" if self.ahead else "_bordered" if self.bordered else ""
         return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{kind}"
 
 
@@ -93,7 +94,8 @@ def emit_tile(module, spec: TileSpec):
     else:
         window = builder.inttoptr(k, BYTES)
         shape = spec.rows, spec.vectors, spec.chunk
-        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, first)
+        outside = zeros if spec.bordered else None
+        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, first, outside)
     _Epilogue(v, spec, c, c_pitch, streamed, *rest).store(accumulators)
     return function
 
@@ -284,7 +286,7 @@ def tile(
     wide_rows,
     height,
     width,
-    ahead,
+    special,
     a,
     zeros,
     taps,
@@ -306,9 +308,10 @@ def tile(
 ):
     """Run the tile of `height` rows and `width` vectors of one of `OPERATIONS`, given by its number.
 
-    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  Tall ones
-    of a whole panel can ask `ahead` (not 0) for weights.  These numbers and `operation` are literals, since only literals keep
-    Numba's disk cache working for generated code.  Pointers are integers; see `emit_tile` for the rest.
+    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  What is
+    `special` (not 0): tall dense ones of a whole panel ask ahead for weights, depthwise ones touch padding.  These numbers and
+    `operation` are literals, since only literals keep Numba's disk cache working for generated code.  Pointers are integers;
+    see `emit_tile` for the rest.
     """
     signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 19, alpha, beta)
     kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
@@ -316,35 +319,33 @@ def tile(
     widest = 2 * panel_vectors if tallest_wide else panel_vectors
 
     def codegen(context, builder, signature, arguments):
-        height, width, ahead, *rest = arguments[4:]
+        height, width, special, *rest = arguments[4:]
         converted = [
             builder.inttoptr(value, wanted) if wanted is BYTES else value
             for value, wanted in zip(rest, _arguments(rest[-1].type))
         ]
-        # without a jump through a table: numbered panel by panel, height by width, without and with asking ahead
+        # without a jump through a table: numbered panel by panel, height by width, plain before special
         cases, numbers = [], {}
         for n in range(1, widest + 1):
             for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
                 numbers[n] = numbers.get(n, len(cases))
-                for bit in (False, True) if kind == "gemm" else (False,):
+                for bit in (False, True):
                     spec = _spec(kind, size, m, n, tallest, panel_vectors, bit)
                     cases.append(lambda spec=spec: builder.call(emit_tile(builder.module, spec), converted))
         first = i64(0)
         for n in range(2, widest + 1):
             first = builder.select(builder.icmp_signed(">=", width, i64(n)), i64(numbers[n]), first)
-        case = builder.sub(height, i64(1))
-        if kind == "gemm":
-            case = builder.add(builder.shl(case, i64(1)), builder.zext(builder.icmp_signed("!=", ahead, i64(0)), I64))
+        special = builder.zext(builder.icmp_signed("!=", special, i64(0)), I64)
+        case = builder.add(builder.shl(builder.sub(height, i64(1)), i64(1)), special)
         branch_to(builder, builder.add(first, case), cases)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, ahead: bool) -> TileSpec:
+def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, special: bool) -> TileSpec:
     on = target()
     tall = kind == "gemm" and 2 * rows > (tallest if vectors <= panel else on.wide_rows)
-    ahead = ahead and tall and vectors == panel
-    return TileSpec(
-        kind, size, rows, vectors, panel, on.lanes(size), tallest + 1, on.chunk, on.isa, on.fma, tall, ahead
-    )
+    ahead, bordered = special and tall and vectors == panel, special and kind == "depthwise"
+    shape = size, rows, vectors, panel, on.lanes(size), tallest + 1, on.chunk
+    return TileSpec(kind, *shape, on.isa, on.fma, tall, ahead, bordered)

@@ -11,7 +11,7 @@ from numba import prange
 
 from numbaconv.codegen.expand import EXPANSION, expand
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import clear, conv_record
+from numbaconv.codegen.memory import clear, conv_record, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import (
@@ -81,6 +81,7 @@ def through_strip(
     runs = address + SLIDE_BYTES
     # vectors of the strip start on cache lines
     strip = (runs + max(conv.turns, 1) * conv.tile_block * run_bytes + 63) // 64 * 64
+    slide_record(address).bordered = 0
     first, last = columns_under(conv, tile)
     for number in range(tile + 1, tile + tiles):
         left, right = columns_under(conv, number)
@@ -142,7 +143,7 @@ def through_strip(
 
 @njit
 def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta):
-    """`count` lines of a block of panels across tile number `tile`, which touches no padding at its sides."""
+    """`count` lines of a block of panels across tile number `tile`, which reads zeros where it touches padding at its sides."""
     runs = address + SLIDE_BYTES
     row = conv.w_in * conv.x_pixel
     w_out, height = tile_across(conv, tile)
@@ -158,6 +159,8 @@ def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, 
         np.int64(0),
         conv.h_in + conv.k_h * conv.dilation_h,
     )
+    first, last = columns_under(conv, tile)
+    slide_record(address).bordered = int(first < 0 or last > conv.w_in)
     slide_panels(conv, address, first_panel, last_panel)
     a = image + first_panel * PANEL_ROW
     slide(
@@ -206,7 +209,8 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
             for tile in range(0, across, conv.tile_block):
                 first, last = columns_under(conv, tile)
                 start = panel
-                if first >= 0 and last <= conv.w_in and panel < whole_panels:
+                inside = first >= 0 and last <= conv.w_in
+                if (inside or conv.bordered != 0) and panel < whole_panels:
                     start = min(panel_end, whole_panels)
                     in_place(
                         conv,

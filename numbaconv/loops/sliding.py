@@ -48,9 +48,9 @@ def _core(address, alpha, beta):
                 0,
                 call.height,
                 min(NV, (columns + lanes - 1) // lanes),
-                0,
+                call.bordered,
                 call.a + line * call.a_line + column * size,
-                0,
+                call.zeros,
                 call.runs + first * call.runs_per_row * 8 * RUN,
                 (last - first) * call.runs_per_row,
                 0,
@@ -105,6 +105,8 @@ def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel, turn, r
         taps = (conv.k_w - phase + conv.hop - 1) // conv.hop
         taps = max(0, min(taps, (conv.w_in - 1 - column) // conv.step + 1) - first)
         column += first * conv.step
+        begin = (-column + conv.step - 1) // conv.step
+        end = (conv.w_in - column + conv.step - 1) // conv.step
         record = runs + phase * 8 * RUN
         for k_h in range(conv.k_h):
             tap = k_h * conv.k_w + phase + first * conv.hop
@@ -114,6 +116,8 @@ def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel, turn, r
                 put(record, 1, (tap * conv.c_in + channel) * PANEL_ROW)
                 put(record, 2, taps)
                 put(record, 3, taps // CHUNK * CHUNK)
+                put(record, 4, begin)
+                put(record, 5, end)
                 record += conv.phases * 8 * RUN
 
 
@@ -144,6 +148,7 @@ def begin_slide(conv, address):
     call.residual_line = conv.w_out * conv.residual_pixel
     call.residual_pitch = conv.out_step * conv.residual_pixel
     call.activation = conv.activation
+    call.zeros = conv.zeros
 
 
 @njit
