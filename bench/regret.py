@@ -24,6 +24,10 @@ import numbaconv as nc
 from bench import peak, report, suites
 from bench.operands import aligned
 from bench.random_problems import random_problems
+from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.base import Plan
+from numbaconv.algorithms.layout import ChannelsFirst
+from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import rank
 from numbaconv.epilogue import Activation, Epilogue
@@ -69,8 +73,20 @@ class Judged:
 def estimates(problem: ConvProblem) -> dict[str, float]:
     """Estimated seconds of every algorithm that does the problem, but the oracle."""
     return {
-        row.algorithm: row.seconds for row in nc.explain(problem).rows if row.reason is None and row.algorithm != ORACLE
+        row.label: row.seconds for row in nc.explain(problem).rows if row.reason is None and row.algorithm != ORACLE
     }
+
+
+def plans(problem: ConvProblem, names: list[str], weights: Weights) -> dict[str, Plan]:
+    """Plans of the algorithms with these labels, variants included, whatever the cost model thinks of them."""
+    on, epilogue = calibrated_machine(), Epilogue(bias=True, residual=False, activation=Activation.of(None))
+    found = {}
+    for candidate in rank(problem, epilogue, on, Accuracy.of(None)):
+        label = f"{candidate.algorithm.name} {candidate.algorithm.variant(problem)}".rstrip()
+        if label in names:
+            plan = candidate.algorithm.plan(problem, weights, epilogue, on)
+            found[label] = plan if candidate.algorithm.native(problem) else ChannelsFirst(plan, problem)
+    return found
 
 
 def measure(problem: ConvProblem, names: list[str], rounds: int) -> tuple[dict[str, float], float]:
@@ -80,10 +96,9 @@ def measure(problem: ConvProblem, names: list[str], rounds: int) -> tuple[dict[s
     weight = rng.standard_normal(problem.weight_shape, np.float32)
     bias = rng.standard_normal(problem.c_out, np.float32)
     out = aligned(np.zeros(problem.output_shape, np.float32))
-    geometry = {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups", "layout")}
     fma = peak.prepare(problem, None, 1, "", None)
-    layers = {name: nc.Conv2d(weight, bias, **geometry, algorithm=name) for name in names}
-    runs = {name: partial(layer, x, out=out) for name, layer in layers.items()}
+    weights = Weights(weight, bias, problem.groups)
+    runs = {name: partial(plan.run, x, out, threads=1) for name, plan in plans(problem, names, weights).items()}
     seconds, peaks = {name: [] for name in names}, []
     for run in runs.values():
         run()
@@ -111,7 +126,7 @@ def selection_cost(problems: list[ConvProblem]) -> list[float]:
     seconds = []
     for problem in problems:
         start = time.perf_counter()
-        rank(problem, epilogue, on)
+        rank(problem, epilogue, on, Accuracy.of(None))
         seconds.append(time.perf_counter() - start)
     return seconds
 

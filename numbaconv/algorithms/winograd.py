@@ -31,8 +31,11 @@ _COLUMN_BLOCK, _ROWS = 4, 2 * MR
 #: Where all weights take less than this part of the L2, they stay there from block to block.
 _WEIGHT_PART = 2
 _SAFETY = 1.25
-#: Cycles to move a vector to or from one position, for the input and for the output, and to call the core; measured.
-_MOVED, _CALL = (4.5, 3.2), 40.0
+#: Cycles to move a vector to or from one position, for the input and for the output, to call the core, and to
+#: find the pixels of a tile; measured.
+_MOVED, _CALL, _TILE = (5.0, 3.2), 80.0, 120.0
+#: The part of the weights' transfer that nothing hides; measured.
+_WAITED = 0.35
 
 
 @dataclass(frozen=True)
@@ -223,9 +226,9 @@ class Winograd(TiledAlgorithm):
         return max(g["data_pitch"], g["product_pitch"])
 
     def gemm_cycles(self, g, machine):
-        """The core's tiles of one tap, position by position, a call each, and
+        """The core's tiles of one tap, position by position, a call each; finding the pixels of each tile; and
 
-        transforms = tiles vectors (operations / FMA + MOVED positions (1 + positions / 64))
+        transforms = tiles vectors (operations / FMA + MOVED positions (1 + (positions / 50)^2))
 
         for input and output; the last factor stands for positions that do not fit the registers and the L1 together.
         """
@@ -240,16 +243,26 @@ class Winograd(TiledAlgorithm):
         cycles = full * cost.tile_cycles(k, height, target.vectors, 1, machine.rates)
         if rest:
             cycles += cost.tile_cycles(k, height, -(-rest // lanes), 1, machine.rates)
-        calls = g["lines"] * max(g["groups"], -(-g["groups"] * g["panels_per_group"] // g["column_block"]))
+        column_blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
+        calls = g["lines"] * max(g["groups"], column_blocks)
         cycles = positions * (row_tiles * g["groups"] * cycles + calls * _CALL)
+        # groups are transformed block by block, a whole pixel only once
+        cycles += tiles * _TILE * (column_blocks + (column_blocks if g["groups"] > 1 else 1))
         for moved, (vectors, operations) in zip(_MOVED, self._transform_work(g, lanes)):
-            cycles += tiles * vectors * (operations / cost.FMA + moved * positions * (1 + positions / 64))
+            cycles += tiles * vectors * (operations / cost.FMA + moved * positions * (1 + (positions / 50) ** 2))
         return cycles
 
     def far_cycles(self, g, machine):
-        """Blocks of tiles are outside: weights that do not fit the L2 come once each."""
-        nbytes = g["n_h"] * g["n_w"] * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        return cost.far_cycles(g, machine, nbytes, 1, g["lines"])
+        """Blocks of tiles are outside: weights that do not fit the L2 come once each, partly while others are multiplied.
+
+        What a block takes beyond half of the L2 is written and read beyond it.
+        """
+        positions = g["n_h"] * g["n_w"]
+        nbytes = positions * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+        block = positions * (g["data_position"] + g["product_position"]) - machine.l2 // 2
+        rounds = g["lines"] * -(-g["panel_bytes"] // PANEL_ROW // g["k_block"])
+        spilled = rounds * 2 * max(block, 0) / machine.rates.far_bytes
+        return spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"])
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
