@@ -7,6 +7,7 @@ and columns wholly in padding are skipped.  The bound is the multiply-adds of la
 from __future__ import annotations
 
 from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
+from numbaconv.algorithms.strips import Strips
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
@@ -15,7 +16,22 @@ from numbaconv.loops.sliding import PIXELS
 class Depthwise(SlidingAlgorithm):
     """Blocks of channels are so narrow that the kernel's rows, one tile wide, stay in the L1 on the way down."""
 
-    name = "depthwise"
+    name = Strips.name
+
+    _strips = Strips()
+
+    def native(self, problem):
+        return super().native(problem) or self._strips.native(problem)
+
+    def estimate(self, problem, machine):
+        if self._strips.native(problem):
+            return self._strips.estimate(problem, machine)
+        return super().estimate(problem, machine)
+
+    def plan(self, problem, weights, epilogue, machine):
+        if self._strips.native(problem):
+            return self._strips.plan(problem, weights, epilogue, machine)
+        return super().plan(problem, weights, epilogue, machine)
 
     def unsupported(self, problem, epilogue, machine):
         if problem.groups != problem.c_in or problem.groups == 1:

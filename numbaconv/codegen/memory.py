@@ -34,6 +34,14 @@ SLIDE = np.dtype(
     ]
 )
 
+#: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.
+PLANE = np.dtype(
+    [
+        (name, np.int64)
+        for name in ("position weight a tiles tile_count weights bias c c_pitch columns residual activation").split()
+    ]
+)
+
 #: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.
 CONV = np.dtype(
     [
@@ -42,7 +50,8 @@ CONV = np.dtype(
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
             "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation core "
             "lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables depthwise "
-            "group_out phases hop step out_step strip_lines walk_lines ring turns"
+            "group_out phases hop step out_step strip_lines walk_lines ring turns "
+            "phases_h hop_h reach_h slides positions phase_pitch row_pitch rows_pitch strip_pitch strips"
         ).split()
     ]
 )
@@ -67,6 +76,12 @@ def call_record(typingctx, address):
 def slide_record(typingctx, address):
     """The `SLIDE` record at an address."""
     return _record(address, SLIDE)
+
+
+@intrinsic
+def plane_record(typingctx, address):
+    """The `PLANE` record at an address."""
+    return _record(address, PLANE)
 
 
 @intrinsic

@@ -29,8 +29,9 @@ PREFETCH = 4096
 class TileSpec:
     """What one tile function is generated from.
 
-    `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (pixels are as wide as the tile and
-    meet the weights lane by lane; see `codegen.sliding`).  `panel_vectors` is the width of the packed weights, of which the
+    `operation` is "gemm" (rows of A are broadcast, element by element), "depthwise" (pixels are as wide as the tile and meet
+    the weights lane by lane; see `codegen.sliding`) or "plane" (the same with rows of one plane for pixels: a tap is one
+    weight for all lanes).  `panel_vectors` is the width of the packed weights, of which the
     tile computes the first `vectors`.  `record` is the length of a dense tap record in 64-bit integers: the weights' offset
     and one offset for each row of the largest tile.  `chunk` is how many taps of a run keep their weights in registers.
     """
@@ -73,14 +74,18 @@ def emit_tile(module, spec: TileSpec):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
     a, zeros, taps, n_taps, k, panel, c, c_pitch, bias, *rest = function.args
-    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
-    first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
+    if spec.operation == "plane":
+        first = [v.splat(v.load_scalar(bias))] * (spec.rows * spec.vectors)
+    else:
+        # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
+        first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
     if spec.operation == "gemm":
         accumulators = _gemm_sums(v, spec, a, zeros, taps, n_taps, k, panel, first)
     else:
         window = builder.inttoptr(k, BYTES)
         shape = spec.rows, spec.vectors, spec.chunk
-        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, first)
+        one_weight = spec.operation == "plane"
+        accumulators = sliding_sums(v, *shape, one_weight, a, taps, n_taps, window, panel, first)
     _Epilogue(v, spec, c, c_pitch, *rest).store(accumulators)
     return function
 
@@ -160,6 +165,8 @@ class _Epilogue:
         fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
         whole, partial = b.append_basic_block("whole"), b.append_basic_block("partial")
         plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
+        # without a residual none is loaded, not even no lane of it: from null that costs hundreds of cycles
+        plain_partial, added_partial = b.append_basic_block("plain.partial"), b.append_basic_block("residual.partial")
         b.cbranch(clamp, fast, slow)
         b.position_at_end(fast)
         b.cbranch(full, whole, partial)
@@ -170,15 +177,18 @@ class _Epilogue:
         b.position_at_end(added)
         self._store_straight(accumulators, True)
         b.position_at_end(partial)
-        self._store_straight(accumulators, True, [self._masks(j, no_residual) for j in range(spec.vectors)])
+        masks = [self._mask(j) for j in range(spec.vectors)]
+        b.cbranch(no_residual, plain_partial, added_partial)
+        b.position_at_end(plain_partial)
+        self._store_straight(accumulators, False, masks)
+        b.position_at_end(added_partial)
+        self._store_straight(accumulators, True, masks)
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
 
-    def _masks(self, j: int, no_residual) -> tuple:
-        """Lanes of column vector `j` that are stored, and those that are read: none without a residual, whose pointer is null."""
-        v, b = self.v, self.v.builder
-        stored = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
-        return stored, b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), stored)
+    def _mask(self, j: int):
+        """Lanes of column vector `j` that are stored."""
+        return self.v.first_lanes(self.v.builder.sub(self.columns, i64(j * self.v.lanes)))
 
     def _store_straight(self, accumulators, with_residual: bool, masks: list | None = None) -> None:
         v, b = self.v, self.v.builder
@@ -189,10 +199,10 @@ class _Epilogue:
                 value = accumulators[i * self.spec.vectors + j]
                 to, origin = (offset(b, pointer, i64(j * v.nbytes)) for pointer in (c, residual))
                 if with_residual:
-                    value = b.fadd(value, v.masked_load(origin, masks[j][1]) if masks else v.load(origin))
+                    value = b.fadd(value, v.masked_load(origin, masks[j]) if masks else v.load(origin))
                 value = v.minimum(high, v.maximum(low, value))
                 if masks:
-                    v.masked_store(value, to, masks[j][0])
+                    v.masked_store(value, to, masks[j])
                 else:
                     v.store(value, to)
             c = offset(b, c, self.c_pitch)
@@ -202,6 +212,9 @@ class _Epilogue:
 
     def _store_rolled(self, accumulators, no_residual) -> None:
         v, b, spec = self.v, self.v.builder, self.spec
+        # any address that is mapped, of which no lane is read
+        origin = b.select(no_residual, self.c, self.residual)
+        none = ir.Constant(v.mask_type, [0] * v.lanes)
         with b.goto_entry_block():
             copy = b.bitcast(b.alloca(v.type, size=spec.rows * spec.vectors), BYTES)
         for n, value in enumerate(accumulators):
@@ -209,9 +222,10 @@ class _Epilogue:
 
         def one_row(row, _):
             c = offset(b, self.c, b.mul(row, self.c_pitch))
-            residual = offset(b, self.residual, b.mul(row, self.residual_pitch))
+            residual = offset(b, origin, b.mul(row, self.residual_pitch))
             for j in range(spec.vectors):
-                stored, read = self._masks(j, no_residual)
+                stored = self._mask(j)
+                read = b.select(no_residual, none, stored)
                 value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
                 value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
                 value = activate(v, value, self.code, self.alpha, self.beta)
@@ -222,7 +236,7 @@ class _Epilogue:
         b.ret_void()
 
 
-OPERATIONS = ("gemm", "depthwise")
+OPERATIONS = ("gemm", "depthwise", "plane")
 
 
 @intrinsic(prefer_literal=True)

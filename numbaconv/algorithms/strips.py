@@ -1,0 +1,189 @@
+"""The channels-first side of depthwise convolution: lanes are neighbouring pixels, and planes are padded strip by strip.
+
+Nothing is transposed.  Wins where rows fill vectors; small kernels are bound by filling strips and by unaligned loads.
+
+    cycles = planes x (rows copied ROW + vectors copied COPY
+                       + tiles x (START + runs RUN_START + max(K m v / FMA, loads LOAD)))
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry, tile_list_bytes
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.weights import row_pitch
+from numbaconv.codegen.sliding import RUN
+from numbaconv.codegen.target import target
+from numbaconv.loops.gemm import NV, TILE, VECTOR_BYTES, core_address
+from numbaconv.loops.sliding import CHUNK
+from numbaconv.loops.strips import PLANE_BYTES, ROWS, strips_core, strips_parallel, strips_part
+from numbaconv.workspace import rounded
+
+#: The part of the L1 for strips, and the most planes whose strips are filled at once.
+_STRIP_PART, _PLANES = 2, 8
+#: Cycles to copy a row, and each of its vectors; to load one vector of pixels; to start a run of taps.
+ROW, COPY, LOAD, RUN_START = 4.0, 2.0, 1.0, 4.0
+
+
+class Strips(TiledAlgorithm):
+    """Tiles are a few rows high; all kernel columns of a phase of kernel rows are runs down the rows of a strip."""
+
+    name = "depthwise"
+    head_bytes = PLANE_BYTES
+    part, parallel = staticmethod(strips_part), staticmethod(strips_parallel)
+
+    def core(self, dtype):
+        return core_address(strips_core, dtype)
+
+    def operands(self, weights):
+        return {"panels": weights.rows}
+
+    def native(self, problem):
+        """Channels-first, where the strip under one row of tiles fits the workspace."""
+        if problem.layout != "channels_first":
+            return False
+        g = geometry(problem)
+        return strip_bytes(g | phase_fields(g), ROWS) <= WORKSPACE_LIMIT // 2
+
+    def cut(self, g, machine):
+        fields = phase_fields(g)
+        tiles = -(-g["h_out"] // ROWS)
+        room = machine.l1 // _STRIP_PART
+        block = tiles
+        while block > 1 and strip_bytes(g | fields, block * ROWS) > room:
+            block -= 1
+        nbytes = strip_bytes(g | fields, min(block * ROWS, g["h_out"]))
+        strips = max(1, min(_PLANES, room // nbytes))
+        fields |= {
+            "lines": tiles, "tile_block": block, "tiles_per_line": -(-tiles // block), "strips": strips,
+            "rows_pitch": nbytes // fields["phases_h"], "strip_pitch": nbytes,
+            "patch_pitch": row_pitch((g["k_h"] * g["k_w"] + 1) * g["itemsize"]),
+        }  # fmt: skip
+        # vectors at the end of the last strip's last row reach beyond it
+        workspace = strips * nbytes + NV * VECTOR_BYTES
+        runs = g["k_h"] * g["k_w"] * 8 * RUN
+        return Cut(fields, workspace, tile_list_bytes(tiles) + runs * tiles)
+
+    def tables(self, g, cut):
+        tiles, block = g["lines"], g["tile_block"]
+        starts = np.arange(tiles + 1) * g["h_out"] // tiles
+        made: dict[tuple, tuple[int, int]] = {}
+        records: list[np.ndarray] = []
+        tile_list = np.empty((tiles, TILE), np.int64)
+        for number, (row, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist())):
+            meeting = _meeting(g, row, end)
+            if meeting not in made:
+                runs = _runs(g, meeting)
+                made[meeting] = sum(map(len, records)), len(runs)
+                records.append(runs)
+            begin, count = made[meeting]
+            first = starts[number - number % block]
+            tile_list[number] = row, end - row, (row - first) * g["row_pitch"], begin, count
+        runs = np.concatenate(records)
+        tile_list[:, 3] = runs.ctypes.data + tile_list[:, 3] * 8 * RUN
+        return {"tiles": tile_list, "taps": runs}
+
+    def shares(self, g):
+        """Planes, strips of a plane."""
+        return g["n"] * g["groups"], g["tiles_per_line"]
+
+    def zeros(self, g):
+        """None: strips hold the padding, rows of weights the bias."""
+        return 0
+
+    def gemm_cycles(self, g, machine):
+        lanes = target().lanes(g["itemsize"])
+        height = g["h_out"] / g["lines"]
+        vectors = -(-g["w_out"] // lanes)
+        taps = g["k_h"] * g["k_w"]
+        runs = g["k_w"] * g["phases_h"] if g["slides"] else taps
+        loads = LOAD * (runs * (height - 1) + taps if g["slides"] else taps * height)
+        widths = (vectors // NV, NV), (vectors % NV, 1)
+        tile = sum(
+            count
+            * (
+                cost.START
+                + runs * RUN_START
+                + max(taps * height * width / cost.FMA, taps * cost.LATENCY, loads * width)
+            )
+            for count, width in widths
+        )
+        return g["n"] * g["groups"] * g["lines"] * tile
+
+    def extra_cycles(self, problem, g, machine):
+        """Filling strips, in which neighbours repeat the rows that their kernels share."""
+        rows = g["phases_h"] * (g["h_out"] + g["tiles_per_line"] * g["reach_h"])
+        vectors = -(-g["positions"] // target().lanes(g["itemsize"])) if g["stride_w"] < 3 else g["positions"]
+        return g["n"] * g["groups"] * rows * g["phases"] * (ROW + COPY * vectors)
+
+
+def phase_fields(g: dict[str, int]) -> dict[str, int]:
+    """Fields of the `CONV` record that take stride and dilation apart along both axes, and the pitches of a strip."""
+    hop_h, reach_h, slides = _apart(g, "h")
+    hop, reach, _ = _apart(g, "w")
+    phases = min(hop, g["k_w"])
+    positions = g["w_out"] + reach
+    phase_pitch = rounded(positions * g["itemsize"])
+    return {
+        "phases_h": min(hop_h, g["k_h"]), "hop_h": hop_h, "reach_h": reach_h, "slides": int(slides),
+        "phases": phases, "hop": hop, "positions": positions,
+        "phase_pitch": phase_pitch, "row_pitch": row_pitch(phases * phase_pitch),
+    }  # fmt: skip
+
+
+def _apart(g: dict[str, int], axis: str) -> tuple[int, int, bool]:
+    """Along one axis: taps from one of a phase to the next, positions beyond the outputs that they reach, whether they slide
+    from position to position."""
+    common = gcd(g[f"stride_{axis}"], g[f"dilation_{axis}"])
+    hop, apart = g[f"stride_{axis}"] // common, g[f"dilation_{axis}"] // common
+    return hop, (g[f"k_{axis}"] - 1) // hop * apart, apart == 1
+
+
+def strip_bytes(g: dict[str, int], lines: int) -> int:
+    """Bytes of the strip under so many output rows."""
+    return g["phases_h"] * (lines + g["reach_h"]) * g["row_pitch"]
+
+
+def _meets(g: dict[str, int], axis: str, phase: int, first: int, last: int, apart: int, taps: int) -> tuple[int, int]:
+    """Which of a phase's taps, first and beyond the last, meet the input at any of the outputs `first`..`last`."""
+    stride, size = g[f"stride_{axis}"], g[f"{axis}_in"]
+    start = phase * g[f"dilation_{axis}"] - g["pad_top" if axis == "h" else "pad_left"]
+    # positions that are inside of the input
+    low, high = -(start // stride), (size - 1 - start) // stride
+    begin = max(0, -(-(low - last + 1) // apart))
+    return begin, max(begin, min(taps, (high - first) // apart + 1))
+
+
+def _meeting(g: dict[str, int], first: int, last: int) -> tuple:
+    """The taps of each phase of kernel rows that meet the input from output rows `first`..`last`."""
+    apart = g["dilation_h"] // gcd(g["stride_h"], g["dilation_h"])
+    hop = g["hop_h"]
+    return tuple(
+        _meets(g, "h", phase, first, last, apart, -(-(g["k_h"] - phase) // hop)) for phase in range(g["phases_h"])
+    )
+
+
+def _runs(g: dict[str, int], meeting: tuple) -> np.ndarray:
+    """Run records of a tile whose first row is the strip's first; see `loops.strips`."""
+    size = g["itemsize"]
+    common = gcd(g["stride_w"], g["dilation_w"])
+    apart_h, apart_w = g["dilation_h"] // gcd(g["stride_h"], g["dilation_h"]), g["dilation_w"] // common
+    records = []
+    for k_w in range(g["k_w"]):
+        number, phase_w = divmod(k_w, g["hop"])
+        begin, end = _meets(g, "w", phase_w, 0, g["w_out"], apart_w, number + 1)
+        if not begin <= number < end:
+            continue
+        column = phase_w * g["phase_pitch"] + number * apart_w * size
+        for phase_h, (first, last) in enumerate(meeting):
+            # taps that do not slide are runs of their own
+            length = last - first if g["slides"] else 1
+            for tap in range(first, last, max(length, 1)):
+                offset = phase_h * g["rows_pitch"] + tap * apart_h * g["row_pitch"] + column
+                weight = ((phase_h + tap * g["hop_h"]) * g["k_w"] + k_w) * size
+                records.append((offset, weight, length, length // CHUNK * CHUNK))
+    return np.array(records, np.int64).reshape(-1, RUN)
