@@ -20,7 +20,7 @@ from numbaconv.codegen.sliding import RUN
 from numbaconv.codegen.target import target
 from numbaconv.loops.gemm import NV, TILE, VECTOR_BYTES, core_address
 from numbaconv.loops.sliding import CHUNK
-from numbaconv.loops.strips import PLANE_BYTES, ROWS, strips_core, strips_parallel, strips_part
+from numbaconv.loops.strips import PLANE_BYTES, ROWS, WIDE_ROWS, strips_core, strips_parallel, strips_part
 from numbaconv.workspace import rounded
 
 #: The part of the L1 for strips, and the most planes whose strips are filled at once.
@@ -51,17 +51,20 @@ class Strips(TiledAlgorithm):
 
     def cut(self, g, machine):
         fields = phase_fields(g)
-        tiles = -(-g["h_out"] // ROWS)
+        one_vector = g["w_out"] * g["itemsize"] <= VECTOR_BYTES
+        tiles = -(-g["h_out"] // (ROWS if one_vector else WIDE_ROWS))
+        longest = -(-g["h_out"] // tiles)
         room = machine.l1 // _STRIP_PART
         block = tiles
-        while block > 1 and strip_bytes(g | fields, block * ROWS) > room:
+        while block > 1 and strip_bytes(g | fields, block * longest) > room:
             block -= 1
-        nbytes = strip_bytes(g | fields, min(block * ROWS, g["h_out"]))
+        nbytes = strip_bytes(g | fields, min(block * longest, g["h_out"]))
         strips = max(1, min(_PLANES, room // nbytes))
+        weights = row_pitch((g["k_h"] * g["k_w"] + 1) * g["itemsize"])
         fields |= {
             "lines": tiles, "tile_block": block, "tiles_per_line": -(-tiles // block), "strips": strips,
             "rows_pitch": nbytes // fields["phases_h"], "strip_pitch": nbytes,
-            "patch_pitch": row_pitch((g["k_h"] * g["k_w"] + 1) * g["itemsize"]),
+            "patch_pitch": weights, "panel_bytes": weights,
         }  # fmt: skip
         # vectors at the end of the last strip's last row reach beyond it
         workspace = strips * nbytes + NV * VECTOR_BYTES
@@ -100,8 +103,8 @@ class Strips(TiledAlgorithm):
         height = g["h_out"] / g["lines"]
         vectors = -(-g["w_out"] // lanes)
         taps = g["k_h"] * g["k_w"]
-        runs = g["k_w"] * g["phases_h"] if g["slides"] else taps
-        loads = LOAD * (runs * (height - 1) + taps if g["slides"] else taps * height)
+        runs = g["k_w"] * g["phases_h"] if _apart(g, "h") == 1 else taps
+        loads = LOAD * (runs * (height - 1) + taps)
         widths = (vectors // NV, NV), (vectors % NV, 1)
         tile = sum(
             count
@@ -123,24 +126,27 @@ class Strips(TiledAlgorithm):
 
 def phase_fields(g: dict[str, int]) -> dict[str, int]:
     """Fields of the `CONV` record that take stride and dilation apart along both axes, and the pitches of a strip."""
-    hop_h, reach_h, slides = _apart(g, "h")
-    hop, reach, _ = _apart(g, "w")
+    hop_h, reach_h = _reach(g, "h")
+    hop, reach = _reach(g, "w")
     phases = min(hop, g["k_w"])
     positions = g["w_out"] + reach
     phase_pitch = rounded(positions * g["itemsize"])
     return {
-        "phases_h": min(hop_h, g["k_h"]), "hop_h": hop_h, "reach_h": reach_h, "slides": int(slides),
+        "phases_h": min(hop_h, g["k_h"]), "hop_h": hop_h, "reach_h": reach_h,
         "phases": phases, "hop": hop, "positions": positions,
         "phase_pitch": phase_pitch, "row_pitch": row_pitch(phases * phase_pitch),
     }  # fmt: skip
 
 
-def _apart(g: dict[str, int], axis: str) -> tuple[int, int, bool]:
-    """Along one axis: taps from one of a phase to the next, positions beyond the outputs that they reach, whether they slide
-    from position to position."""
-    common = gcd(g[f"stride_{axis}"], g[f"dilation_{axis}"])
-    hop, apart = g[f"stride_{axis}"] // common, g[f"dilation_{axis}"] // common
-    return hop, (g[f"k_{axis}"] - 1) // hop * apart, apart == 1
+def _apart(g: dict[str, int], axis: str) -> int:
+    """Positions from one tap of a phase to the next along one axis."""
+    return g[f"dilation_{axis}"] // gcd(g[f"stride_{axis}"], g[f"dilation_{axis}"])
+
+
+def _reach(g: dict[str, int], axis: str) -> tuple[int, int]:
+    """Along one axis: taps from one of a phase to its next, and how many positions beyond the outputs they reach."""
+    hop = g[f"stride_{axis}"] // gcd(g[f"stride_{axis}"], g[f"dilation_{axis}"])
+    return hop, (g[f"k_{axis}"] - 1) // hop * _apart(g, axis)
 
 
 def strip_bytes(g: dict[str, int], lines: int) -> int:
@@ -148,9 +154,9 @@ def strip_bytes(g: dict[str, int], lines: int) -> int:
     return g["phases_h"] * (lines + g["reach_h"]) * g["row_pitch"]
 
 
-def _meets(g: dict[str, int], axis: str, phase: int, first: int, last: int, apart: int, taps: int) -> tuple[int, int]:
+def _meets(g: dict[str, int], axis: str, phase: int, first: int, last: int, taps: int) -> tuple[int, int]:
     """Which of a phase's taps, first and beyond the last, meet the input at any of the outputs `first`..`last`."""
-    stride, size = g[f"stride_{axis}"], g[f"{axis}_in"]
+    stride, size, apart = g[f"stride_{axis}"], g[f"{axis}_in"], _apart(g, axis)
     start = phase * g[f"dilation_{axis}"] - g["pad_top" if axis == "h" else "pad_left"]
     # positions that are inside of the input
     low, high = -(start // stride), (size - 1 - start) // stride
@@ -160,28 +166,23 @@ def _meets(g: dict[str, int], axis: str, phase: int, first: int, last: int, apar
 
 def _meeting(g: dict[str, int], first: int, last: int) -> tuple:
     """The taps of each phase of kernel rows that meet the input from output rows `first`..`last`."""
-    apart = g["dilation_h"] // gcd(g["stride_h"], g["dilation_h"])
-    hop = g["hop_h"]
-    return tuple(
-        _meets(g, "h", phase, first, last, apart, -(-(g["k_h"] - phase) // hop)) for phase in range(g["phases_h"])
-    )
+    taps = (-(-(g["k_h"] - phase) // g["hop_h"]) for phase in range(g["phases_h"]))
+    return tuple(_meets(g, "h", phase, first, last, count) for phase, count in enumerate(taps))
 
 
 def _runs(g: dict[str, int], meeting: tuple) -> np.ndarray:
     """Run records of a tile whose first row is the strip's first; see `loops.strips`."""
-    size = g["itemsize"]
-    common = gcd(g["stride_w"], g["dilation_w"])
-    apart_h, apart_w = g["dilation_h"] // gcd(g["stride_h"], g["dilation_h"]), g["dilation_w"] // common
+    size, apart_h, apart_w = g["itemsize"], _apart(g, "h"), _apart(g, "w")
     records = []
     for k_w in range(g["k_w"]):
         number, phase_w = divmod(k_w, g["hop"])
-        begin, end = _meets(g, "w", phase_w, 0, g["w_out"], apart_w, number + 1)
+        begin, end = _meets(g, "w", phase_w, 0, g["w_out"], number + 1)
         if not begin <= number < end:
             continue
         column = phase_w * g["phase_pitch"] + number * apart_w * size
         for phase_h, (first, last) in enumerate(meeting):
             # taps that do not slide are runs of their own
-            length = last - first if g["slides"] else 1
+            length = last - first if apart_h == 1 else 1
             for tap in range(first, last, max(length, 1)):
                 offset = phase_h * g["rows_pitch"] + tap * apart_h * g["row_pitch"] + column
                 weight = ((phase_h + tap * g["hop_h"]) * g["k_w"] + k_w) * size

@@ -51,7 +51,7 @@ CONV = np.dtype(
             "x_pixel x_image out_pixel residual_pixel itemsize panels panel_bytes panels_per_group bias zeros activation core "
             "lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables depthwise "
             "group_out phases hop step out_step strip_lines walk_lines ring turns "
-            "phases_h hop_h reach_h slides positions phase_pitch row_pitch rows_pitch strip_pitch strips"
+            "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips"
         ).split()
     ]
 )

@@ -19,8 +19,8 @@ from numbaconv.loops.gemm import NV, TILE, VECTOR_BYTES
 from numbaconv.loops.walk import share
 from numbaconv.workspace import rounded
 
-#: Rows of the largest tile.
-ROWS = target().pixels
+#: Rows of the largest tile, and of those two vectors wide, which have the accumulators of a dense one.
+ROWS, WIDE_ROWS = target().rows + 2, target().rows
 #: A thread's workspace starts with its call record; strips start on a cache line.
 PLANE_BYTES = rounded(PLANE.itemsize)
 _PLANE = OPERATIONS.index("plane")
