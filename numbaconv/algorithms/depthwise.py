@@ -12,14 +12,14 @@ from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
 from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
 from numbaconv.algorithms.strips import Strips
 from numbaconv.algorithms.tiled import Cut
-from numbaconv.codegen.target import target
+from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.by_panel import by_panel_parallel, by_panel_part
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES
 from numbaconv.workspace import rounded
 
 #: Cycles to transpose one vector of a panel.
-_TRANSPOSE = 8.0
+_TRANSPOSE = 10.0
 
 
 class _Panels(SlidingAlgorithm):
@@ -69,7 +69,7 @@ class _PanelsOfPlanes(_Panels):
 
     def extra_cycles(self, problem, g, machine):
         """Transposing, in whole vectors of pixels and channels."""
-        lanes = target().lanes(g["itemsize"])
+        lanes = TARGETS[machine.isa].lanes(g["itemsize"])
         vectors = -(-g["h_in"] * g["w_in"] // lanes) + -(-g["h_out"] * g["w_out"] // lanes)
         return _TRANSPOSE * g["images"] * -(-g["c_out"] // lanes) * lanes * vectors
 

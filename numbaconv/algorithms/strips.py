@@ -3,7 +3,10 @@
 Nothing is transposed.  Wins where rows fill vectors; small kernels are bound by filling strips and by unaligned loads.
 
     cycles = planes x (rows copied ROW + vectors copied COPY
-                       + tiles x (START + runs RUN_START + max(K m v / FMA, loads LOAD)))
+                       + tiles x (START + runs RUN_START + max(K m v / FMA, K LATENCY, loads LOAD)))
+           + bytes moved / L3_BYTES where they do not stay in the L2
+
+K = taps that meet the input, m rows and v vectors a tile.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry, tile_list_b
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.sliding import RUN
-from numbaconv.codegen.target import target
+from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import NV, TILE, VECTOR_BYTES, core_address
 from numbaconv.loops.sliding import CHUNK
 from numbaconv.loops.strips import PLANE_BYTES, ROWS, WIDE_ROWS, strips_core, strips_parallel, strips_part
@@ -25,8 +28,8 @@ from numbaconv.workspace import rounded
 
 #: The part of the L1 for strips, and the most planes whose strips are filled at once.
 _STRIP_PART, _PLANES = 2, 8
-#: Cycles to copy a row, and each of its vectors; to load one vector of pixels; to start a run of taps.
-ROW, COPY, LOAD, RUN_START = 4.0, 2.0, 1.0, 4.0
+#: Cycles to copy a row, and each of its vectors; to load one vector of pixels; to start a tile, a run of taps.
+ROW, COPY, LOAD, START, RUN_START = 4.0, 2.0, 1.0, 60.0, 4.0
 
 
 class Strips(TiledAlgorithm):
@@ -99,29 +102,29 @@ class Strips(TiledAlgorithm):
         return 0
 
     def gemm_cycles(self, g, machine):
-        lanes = target().lanes(g["itemsize"])
+        lanes = TARGETS[machine.isa].lanes(g["itemsize"])
         height = g["h_out"] / g["lines"]
-        vectors = -(-g["w_out"] // lanes)
-        taps = g["k_h"] * g["k_w"]
-        runs = g["k_w"] * g["phases_h"] if _apart(g, "h") == 1 else taps
+        # rows and columns of the kernel that meet the input at all
+        rows = min(g["k_h"], (g["h_in"] + height - 2) / g["dilation_h"] + 1)
+        columns = min(g["k_w"], (g["w_in"] + g["w_out"] - 2) // g["dilation_w"] + 1)
+        taps = rows * columns
+        runs = columns * g["phases_h"] if _apart(g, "h") == 1 else taps
         loads = LOAD * (runs * (height - 1) + taps)
+        vectors = -(-g["w_out"] // lanes)
         widths = (vectors // NV, NV), (vectors % NV, 1)
         tile = sum(
-            count
-            * (
-                cost.START
-                + runs * RUN_START
-                + max(taps * height * width / cost.FMA, taps * cost.LATENCY, loads * width)
-            )
+            count * (START + runs * RUN_START + max(taps * height * width / cost.FMA, taps * cost.LATENCY, loads * width))
             for count, width in widths
-        )
+        )  # fmt: skip
         return g["n"] * g["groups"] * g["lines"] * tile
 
     def extra_cycles(self, problem, g, machine):
-        """Filling strips, in which neighbours repeat the rows that their kernels share."""
+        """Filling strips, in which neighbours repeat the rows that their kernels share; tensors that come from beyond the L2."""
         rows = g["phases_h"] * (g["h_out"] + g["tiles_per_line"] * g["reach_h"])
-        vectors = -(-g["positions"] // target().lanes(g["itemsize"])) if g["stride_w"] < 3 else g["positions"]
-        return g["n"] * g["groups"] * rows * g["phases"] * (ROW + COPY * vectors)
+        lanes = TARGETS[machine.isa].lanes(g["itemsize"]) if g["stride_w"] < 3 else 1
+        filling = g["n"] * g["groups"] * rows * g["phases"] * (ROW + COPY * -(-g["positions"] // lanes))
+        moved = problem.bytes - problem.parameters * problem.itemsize
+        return filling + (moved / cost.L3_BYTES if moved > machine.l2 else 0.0)
 
 
 def phase_fields(g: dict[str, int]) -> dict[str, int]:
