@@ -139,27 +139,6 @@ def copy(typingctx, destination, source, count, like):
     return types.void(destination, source, count, like), codegen
 
 
-@intrinsic
-def copy_strided(typingctx, destination, source, step, count, like):
-    """Copy `count` elements of the type of `like` that lie `step` bytes apart to neighbouring places."""
-
-    def codegen(context, builder, signature, arguments):
-        destination, source, step, count, _ = arguments
-        v = _vectors(builder, like)
-        to, origin = builder.inttoptr(destination, BYTES), builder.inttoptr(source, BYTES)
-
-        def body(i, _):
-            value = v.load_scalar(offset(builder, origin, builder.mul(i, step)))
-            at = builder.bitcast(offset(builder, to, builder.mul(i, i64(v.itemsize))), v.scalar.as_pointer())
-            builder.store(value, at, align=v.itemsize)
-            return []
-
-        counted_loop(builder, i64(0), count, 1, [], body, "copy.strided")
-        return context.get_dummy_value()
-
-    return types.void(destination, source, step, count, like), codegen
-
-
 def _fill(typingctx, destination, count, like, value: float):
     def codegen(context, builder, signature, arguments):
         destination, count, _ = arguments
