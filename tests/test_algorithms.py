@@ -68,6 +68,17 @@ CORNERS = (
     "n2c512h5w5o36k1g4",
     "c3h14w53o40k3p1f64",
     "n0c3h5w5o4k3p1",
+    # planes: rows of one pixel, kernels wider than the image, many phases, more than one strip, rows at the edge of a vector
+    "c3h9w1o3k3p1g3",
+    "c5h4w3o5k9p4g5",
+    "n2c3h11w40o3k5p2s3g3",
+    "c4h30w23o4k5p3_0s4dil2g4",
+    "c3h13w37o3k3p6dil5s2g3",
+    "c2h190w130o2k3p1g2",
+    "c2h121w120o2kh7kw2p1_0sh2sw1g2",
+    "n3c35h7w7o35k3p1g35s2",
+    "c18h17w16o18k3p1g18f64",
+    "c5h15w33o5k3p0_2s2g5",
 )  # fmt: skip
 
 

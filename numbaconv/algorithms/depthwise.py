@@ -1,31 +1,34 @@
-"""Depthwise convolution: every channel has its own kernel, and lanes are channels.  Wins wherever it applies.
+"""Depthwise convolution: every channel has its own kernel.  Wins wherever it applies.
 
-Tiles read the input in place, those that touch padding at the sides a zero-padded copy of what lies under them; kernel rows
-and columns wholly in padding are skipped.  The bound is the multiply-adds of large kernels, and the bytes moved of small ones.
+Channels-last, lanes are channels: tiles read the input in place, those that touch padding at the sides a zero-padded copy of what
+lies under them; kernel rows and columns wholly in padding are skipped.  The bound is the multiply-adds of large kernels, and
+the bytes moved of small ones.  Channels-first, lanes are pixels where rows fill vectors (`algorithms.strips`); small images are
+transposed a panel of channels at a time.
 """
 
 from __future__ import annotations
 
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
 from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
+from numbaconv.algorithms.strips import Strips
 from numbaconv.algorithms.tiled import Cut
+from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.by_panel import by_panel_parallel, by_panel_part
 from numbaconv.loops.gemm import PANEL_ROW
-from numbaconv.loops.sliding import PIXELS
+from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES
+from numbaconv.workspace import rounded
+
+#: Cycles to transpose one vector of a panel.
+_TRANSPOSE = 10.0
 
 #: Kernels of so many columns read zeros at the sides of the image instead of a padded copy.
 _FEW_TAPS = 5
 
 
-class Depthwise(SlidingAlgorithm):
+class _Panels(SlidingAlgorithm):
     """Blocks of channels are so narrow that the kernel's rows, one tile wide, stay in the L1 on the way down."""
 
-    name = "depthwise"
-
-    def unsupported(self, problem, epilogue, machine):
-        if problem.groups != problem.c_in or problem.groups == 1:
-            return "groups have more than one input channel"
-        if problem.c_out != problem.c_in:
-            return "groups have more than one output channel"
-        return super().unsupported(problem, epilogue, machine)
+    name = Strips.name
 
     def cut(self, g, machine):
         fields = sliding_fields(g, g["itemsize"])
@@ -43,3 +46,67 @@ class Depthwise(SlidingAlgorithm):
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
         return 0.0
+
+
+class _PanelsOfPlanes(_Panels):
+    """The same on channels-first tensors, around which a panel is transposed while it stays in the L2."""
+
+    part, parallel = staticmethod(by_panel_part), staticmethod(by_panel_parallel)
+
+    def native(self, problem):
+        """Channels-first, where a panel of input, residual and output fits the workspace."""
+        return problem.layout == "channels_first" and _block_bytes(geometry(problem)) <= WORKSPACE_LIMIT // 2
+
+    def cut(self, g, machine):
+        cut = super().cut(g | {"x_pixel": PANEL_ROW}, machine)
+        inner = rounded(SLIDE_BYTES + cut.workspace_bytes)
+        fields = {
+            "images": g["n"], "n": 1, "x_pixel": PANEL_ROW, "out_pixel": PANEL_ROW, "residual_pixel": PANEL_ROW,
+            "inner_bytes": inner, "column_block": 1,
+        }  # fmt: skip
+        return Cut(cut.fields | fields, inner + _block_bytes(g))
+
+    def shares(self, g):
+        return g["images"], g["panels_per_group"]
+
+    def gemm_cycles(self, g, machine):
+        return g["images"] * super().gemm_cycles(g, machine)
+
+    def extra_cycles(self, problem, g, machine):
+        """Transposing, in whole vectors of pixels and channels."""
+        lanes = TARGETS[machine.isa].lanes(g["itemsize"])
+        vectors = -(-g["h_in"] * g["w_in"] // lanes) + -(-g["h_out"] * g["w_out"] // lanes)
+        return _TRANSPOSE * g["images"] * -(-g["c_out"] // lanes) * lanes * vectors
+
+
+def _block_bytes(g: dict[str, int]) -> int:
+    """Bytes of a panel's input, residual and output."""
+    return (g["h_in"] * g["w_in"] + 2 * g["h_out"] * g["w_out"]) * PANEL_ROW
+
+
+class Depthwise(_Panels):
+    """Channels-last as it is; of the ways for channels-first the one that is estimated to take less."""
+
+    _channels_first = (Strips(), _PanelsOfPlanes())
+
+    def native(self, problem):
+        return super().native(problem) or any(way.native(problem) for way in self._channels_first)
+
+    def unsupported(self, problem, epilogue, machine):
+        if problem.groups != problem.c_in or problem.groups == 1:
+            return "groups have more than one input channel"
+        if problem.c_out != problem.c_in:
+            return "groups have more than one output channel"
+        return super().unsupported(problem, epilogue, machine)
+
+    def _way(self, problem, machine):
+        ways = [way for way in self._channels_first if way.native(problem)]
+        return min(ways, key=lambda way: way.estimate(problem, machine).seconds, default=None)
+
+    def estimate(self, problem, machine):
+        way = self._way(problem, machine)
+        return super().estimate(problem, machine) if way is None else way.estimate(problem, machine)
+
+    def plan(self, problem, weights, epilogue, machine):
+        way = self._way(problem, machine)
+        return (super() if way is None else way).plan(problem, weights, epilogue, machine)

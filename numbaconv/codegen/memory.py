@@ -36,6 +36,14 @@ SLIDE = np.dtype(
     ]
 )
 
+#: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.
+PLANE = np.dtype(
+    [
+        (name, np.int64)
+        for name in ("position weight a tiles tile_count weights bias c c_pitch columns residual activation").split()
+    ]
+)
+
 #: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.
 CONV = np.dtype(
     [
@@ -45,6 +53,7 @@ CONV = np.dtype(
             "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
             "core lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables depthwise "
             "bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
+            "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
             "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
             "output_transform input_table output_table residual_table"
         ).split()
@@ -80,6 +89,12 @@ def call_record(typingctx, address):
 def slide_record(typingctx, address):
     """The `SLIDE` record at an address."""
     return _record(address, SLIDE)
+
+
+@intrinsic
+def plane_record(typingctx, address):
+    """The `PLANE` record at an address."""
+    return _record(address, PLANE)
 
 
 @intrinsic
@@ -151,27 +166,6 @@ def copy(typingctx, destination, source, count, like):
         return context.get_dummy_value()
 
     return types.void(destination, source, count, like), codegen
-
-
-@intrinsic
-def copy_strided(typingctx, destination, source, step, count, like):
-    """Copy `count` elements of the type of `like` that lie `step` bytes apart to neighbouring places."""
-
-    def codegen(context, builder, signature, arguments):
-        destination, source, step, count, _ = arguments
-        v = _vectors(builder, like)
-        to, origin = builder.inttoptr(destination, BYTES), builder.inttoptr(source, BYTES)
-
-        def body(i, _):
-            value = v.load_scalar(offset(builder, origin, builder.mul(i, step)))
-            at = builder.bitcast(offset(builder, to, builder.mul(i, i64(v.itemsize))), v.scalar.as_pointer())
-            builder.store(value, at, align=v.itemsize)
-            return []
-
-        counted_loop(builder, i64(0), count, 1, [], body, "copy.strided")
-        return context.get_dummy_value()
-
-    return types.void(destination, source, step, count, like), codegen
 
 
 def _fill(typingctx, destination, count, like, value: float):

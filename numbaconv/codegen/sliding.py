@@ -3,6 +3,9 @@
 A tile is a row of output pixels by a few vectors of channels, multiplied with the weights lane by lane.  The taps of a run meet
 pixels one position apart: tap t of output i reads position i + t.  Loading every tap's pixels anew would need two loads
 a cycle, of which one crosses a cache line wherever tensors are not aligned; sliding needs less than half of that.
+
+Tiles of planes are the same turned by a right angle: rows of outputs for pixels, neighbouring pixels for channels, kernel columns
+for taps; one weight then serves all lanes.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ RUN = 6
 WINDOW = 2
 
 
-def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_runs, window, panel, first, zeros=None):
+def sliding_sums(
+    v: Vectors, rows: int, vectors: int, chunk: int, one_weight: bool, a, runs, n_runs, window, panel, first, zeros=None
+):
     """Emit the sums over `n_runs` run records and return the accumulators, row by row.
 
     Pixels are read in whole vectors, since a masked load takes a turn of the multipliers.  Up to `chunk` taps have their
-    weights in registers at once.  With `zeros`, positions outside of the input are read there: for tiles that touch padding.
+    weights in registers at once; with `one_weight` that is a single element for all lanes.  With `zeros`, positions outside of
+    the input are read there: for tiles that touch padding.
     """
     b = v.builder
     position, weight = (load_i64(b, window, field) for field in range(WINDOW))
@@ -28,11 +34,16 @@ def sliding_sums(v: Vectors, rows: int, vectors: int, chunk: int, a, runs, n_run
     def pixel(pointer) -> list:
         return [v.load(offset(b, pointer, i64(j * v.nbytes))) for j in range(vectors)]
 
+    def tap_weights(pointer) -> list:
+        if one_weight:
+            return [v.splat(v.load_scalar(pointer))] * vectors
+        return pixel(pointer)
+
     def slide(taps: int, start, weights, bounds, sums: list) -> list:
         """Taps 0..`taps` of one run over the positions that they reach, of which those within `bounds` are inside."""
         sums, kept = list(sums), []
         for _ in range(taps):
-            kept.append([v.load(offset(b, weights, i64(j * v.nbytes))) for j in range(vectors)])
+            kept.append(tap_weights(weights))
             weights = offset(b, weights, weight)
         for number in range(rows + taps - 1):
             here = start

@@ -31,12 +31,13 @@ AHEAD = 4096
 class TileSpec:
     """What one tile function is generated from.
 
-    `operation` is "gemm" (rows of A are broadcast, element by element) or "depthwise" (pixels are as wide as the tile and
-    meet the weights lane by lane; see `codegen.sliding`).  `panel_vectors` is the width of the packed weights, of which the
-    tile computes the first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a dense tap record in
-    64-bit integers: the weights' offset and one offset for each row of the largest tile.  `chunk` is how many taps of a run
-    keep their weights in registers.  `tall` tiles do nearly all the work and have more ways to store.  One that asks `ahead`
-    for weights is for those that come from beyond the L2.  A `bordered` depthwise tile touches padding at its sides.
+    `operation` is "gemm" (rows of A are broadcast, element by element), "depthwise" (pixels are as wide as the tile and meet
+    the weights lane by lane; see `codegen.sliding`) or "plane" (the same with rows of one plane for pixels: a tap is one
+    weight for all lanes).  `panel_vectors` is the width of the packed weights, of which the tile computes the first `vectors`;
+    a wider tile reads the next panel, too.  `record` is the length of a dense tap record in 64-bit integers: the weights'
+    offset and one offset for each row of the largest tile.  `chunk` is how many taps of a run keep their weights in registers.
+    `tall` tiles do nearly all the work and have more ways to store.  One that asks `ahead` for weights is for those that come
+    from beyond the L2.  A `bordered` depthwise tile touches padding at its sides.
     """
 
     operation: str
@@ -85,8 +86,12 @@ def emit_tile(module, spec: TileSpec):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
     a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, c, c_pitch, streamed, bias, *rest = function.args
-    # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
-    first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
+    one_weight = spec.operation == "plane"
+    if one_weight:
+        first = [v.splat(v.load_scalar(bias))] * (spec.rows * spec.vectors)
+    else:
+        # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
+        first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
     if spec.operation == "gemm":
         row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
         one_tap = _gemm_tap(v, spec, k, panel_bytes)
@@ -95,7 +100,7 @@ def emit_tile(module, spec: TileSpec):
         window = builder.inttoptr(k, BYTES)
         shape = spec.rows, spec.vectors, spec.chunk
         outside = zeros if spec.bordered else None
-        accumulators = sliding_sums(v, *shape, a, taps, n_taps, window, panel, first, outside)
+        accumulators = sliding_sums(v, *shape, one_weight, a, taps, n_taps, window, panel, first, outside)
     _Epilogue(v, spec, c, c_pitch, streamed, *rest).store(accumulators)
     return function
 
@@ -180,6 +185,8 @@ class _Epilogue:
         fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
         whole, partial = b.append_basic_block("whole"), b.append_basic_block("partial")
         plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
+        # without a residual none is loaded, not even no lane of it: from null that costs hundreds of cycles
+        plain_partial, added_partial = b.append_basic_block("plain.partial"), b.append_basic_block("residual.partial")
         b.cbranch(clamp, fast, slow)
         b.position_at_end(fast)
         b.cbranch(full, whole, partial)
@@ -190,15 +197,18 @@ class _Epilogue:
         b.position_at_end(added)
         self._store_straight(accumulators, v.store, residual=True)
         b.position_at_end(partial)
-        self._store_masked(accumulators, [self._masks(j, no_residual) for j in range(spec.vectors)])
+        masks = [self._mask(j) for j in range(spec.vectors)]
+        b.cbranch(no_residual, plain_partial, added_partial)
+        b.position_at_end(plain_partial)
+        self._store_masked(accumulators, masks, residual=False)
+        b.position_at_end(added_partial)
+        self._store_masked(accumulators, masks, residual=True)
         b.position_at_end(slow)
         self._store_rolled(accumulators, no_residual)
 
-    def _masks(self, j: int, no_residual) -> tuple:
-        """Lanes of column vector `j` that are stored, and those that are read: none without a residual, whose pointer is null."""
-        v, b = self.v, self.v.builder
-        stored = v.first_lanes(b.sub(self.columns, i64(j * v.lanes)))
-        return stored, b.select(no_residual, ir.Constant(v.mask_type, [0] * v.lanes), stored)
+    def _mask(self, j: int):
+        """Lanes of column vector `j` that are stored."""
+        return self.v.first_lanes(self.v.builder.sub(self.columns, i64(j * self.v.lanes)))
 
     def _store_plain(self, accumulators) -> None:
         """Without a residual: clamped or not, streamed or not.  Two operations a vector saved count where K is short."""
@@ -227,11 +237,11 @@ class _Epilogue:
 
         self._each(accumulators, finish)
 
-    def _store_masked(self, accumulators, masks: list) -> None:
+    def _store_masked(self, accumulators, masks: list, *, residual: bool) -> None:
         def finish(value, to, origin, j):
-            stored, read = masks[j]
-            value = self.v.builder.fadd(value, self.v.masked_load(origin, read))
-            self.v.masked_store(self._clamped(value), to, stored)
+            if residual:
+                value = self.v.builder.fadd(value, self.v.masked_load(origin, masks[j]))
+            self.v.masked_store(self._clamped(value), to, masks[j])
 
         self._each(accumulators, finish)
 
@@ -253,6 +263,9 @@ class _Epilogue:
 
     def _store_rolled(self, accumulators, no_residual) -> None:
         v, b, spec = self.v, self.v.builder, self.spec
+        # any address that is mapped, of which no lane is read
+        origin = b.select(no_residual, self.c, self.residual)
+        none = ir.Constant(v.mask_type, [0] * v.lanes)
         with b.goto_entry_block():
             copy = b.bitcast(b.alloca(v.type, size=spec.rows * spec.vectors), BYTES)
         for n, value in enumerate(accumulators):
@@ -260,10 +273,10 @@ class _Epilogue:
 
         def one_row(row, _):
             c = offset(b, self.c, b.mul(row, self.c_pitch))
-            # without a residual no lane is read, but masked loads from unmapped pages are slow: point to memory that is there
-            residual = b.select(no_residual, c, offset(b, self.residual, b.mul(row, self.residual_pitch)))
+            residual = offset(b, origin, b.mul(row, self.residual_pitch))
             for j in range(spec.vectors):
-                stored, read = self._masks(j, no_residual)
+                stored = self._mask(j)
+                read = b.select(no_residual, none, stored)
                 value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
                 value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
                 value = activate(v, value, self.code, self.alpha, self.beta)
@@ -274,7 +287,7 @@ class _Epilogue:
         b.ret_void()
 
 
-OPERATIONS = ("gemm", "depthwise")
+OPERATIONS = ("gemm", "depthwise", "plane")
 
 
 @intrinsic(prefer_literal=True)
@@ -329,14 +342,16 @@ def tile(
         for n in range(1, widest + 1):
             for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
                 numbers[n] = numbers.get(n, len(cases))
-                for bit in (False, True):
+                for bit in (False, True)[: 1 if kind == "plane" else 2]:
                     spec = _spec(kind, size, m, n, tallest, panel_vectors, bit)
                     cases.append(lambda spec=spec: builder.call(emit_tile(builder.module, spec), converted))
         first = i64(0)
         for n in range(2, widest + 1):
             first = builder.select(builder.icmp_signed(">=", width, i64(n)), i64(numbers[n]), first)
-        special = builder.zext(builder.icmp_signed("!=", special, i64(0)), I64)
-        case = builder.add(builder.shl(builder.sub(height, i64(1)), i64(1)), special)
+        case = builder.sub(height, i64(1))
+        if kind != "plane":
+            special = builder.zext(builder.icmp_signed("!=", special, i64(0)), I64)
+            case = builder.add(builder.shl(case, i64(1)), special)
         branch_to(builder, builder.add(first, case), cases)
         return context.get_dummy_value()
 

@@ -10,7 +10,8 @@ import numpy as np
 from numba import prange
 
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import call_core, call_record, clear, conv_record, copy, copy_strided, fill_ones
+from numbaconv.codegen.memory import call_core, call_record, clear, conv_record, fill_ones
+from numbaconv.codegen.strip import copy_rows
 from numbaconv.loops.gemm import NV, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.walk import CALL_BYTES, share
 
@@ -19,18 +20,16 @@ from numbaconv.loops.walk import CALL_BYTES, share
 def pack_run(conv, to, source, before, inside, after, like):
     """One run of one tap for all channels: zeros, pixels, zeros; the kernel's rows of the panel lie between channels."""
     size = conv.itemsize
-    for _ in range(conv.c_in):
-        if before > 0:
-            clear(to, before, like)
-        if inside > 0:
-            if conv.stride_w == 1:
-                copy(to + before * size, source, inside, like)
-            else:
-                copy_strided(to + before * size, source, conv.stride_w * size, inside, like)
-        if after > 0:
-            clear(to + (before + inside) * size, after, like)
-        to += conv.k_h * conv.k_w * PANEL_ROW
-        source += conv.h_in * conv.w_in * size
+    pitch = conv.k_h * conv.k_w * PANEL_ROW
+    plane = conv.h_in * conv.w_in * size
+    copy_rows(to + before * size, pitch, source, plane, conv.c_in, inside, conv.stride_w, like)
+    if before + after > 0:
+        for _ in range(conv.c_in):
+            if before > 0:
+                clear(to, before, like)
+            if after > 0:
+                clear(to + (before + inside) * size, after, like)
+            to += pitch
 
 
 @njit

@@ -18,6 +18,29 @@ _WORTH_THREADS = 1 << 16
 
 
 @njit
+def transpose_strip(source, source_pitch, destination, destination_pitch, rows, first, columns, like):
+    """Columns from number `first` of a matrix, as many as a vector holds: rows, `source_pitch` bytes apart, become columns.
+
+    Blocks at the end overlap the ones before instead of being cut.
+    """
+    size = itemsize(like)
+    lanes = VECTOR_BYTES // size
+    column = max(0, min(first, columns - lanes))
+    # Rows inside: what is written then follows on in memory.
+    for start in range(0, rows, lanes):
+        row = max(0, min(start, rows - lanes))
+        transpose_block(
+            source + row * source_pitch + column * size,
+            source_pitch,
+            destination + column * destination_pitch + row * size,
+            destination_pitch,
+            rows - row,
+            columns - column,
+            like,
+        )
+
+
+@njit
 def transpose_part(part, parts, source, destination, n, rows, columns, like):
     """One share of `n` matrices (rows, columns) -> (columns, rows), cut along their columns."""
     size = itemsize(like)
@@ -26,19 +49,17 @@ def transpose_part(part, parts, source, destination, n, rows, columns, like):
     first, last = share(n * strips, part, parts)
     for strip in range(first, last):
         image, number = divmod(strip, strips)
-        column = number * lanes
-        matrix = image * rows * columns
-        # Rows inside: what is written then follows on in memory.
-        for row in range(0, rows, lanes):
-            transpose_block(
-                source + (matrix + row * columns + column) * size,
-                columns * size,
-                destination + (matrix + column * rows + row) * size,
-                rows * size,
-                min(lanes, rows - row),
-                min(lanes, columns - column),
-                like,
-            )
+        matrix = image * rows * columns * size
+        transpose_strip(
+            source + matrix,
+            columns * size,
+            destination + matrix,
+            rows * size,
+            rows,
+            number * lanes,
+            columns,
+            like,
+        )
 
 
 @njit(parallel=True)
