@@ -34,6 +34,8 @@ _SAFETY = 1.25
 #: Cycles to move a vector to or from one position, for the input and for the output, to call the core, and to
 #: find the pixels of a tile; measured.
 _MOVED, _CALL, _TILE = (5.0, 3.2), 80.0, 120.0
+#: How much longer it takes where the phases of a stride make long rows of few tiles; measured.
+_STRIDED = 1.25
 #: The part of the weights' transfer that nothing hides; measured.
 _WAITED = 0.35
 
@@ -250,7 +252,7 @@ class Winograd(TiledAlgorithm):
         cycles += tiles * _TILE * (column_blocks + (column_blocks if g["groups"] > 1 else 1))
         for moved, (vectors, operations) in zip(_MOVED, self._transform_work(g, lanes)):
             cycles += tiles * vectors * (operations / cost.FMA + moved * positions * (1 + (positions / 50) ** 2))
-        return cycles
+        return cycles * (_STRIDED if g["stride_h"] * g["stride_w"] > 1 else 1.0)
 
     def far_cycles(self, g, machine):
         """Blocks of tiles are outside: weights that do not fit the L2 come once each, partly while others are multiplied.
