@@ -14,13 +14,13 @@ from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, offset
 
 #: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  C may be `streamed`
-#: past the caches where its vectors are aligned.
+#: past the caches where its vectors are aligned; `fetch` asks for the rows of A of the next tile, which has one tap.
 CALL = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "a zeros tiles tile_count tiles_outside k panels panel_bytes c c_pitch streamed columns bias residual residual_pitch "
-            "activation"
+            "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes c c_pitch streamed columns bias residual "
+            "residual_pitch activation"
         ).split()
     ]
 )
@@ -51,8 +51,8 @@ CONV = np.dtype(
         for name in (
             "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
             "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
-            "core lines line tiles_per_line tile_block column_block tiles_outside k_block patch_pitch tiles taps tables depthwise "
-            "bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
+            "core lines line tiles_per_line tile_block column_block tiles_outside fetch k_block patch_pitch tiles taps tables "
+            "depthwise bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
             "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
             "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
             "output_transform input_table output_table residual_table"
@@ -68,6 +68,9 @@ BLOCK = np.dtype(
         for name in "conv first count channel channels x out residual data products table residual_table spare".split()
     ]
 )
+
+#: Bytes of a cache line.
+LINE = 64
 
 
 def _record(address, dtype):
@@ -206,6 +209,24 @@ def fence(typingctx):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address, count):
+    """Ask for the cache lines of `count` bytes at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        address, count = arguments
+        v = Vectors(builder, 4, target().lanes(4))
+
+        def body(at, _):
+            v.prefetch(builder.inttoptr(builder.add(address, at), BYTES))
+            return []
+
+        counted_loop(builder, i64(0), count, LINE, [], body, "prefetch")
+        return context.get_dummy_value()
+
+    return types.void(address, count), codegen
 
 
 @intrinsic

@@ -9,7 +9,7 @@ import numba
 from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_core, call_record, fence, get, itemsize, put
+from numbaconv.codegen.memory import call_core, call_record, fence, get, itemsize, prefetch, put
 from numbaconv.codegen.target import target
 from numbaconv.codegen.tile import OPERATIONS, tile
 from numbaconv.epilogue import KINDS
@@ -33,6 +33,13 @@ GEMM = OPERATIONS.index("gemm")
 #: Two panels at once take a third less loads a multiply-add, but no prefetching: where weights may come from beyond the L2, they
 #: need so many tiles to share the cost of fetching them, and may take so many bytes that the L2 keeps them meanwhile.
 PAIR_TILES, PAIR_BYTES = 12, 1 << 20
+
+
+@njit
+def fetch_rows(a, taps, first, last, nbytes):
+    """Ask for rows `first`..`last` of a tile of one tap: they lie apart in memory, which no hardware sees coming."""
+    for row in range(first, last):
+        prefetch(a + get(taps, 1 + row), nbytes)
 
 
 def core(call_address, alpha, beta):
@@ -62,6 +69,18 @@ def core(call_address, alpha, beta):
             for piece in range(pieces):
                 above = piece * height // pieces
                 row = get(record, 0) + above
+                if call.fetch != 0 and number + 1 < call.tile_count and (i == 0 or call.tiles_outside != 0):
+                    parts = spans * pieces if call.tiles_outside != 0 else pieces
+                    now = part * pieces + piece if call.tiles_outside != 0 else piece
+                    following = record + 8 * TILE
+                    rows = get(following, 1)
+                    fetch_rows(
+                        call.a + get(following, 2),
+                        get(following, 3),
+                        now * rows // parts,
+                        (now + 1) * rows // parts,
+                        call.k * size,
+                    )
                 residual = 0
                 if call.residual != 0:
                     residual = call.residual + row * call.residual_pitch + first * size
@@ -152,5 +171,6 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
         call.residual_pitch = conv.residual_pixel
     call.bias = conv.bias + number * PANEL_ROW if complete != 0 else conv.zeros
     call.tiles_outside = conv.tiles_outside
+    call.fetch = conv.fetch
     call.activation = conv.activation if complete != 0 else RAW
     call_core(conv.core, call_address, alpha, beta)

@@ -83,6 +83,7 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
     call.tiles = conv.tiles + first_tile * 8 * TILE
     call.tile_count = last_tile - first_tile
     call.tiles_outside = conv.tiles_outside
+    call.fetch = 0
     call.zeros = call.bias = conv.zeros
     call.k = conv.k_block
     call.panels = panels
