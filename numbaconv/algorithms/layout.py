@@ -8,6 +8,7 @@ import numpy as np
 
 from numbaconv.algorithms.base import Cost, Plan
 from numbaconv.algorithms.tiled import address
+from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.transpose import transpose
@@ -18,12 +19,17 @@ from numbaconv.workspace import rounded, scratch
 
 def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> Cost:
     """What a channels-last plan of that cost takes for channels-first tensors: each is read once and written once."""
-    results = 2 if epilogue.residual else 1
-    staging = problem.n * (problem.c_in * prod(problem.spatial) + results * problem.c_out * prod(problem.out_spatial))
-    nbytes, rates = staging * problem.itemsize, machine.rates
+    rates, lanes = machine.rates, TARGETS[machine.isa].lanes(problem.itemsize)
+    x_pixels, out_pixels = (
+        problem.n * problem.itemsize * prod(size) for size in (problem.spatial, problem.out_spatial)
+    )
+    out_pixels *= 2 if epilogue.residual else 1
+    nbytes = x_pixels * problem.c_in + out_pixels * problem.c_out
+    # blocks of fewer channels than lanes are transposed under a mask and take no less
+    moved = x_pixels * max(problem.c_in, lanes) + out_pixels * max(problem.c_out, lanes)
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
     rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
-    seconds = cost.seconds + 2 * nbytes / rate / rates.clock
+    seconds = cost.seconds + 2 * moved / rate / rates.clock
     return Cost(seconds, cost.workspace_bytes, cost.plan_bytes, nbytes)
 
 

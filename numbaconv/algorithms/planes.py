@@ -86,7 +86,8 @@ class Planes(TiledAlgorithm):
         width = PANEL_ROW // g["itemsize"]
         in_place = problem.taps == 1 and g["stride_w"] == 1
         runs = 1 if in_place else 1 + width / g["w_out"]
-        run = cost.COPY + (width if g["stride_w"] > 1 else 0)
+        # every second pixel is picked by shuffles, others one by one
+        run = cost.COPY * (2 if g["stride_w"] == 2 else 1) + (width if g["stride_w"] > 2 else 0)
         segments = 0 if in_place else runs * problem.taps
         rows = g["k_block"] * (runs * run + PANEL_ROW / machine.rates.copy_bytes)
         return panels * (rows + segments * cost.SEGMENT)
