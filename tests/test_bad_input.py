@@ -544,3 +544,18 @@ def test_not_a_number_stays_so_through_every_activation(activation, name, given_
     given_.x[...] = np.nan
     y = nc.conv2d(given_.x, given_.weight, activation=activation, algorithm=name)
     assert np.all(np.isnan(y))
+
+
+@pytest.mark.parametrize(
+    "x", (None, [[1.0]], "image", np.ones((1, 3, 5, 5)), np.ones((1, 3, 4, 5), np.float32)), ids=repr
+)
+def test_a_layer_that_has_run_refuses_what_a_new_one_refuses(x):
+    weight, good = np.ones((2, 3, 1, 1), np.float32), np.ones((1, 3, 5, 5), np.float32)
+    warm, out = nc.Conv2d(weight), np.empty((1, 2, 5, 5), np.float32)
+    warm(good, out=out)
+    with pytest.raises(nc.ConvError) as refused:
+        nc.Conv2d(weight)(x, out=out)
+    with pytest.raises(nc.ConvError) as again:
+        warm(x, out=out)
+    assert str(again.value) == str(refused.value)
+    np.testing.assert_array_equal(warm(good, out=out), np.full_like(out, 3))
