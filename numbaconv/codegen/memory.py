@@ -13,61 +13,42 @@ from numba.extending import intrinsic
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, offset
 
+
+def _integers(names: str) -> np.dtype:
+    """A record of 64-bit integers with these names."""
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
 #: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  C may be `streamed`
 #: past the caches where its vectors are aligned; `fetch` asks for the rows of A of the next tile, which has one tap.
-CALL = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes c c_pitch streamed columns bias residual "
-            "residual_pitch activation"
-        ).split()
-    ]
+CALL = _integers(
+    "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes c c_pitch streamed columns bias residual "
+    "residual_pitch activation"
 )
 
 #: One call of the depthwise core: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
-SLIDE = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "position weight a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height panels "
-            "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered"
-        ).split()
-    ]
+SLIDE = _integers(
+    "position weight a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height panels "
+    "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered"
 )
 
 #: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.
-PLANE = np.dtype(
-    [
-        (name, np.int64)
-        for name in ("position weight a tiles tile_count weights bias c c_pitch columns residual activation").split()
-    ]
-)
+PLANE = _integers("position weight a tiles tile_count weights bias c c_pitch columns residual activation")
 
 #: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.
-CONV = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
-            "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
-            "core lines line tiles_per_line tile_block column_block tiles_outside fetch k_block patch_pitch tiles taps tables "
-            "depthwise bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
-            "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
-            "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
-            "output_transform input_table output_table residual_table"
-        ).split()
-    ]
+CONV = _integers(
+    "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
+    "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
+    "core lines line tiles_per_line tile_block column_block tiles_outside fetch k_block patch_pitch tiles taps tables "
+    "depthwise bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
+    "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
+    "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
+    "output_transform input_table output_table residual_table"
 )
 
 #: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, channels
 #: `channel`..`channel + channels` of what is transformed, and addresses.
-BLOCK = np.dtype(
-    [
-        (name, np.int64)
-        for name in "conv first count channel channels x out residual data products table residual_table spare".split()
-    ]
-)
+BLOCK = _integers("conv first count channel channels x out residual data products table residual_table spare")
 
 #: Bytes of a cache line.
 LINE = 64
