@@ -23,8 +23,9 @@ from numbaconv.codegen.overlap import OVERLAP, RUN
 from numbaconv.epilogue import Activation
 from numbaconv.errors import ShapeError, UnsupportedError
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES, core_address, gemm_core
-from numbaconv.loops.launch import run_parallel, usable_threads
-from numbaconv.loops.overlap_add import overlap_parallel, overlap_part
+from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.overlap_add import overlap_share
+from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine, machine
 from numbaconv.options import options
@@ -290,18 +291,20 @@ class _Plan:
         self._items = n * prod(fields[name] for name in ("blocks_h", "blocks_w", "groups", "chunks"))
         # the type of these scalars selects the element type of the compiled loops
         scalar = bias.dtype.type
-        self._scalars = scalar(np.inf), scalar(activation.alpha), scalar(activation.beta)
+        self._scalars = scalar(activation.alpha), scalar(activation.beta)
+        self._function = share_address(overlap_share, bias.dtype)
 
     def run(self, x: np.ndarray, out: np.ndarray) -> None:
         """Compute into `out`; both are contiguous."""
         threads = min(usable_threads(), self._items)
         if threads == 0:
             return
-        addresses = self._address, x.ctypes.data, out.ctypes.data, scratch(self._workspace_bytes * threads)
-        if threads == 1:
-            overlap_part(0, 1, *addresses, *self._scalars)
-        else:
-            run_parallel(overlap_parallel, threads, threads, *addresses, self._workspace_bytes, *self._scalars)
+        run_shares(self.shares(threads), x.ctypes.data, out.ctypes.data, 0, scratch(self._workspace_bytes * threads))
+
+    def shares(self, threads: int) -> Shares:
+        """The work cut for so many threads."""
+        parts = min(threads, self._items)
+        return Shares(self._function, parts, 1, self._address, self._workspace_bytes, *self._scalars, self)
 
 
 def _packed(weight: np.ndarray, groups: int) -> np.ndarray:

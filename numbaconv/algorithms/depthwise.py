@@ -13,7 +13,7 @@ from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip
 from numbaconv.algorithms.strips import Strips
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.by_panel import by_panel_parallel, by_panel_part
+from numbaconv.loops.by_panel import by_panel_share
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES
 from numbaconv.workspace import rounded
@@ -51,7 +51,7 @@ class _Panels(SlidingAlgorithm):
 class _PanelsOfPlanes(_Panels):
     """The same on channels-first tensors, around which a panel is transposed while it stays in the L2."""
 
-    part, parallel = staticmethod(by_panel_part), staticmethod(by_panel_parallel)
+    share = by_panel_share
 
     def native(self, problem):
         """Channels-first, where a panel of input, residual and output fits the workspace."""

@@ -18,14 +18,14 @@ from numbaconv.algorithms.planes import Planes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR
-from numbaconv.loops.im2col import im2col_parallel, im2col_part
+from numbaconv.loops.im2col import im2col_share
 
 
 class Im2col(TiledAlgorithm):
     """At most 1 MiB of patches a thread; a patch that is too long is cut along K."""
 
     name = Planes.name
-    part, parallel = staticmethod(im2col_part), staticmethod(im2col_parallel)
+    share = im2col_share
 
     _planes = Planes()
 

@@ -11,7 +11,8 @@ from numbaconv.algorithms.tiled import address
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.launch import usable_threads
-from numbaconv.loops.transpose import transpose
+from numbaconv.loops.shares import run_shares
+from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded, scratch
@@ -40,10 +41,15 @@ class ChannelsFirst:
         self.inner, self.problem = inner, problem
         self.algorithm, self.plan_bytes = inner.algorithm, inner.plan_bytes
         self.workspace_bytes = inner.workspace_bytes
-        self._zero = problem.np_dtype.type(0)
-        self._in, self._out = (problem.c_in, prod(problem.spatial)), (problem.c_out, prod(problem.out_spatial))
+        pixels, out_pixels = prod(problem.spatial), prod(problem.out_spatial)
+        self._inward = Transposition(problem.n, problem.c_in, pixels, problem.np_dtype)
+        self._inward_residual = Transposition(problem.n, problem.c_out, out_pixels, problem.np_dtype)
+        self._outward = Transposition(problem.n, out_pixels, problem.c_out, problem.np_dtype)
         size = problem.n * problem.itemsize
-        self._x_bytes, self._out_bytes = rounded(size * prod(self._in)), rounded(size * prod(self._out))
+        self._x_bytes, self._out_bytes = (
+            rounded(size * problem.c_in * pixels),
+            rounded(size * problem.c_out * out_pixels),
+        )
         self._staging = self._x_bytes + self._out_bytes * (2 if inner.epilogue.residual else 1)
 
     def scratch_bytes(self, threads: int) -> int:
@@ -67,11 +73,10 @@ class ChannelsFirst:
 
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses."""
-        n, zero = self.problem.n, self._zero
         inner_x, inner_out = workspace, workspace + self._x_bytes
         inner_residual = inner_out + self._out_bytes if residual else 0
-        transpose(x, inner_x, n, *self._in, zero, threads)
+        run_shares(self._inward.shares(threads), x, inner_x, 0, 0)
         if residual:
-            transpose(residual, inner_residual, n, *self._out, zero, threads)
+            run_shares(self._inward_residual.shares(threads), residual, inner_residual, 0, 0)
         self.inner.run_at(inner_x, inner_out, inner_residual, workspace + self._staging, threads)
-        transpose(inner_out, out, n, *reversed(self._out), zero, threads)
+        run_shares(self._outward.shares(threads), inner_out, out, 0, 0)

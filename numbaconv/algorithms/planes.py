@@ -13,7 +13,7 @@ from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE
-from numbaconv.loops.planes import planes_parallel, planes_part
+from numbaconv.loops.planes import planes_share
 
 #: Part of the L2 for the panels of a block, and for weights to be walked inside.
 _PANEL_PART, _WEIGHT_PART = 4, 4
@@ -23,7 +23,7 @@ class Planes(TiledAlgorithm):
     """Panels of pixels are the unit of work; the tiles of all output channels are one list."""
 
     name = "im2col"
-    part, parallel = staticmethod(planes_part), staticmethod(planes_parallel)
+    share = planes_share
 
     def native(self, problem):
         """Channels-first, where one panel fits the workspace."""

@@ -19,7 +19,7 @@ from numbaconv.codegen.expand import COPY, TOGETHER, permutes
 from numbaconv.codegen.sliding import RUN
 from numbaconv.codegen.target import TARGETS, target
 from numbaconv.loops.gemm import NV, PANEL_ROW, core_address
-from numbaconv.loops.grouped import grouped_parallel, grouped_part
+from numbaconv.loops.grouped import grouped_share
 from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, sliding_core
 from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT
@@ -34,7 +34,7 @@ class SlidingAlgorithm(TiledAlgorithm):
     """To the loops all groups are one: `c_out` columns, and `c_in` channels that each of them reads."""
 
     head_bytes = SLIDE_BYTES
-    part, parallel = staticmethod(grouped_part), staticmethod(grouped_parallel)
+    share = grouped_share
 
     def core(self, dtype):
         return core_address(sliding_core, dtype)

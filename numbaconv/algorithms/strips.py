@@ -23,7 +23,7 @@ from numbaconv.codegen.sliding import RUN
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import NV, TILE, VECTOR_BYTES, core_address
 from numbaconv.loops.sliding import CHUNK
-from numbaconv.loops.strips import PLANE_BYTES, ROWS, WIDE_ROWS, strips_core, strips_parallel, strips_part
+from numbaconv.loops.strips import PLANE_BYTES, ROWS, WIDE_ROWS, strips_core, strips_share
 from numbaconv.workspace import rounded
 
 #: The part of the L1 for strips, and the most planes whose strips are filled at once.
@@ -37,7 +37,7 @@ class Strips(TiledAlgorithm):
 
     name = "depthwise"
     head_bytes = PLANE_BYTES
-    part, parallel = staticmethod(strips_part), staticmethod(strips_parallel)
+    share = strips_share
 
     def core(self, dtype):
         return core_address(strips_core, dtype)

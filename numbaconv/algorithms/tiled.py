@@ -17,8 +17,9 @@ from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
 from numbaconv.loops.gemm import PANEL_ROW, core_address, gemm_core
-from numbaconv.loops.in_place import in_place_parallel, in_place_part
-from numbaconv.loops.launch import run_parallel, usable_threads
+from numbaconv.loops.in_place import in_place_share
+from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
@@ -34,12 +35,12 @@ class Cut(NamedTuple):
 
 
 class TiledAlgorithm(DirectSums):
-    """Base of the tile family.  `part` runs one share of the work, `parallel` all shares, each on a thread."""
+    """Base of the tile family; `share` is the loop nest that computes a share of the work."""
 
     name: str
     #: what a thread's workspace starts with
     head_bytes = CALL_BYTES
-    part, parallel = staticmethod(in_place_part), staticmethod(in_place_parallel)
+    share = in_place_share
 
     def core(self, dtype: np.dtype) -> int:
         """Address of the compiled core that the loop nests call."""
@@ -119,7 +120,6 @@ class TiledPlan:
         default = self._default = self._variant(self._pitches)
         self._rows, self._columns = default.shares
         self.workspace_bytes, self.plan_bytes = default.workspace_bytes, default.plan_bytes
-        self._grids: dict[int, tuple[int, int]] = {}
 
     def scratch_bytes(self, threads: int) -> int:
         """Bytes of workspace that `run` needs on so many threads."""
@@ -155,24 +155,21 @@ class TiledPlan:
             self._launch(self._default, x, out, residual, workspace, threads)
 
     def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        rows, columns = self._grids.get(threads) or self._grid(threads)
-        if rows * columns == 1:
-            self._algorithm.part(0, 1, 1, variant.address, x, out, residual, workspace, self._alpha, self._beta)
-        else:
-            run_parallel(
-                self._algorithm.parallel,
-                rows * columns,
-                rows,
-                columns,
+        run_shares(self._shares(variant, threads), x, out, residual, workspace)
+
+    def _shares(self, variant: _Variant, threads: int) -> Shares:
+        shares = variant.launches.get(threads)
+        if shares is None:
+            shares = variant.launches[threads] = Shares(
+                variant.function,
+                *self._grid(threads),
                 variant.address,
-                x,
-                out,
-                residual,
-                workspace,
                 variant.workspace_bytes,
                 self._alpha,
                 self._beta,
+                variant,
             )
+        return shares
 
     def _variant(self, pitches: tuple[int, int, int]) -> _Variant:
         variant = self._variants.get(pitches)
@@ -190,8 +187,7 @@ class TiledPlan:
             return -(-self._rows // rows) * -(-self._columns // (threads // rows)), -rows
 
         rows = min(range(1, threads + 1), key=largest)
-        grid = self._grids[threads] = min(rows, self._rows), min(threads // rows, self._columns)
-        return grid
+        return min(rows, self._rows), min(threads // rows, self._columns)
 
 
 class _Variant:
@@ -208,6 +204,8 @@ class _Variant:
         g["activation"] = plan.epilogue.activation.code
         self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
         self.address = self.record.ctypes.data
+        self.function = share_address(plan._algorithm.share, problem.np_dtype)
+        self.launches: dict[int, Shares] = {}
         self.shares = plan._algorithm.shares(g)
         self.workspace_bytes = rounded(plan._algorithm.head_bytes + cut.workspace_bytes)
         self.plan_bytes = cut.plan_bytes

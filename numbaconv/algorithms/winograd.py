@@ -20,7 +20,7 @@ from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
-from numbaconv.loops.winograd import HEADER, transform_addresses, winograd_parallel, winograd_part
+from numbaconv.loops.winograd import HEADER, transform_addresses, winograd_share
 from numbaconv.workspace import aligned, rounded
 
 #: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
@@ -83,7 +83,7 @@ class Winograd(TiledAlgorithm):
     """F(m x m, r x r), with r the taps a phase of the stride has; an axis without taps to save keeps one output a tile."""
 
     name = "winograd"
-    part, parallel = staticmethod(winograd_part), staticmethod(winograd_parallel)
+    share = winograd_share
     head_bytes = HEADER
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False

@@ -50,6 +50,15 @@ CONV = _integers(
 #: `channel`..`channel + channels` of what is transformed, and addresses.
 BLOCK = _integers("conv first count channel channels x out residual data products table residual_table spare")
 
+#: Matrices to be transposed; pitches in bytes.
+TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")
+
+#: One step of a program: a function that computes shares of some work, how many rows and columns of shares there are, the record
+#: that tells it what to do, its operands, and workspace of which each share has `pitch` bytes.
+STEP = np.dtype(
+    _integers("function rows columns record x out residual workspace pitch").descr + [("alpha", "f8"), ("beta", "f8")]
+)
+
 #: Bytes of a cache line.
 LINE = 64
 
@@ -94,6 +103,18 @@ def block_record(typingctx, address):
 
 
 @intrinsic
+def transpose_record(typingctx, address):
+    """The `TRANSPOSE` record at an address."""
+    return _record(address, TRANSPOSE)
+
+
+@intrinsic
+def step_record(typingctx, address):
+    """The `STEP` record at an address."""
+    return _record(address, STEP)
+
+
+@intrinsic
 def infinity(typingctx, like):
     """Infinity in the type of `like`."""
 
@@ -120,6 +141,20 @@ def call_core(typingctx, function, call, alpha, beta):
         return context.get_dummy_value()
 
     return types.void(function, call, alpha, beta), codegen
+
+
+@intrinsic
+def call_share(typingctx, function, part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """Call the function at address `function` for share number `part` of `rows` x `columns`; see `loops.shares`."""
+
+    def codegen(context, builder, signature, arguments):
+        function, *rest = arguments
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in rest])
+        builder.call(builder.inttoptr(function, kind.as_pointer()), rest)
+        return context.get_dummy_value()
+
+    integers = (types.intp,) * 9
+    return types.void(*integers, alpha, beta), codegen
 
 
 def _vectors(builder, like) -> Vectors:

@@ -26,7 +26,8 @@ from numbaconv.codegen.jit import cache_folder
 from numbaconv.codegen.memory import CALL
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TAP, TILE, core_address, gemm_core
 from numbaconv.loops.probe import repeat_core
-from numbaconv.loops.transpose import transpose
+from numbaconv.loops.shares import run_shares
+from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import Machine, Rates, machine
 from numbaconv.options import options
 from numbaconv.workspace import aligned
@@ -202,10 +203,11 @@ def _transposition(nbytes: int) -> Callable[[int], object]:
     """The transposition of a matrix of so many bytes, with as many columns as a layer in the middle of a network has pixels."""
     source, destination = _zeros(nbytes), _zeros(nbytes)
     columns = 28 * 28
-    rows = nbytes // _SIZE // columns
+    matrix = Transposition(1, nbytes // _SIZE // columns, columns, np.float32)
+    shares = matrix.shares(1)
 
     def run(times: int) -> None:
         for _ in range(times):
-            transpose(source.ctypes.data, destination.ctypes.data, 1, rows, columns, _ZERO, 1)
+            run_shares(shares, source.ctypes.data, destination.ctypes.data, 0, 0)
 
     return run

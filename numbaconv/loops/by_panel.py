@@ -5,9 +5,8 @@ while it stays in the caches.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from numbaconv.codegen.jit import njit
+from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import clear, conv_record
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.grouped import grouped_part
@@ -29,7 +28,6 @@ def to_planes(block, planes, channels, pixels, size, like):
         transpose_strip(block, np.int64(PANEL_ROW), planes, pixels * size, pixels, first, channels, like)
 
 
-@njit
 def by_panel_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share of images and panels.  Workspace: that of one panel's convolution, then its x, residual and result.
 
@@ -71,9 +69,4 @@ def by_panel_part(part, row_parts, column_parts, conv_address, x, out, residual,
             to_planes(out_block, out + plane * out_pixels * size, channels, out_pixels, size, alpha)
 
 
-@njit(parallel=True)
-def by_panel_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(row_parts * column_parts):
-        own = workspace + part * pitch
-        by_panel_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
+by_panel_share = NativeFunction(by_panel_part, "by_panel_share")

@@ -7,10 +7,9 @@ j, with zeros where the kernel reaches into padding.  Each input row is expanded
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from numbaconv.codegen.expand import EXPANSION, expand
-from numbaconv.codegen.jit import njit
+from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import clear, conv_record, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
@@ -245,9 +244,4 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
             line += count
 
 
-@njit(parallel=True)
-def grouped_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(row_parts * column_parts):
-        own = workspace + part * pitch
-        grouped_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
+grouped_share = NativeFunction(grouped_part.py_func, "grouped_share")

@@ -6,16 +6,14 @@ Where one patch is too long for the workspace, its K is cut and the partial sums
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from numbaconv.codegen.jit import njit
+from numbaconv.codegen.jit import NativeFunction
 from numbaconv.codegen.memory import call_record, conv_record
 from numbaconv.loops.gemm import TILE, affine_tiles, run_panels
 from numbaconv.loops.patches import pack_tiles
 from numbaconv.loops.walk import CALL_BYTES, block_length, image_of, share
 
 
-@njit
 def im2col_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share.  Workspace: a call record, the tile list of a block, the patches of a block."""
     conv = conv_record(conv_address)
@@ -65,9 +63,4 @@ def im2col_part(part, row_parts, column_parts, conv_address, x, out, residual, w
         tile += count
 
 
-@njit(parallel=True)
-def im2col_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(row_parts * column_parts):
-        own = workspace + part * pitch
-        im2col_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
+im2col_share = NativeFunction(im2col_part, "im2col_share")

@@ -6,9 +6,8 @@ They differ in where a block's tile list comes from, which the fields of the `CO
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from numbaconv.codegen.jit import njit
+from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_record, conv_record
 from numbaconv.loops.gemm import TILE, affine_tiles, tile_start
 from numbaconv.loops.patches import pack_tiles, run_tiles
@@ -42,7 +41,6 @@ def tiles_of_block(conv, call, number, count, image, room, like):
     return rest
 
 
-@njit
 def in_place_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share.  Workspace: a call record, then whatever `tiles_of_block` makes there."""
     conv = conv_record(conv_address)
@@ -74,10 +72,4 @@ def in_place_part(part, row_parts, column_parts, conv_address, x, out, residual,
             tile += count
 
 
-@njit(parallel=True)
-def in_place_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(row_parts * column_parts):
-        own = workspace + part * pitch
-        # Numba counts parallel loops unsigned; a signed part is what a single thread passes
-        in_place_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
+in_place_share = NativeFunction(in_place_part, "in_place_share")

@@ -8,10 +8,9 @@ remainder r is a contiguous run of columns: sums run along pixels, whatever the 
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import call_core, call_record, clear, copy, get, put
+from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.memory import call_core, call_record, clear, copy, get, infinity, put
 from numbaconv.codegen.overlap import RUN, STREAMS, overlap_record, sum_runs, weave
 from numbaconv.codegen.transpose import transpose_block
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
@@ -64,7 +63,7 @@ def pack_window(t, to, x, h_first, h_last, w_first, w_last, like):
 
 
 @njit
-def multiply(t, workspace, weight, rows, pixels, infinity):
+def multiply(t, workspace, weight, rows, pixels, like):
     """columns[row, pixel] = sum over channels of weight[row, channel] * panels[channel, pixel], as the GEMM core's C."""
     tiles = (rows + MR - 1) // MR
     tile = workspace + t.at_tiles
@@ -95,7 +94,7 @@ def multiply(t, workspace, weight, rows, pixels, infinity):
     call.residual = 0
     call.residual_pitch = 0
     call.activation = 0
-    call_core(t.core, workspace, -infinity, infinity)
+    call_core(t.core, workspace, -infinity(like), infinity(like))
 
 
 @njit
@@ -205,8 +204,7 @@ def add_columns(t, workspace, out, bias, channels, h_begin, h_end, j_first, j_la
             write_row(t, row + first * t.out_channel, sums, together, begin, end, alpha)
 
 
-@njit
-def overlap_part(part, parts, address, x, out, workspace, infinity, alpha, beta):
+def overlap_part(part, rows, columns, address, x, out, residual, workspace, alpha, beta):
     """One thread's share of the images, blocks, groups and chunks of channels.
 
     Workspace: a call record, tiles, runs, packed panels, columns, sums.
@@ -215,7 +213,7 @@ def overlap_part(part, parts, address, x, out, workspace, infinity, alpha, beta)
     taps = t.k_h * t.k_w
     j_first, j_last = t.pad_left // t.stride_w, (t.pad_left + t.w_out + t.stride_w - 1) // t.stride_w
     i_first, i_last = t.pad_top // t.stride_h, (t.pad_top + t.h_out + t.stride_h - 1) // t.stride_h
-    first, last = share(t.n * t.blocks_h * t.blocks_w * t.groups * t.chunks, part, parts)
+    first, last = share(t.n * t.blocks_h * t.blocks_w * t.groups * t.chunks, part, rows * columns)
     packed, pixels = np.int64(-1), np.int64(0)
     # Chunks of channels innermost: they share the packed pixels.
     for item in range(first, last):
@@ -231,10 +229,10 @@ def overlap_part(part, parts, address, x, out, workspace, infinity, alpha, beta)
         window = h_0, max(min(h_end, t.h_in), h_0), w_0, max(min(j_end, t.w_in), w_0)
         if block != packed:
             origin = x + image * t.x_image + group * t.c_in * t.x_channel
-            pixels = pack_window(t, workspace + t.at_panels, origin, *window, infinity)
+            pixels = pack_window(t, workspace + t.at_panels, origin, *window, alpha)
             packed = block
         channel = group * t.c_out + c_first
-        multiply(t, workspace, t.weight + channel * taps * t.weight_pitch, (c_last - c_first) * taps, pixels, infinity)
+        multiply(t, workspace, t.weight + channel * taps * t.weight_pitch, (c_last - c_first) * taps, pixels, alpha)
         add_columns(
             t,
             workspace,
@@ -251,8 +249,4 @@ def overlap_part(part, parts, address, x, out, workspace, infinity, alpha, beta)
         )
 
 
-@njit(parallel=True)
-def overlap_parallel(parts, address, x, out, workspace, pitch, infinity, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(parts):
-        overlap_part(np.int64(part), parts, address, x, out, workspace + part * pitch, infinity, alpha, beta)
+overlap_share = NativeFunction(overlap_part, "overlap_add_share")

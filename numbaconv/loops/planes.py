@@ -6,10 +6,7 @@ the input where the stride is 1.  The bias is one more element of K, met by a ro
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from numbaconv.codegen.jit import njit
+from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_core, call_record, clear, conv_record, fill_ones
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.loops.gemm import NV, PANEL_ROW, TILE, VECTOR_BYTES
@@ -69,7 +66,6 @@ def pack_panel(conv, to, image, first, last, like):
     fill_ones(to + (conv.k_block - 1) * PANEL_ROW, last - first, like)
 
 
-@njit
 def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share.  Workspace: a call record and the panels of a block."""
     conv = conv_record(conv_address)
@@ -110,9 +106,4 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
         number += count
 
 
-@njit(parallel=True)
-def planes_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(row_parts * column_parts):
-        own = workspace + part * pitch
-        planes_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
+planes_share = NativeFunction(planes_part, "planes_share")

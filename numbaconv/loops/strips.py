@@ -7,9 +7,6 @@ input p d + (position) s.  So all strides and dilations are walked alike, and pa
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import PLANE, call_core, clear, conv_record, get, itemsize, plane_record
 from numbaconv.codegen.strip import copy_rows
@@ -112,7 +109,6 @@ def fill_strips(conv, strips, x, planes, first, lines, like):
                 )
 
 
-@njit
 def strips_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share of planes and strips.  Workspace: a call record, strips of a few planes."""
     conv = conv_record(conv_address)
@@ -150,9 +146,4 @@ def strips_part(part, row_parts, column_parts, conv_address, x, out, residual, w
                 call_core(conv.core, workspace, alpha, beta)
 
 
-@njit(parallel=True)
-def strips_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(row_parts * column_parts):
-        own = workspace + part * pitch
-        strips_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
+strips_share = NativeFunction(strips_part, "strips_share")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import itemsize
+from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.memory import TRANSPOSE, itemsize, transpose_record
 from numbaconv.codegen.target import target
 from numbaconv.codegen.transpose import transpose_block
-from numbaconv.loops.launch import run_parallel
+from numbaconv.loops.shares import Shares, share_address
 from numbaconv.loops.walk import share
 
 VECTOR_BYTES = target().vector_bytes
@@ -40,38 +39,41 @@ def transpose_strip(source, source_pitch, destination, destination_pitch, rows, 
         )
 
 
-@njit
-def transpose_part(part, parts, source, destination, n, rows, columns, like):
-    """One share of `n` matrices (rows, columns) -> (columns, rows), cut along their columns."""
-    size = itemsize(like)
+def transpose_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """One thread's share of matrices, rows of `x` that become columns of `out`, cut along their columns."""
+    t = transpose_record(record)
+    size = itemsize(alpha)
     lanes = VECTOR_BYTES // size
-    strips = (columns + lanes - 1) // lanes
-    first, last = share(n * strips, part, parts)
+    strips = (t.columns + lanes - 1) // lanes
+    first, last = share(t.n * strips, part, rows * columns)
     for strip in range(first, last):
         image, number = divmod(strip, strips)
-        matrix = image * rows * columns * size
         transpose_strip(
-            source + matrix,
-            columns * size,
-            destination + matrix,
-            rows * size,
-            rows,
+            x + image * t.x_image,
+            t.x_row,
+            out + image * t.out_image,
+            t.out_row,
+            t.rows,
             number * lanes,
-            columns,
-            like,
+            t.columns,
+            alpha,
         )
 
 
-@njit(parallel=True)
-def transpose_parallel(parts, source, destination, n, rows, columns, like):
-    """All shares at once."""
-    for part in prange(parts):
-        transpose_part(np.int64(part), parts, source, destination, n, rows, columns, like)
+transpose_share = NativeFunction(transpose_part, "transpose_share")
 
 
-def transpose(source: int, destination: int, n: int, rows: int, columns: int, like, threads: int) -> None:
-    """Write the transposes of `n` contiguous (rows, columns) matrices; addresses must not overlap.  `like` is a scalar."""
-    if threads == 1 or n * rows * columns * like.itemsize < _WORTH_THREADS:
-        transpose_part(0, 1, source, destination, n, rows, columns, like)
-    else:
-        run_parallel(transpose_parallel, threads, threads, source, destination, n, rows, columns, like)
+class Transposition:
+    """`n` matrices of (rows, columns) elements to be transposed; `x_pitch` and `out_pitch` are elements from row to row."""
+
+    def __init__(self, n: int, rows: int, columns: int, np_dtype, x_pitch: int = 0, out_pitch: int = 0):
+        size = np.dtype(np_dtype).itemsize
+        x_row, out_row = (x_pitch or columns) * size, (out_pitch or rows) * size
+        self._record = np.array((n, rows, columns, x_row, rows * x_row, out_row, columns * out_row), TRANSPOSE)
+        self._function, self._zero = share_address(transpose_share, np_dtype), np.dtype(np_dtype).type(0)
+        self._strips, self._alone = n * -(-columns * size // VECTOR_BYTES), n * rows * columns * size < _WORTH_THREADS
+
+    def shares(self, threads: int) -> Shares:
+        """The work cut for so many threads."""
+        parts = 1 if self._alone else min(threads, max(self._strips, 1))
+        return Shares(self._function, parts, 1, self._record.ctypes.data, 0, self._zero, self._zero, self._record)

@@ -11,7 +11,7 @@ import functools
 
 import numba
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import (
@@ -242,7 +242,6 @@ def winograd_block(conv, workspace, first_column, last_column, x, out, residual,
         call_core(conv.output_transform, workspace + CALL_BYTES, alpha, beta)
 
 
-@njit
 def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share.  Workspace: call, block, tile list, tables, spare pixel, transformed pixels, products."""
     conv = conv_record(conv_address)
@@ -271,9 +270,4 @@ def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual,
         winograd_block(conv, workspace, first_column, last_column, x, out, residual, alpha, beta)
 
 
-@njit(parallel=True)
-def winograd_parallel(row_parts, column_parts, conv_address, x, out, residual, workspace, pitch, alpha, beta):
-    """All parts at once; each has `pitch` bytes of the workspace."""
-    for part in prange(row_parts * column_parts):
-        own = workspace + part * pitch
-        winograd_part(np.int64(part), row_parts, column_parts, conv_address, x, out, residual, own, alpha, beta)
+winograd_share = NativeFunction(winograd_part, "winograd_share")

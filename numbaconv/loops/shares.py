@@ -1,0 +1,127 @@
+"""Shares of work: the one signature that all loop nests have, and what runs their shares on one thread or on several.
+
+    share(part, rows, columns, record, x, out, residual, workspace, alpha, beta)
+
+computes share number `part` of `rows` x `columns`: `record` is the address of what it works on, `x`, `out` and `residual` are
+addresses of operands, `workspace` that of memory of its own; the type of the two numbers selects the element type.  Each is
+compiled
+once an element type and called through its address, so that one parallel loop serves them all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba import prange, types
+
+from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.memory import STEP, call_share, step_record
+from numbaconv.loops.launch import run_parallel
+
+_STEP_BYTES = STEP.itemsize
+
+
+class Shares(NamedTuple):
+    """Work that is ready to run but for its operands; `pitch` bytes of workspace for each of `rows` x `columns` shares.
+
+    `owner` is what the record lies in: it lives as long as this does.
+    """
+
+    function: int
+    rows: int
+    columns: int
+    record: int
+    pitch: int
+    alpha: np.floating
+    beta: np.floating
+    owner: object
+
+
+def share_address(function: NativeFunction, np_dtype) -> int:
+    """Entry point of a loop nest for float32 or float64."""
+    scalar = numba.from_dtype(np_dtype)
+    return function.address(types.void(*(types.intp,) * 8, scalar, scalar))
+
+
+@njit
+def _alone(function, record, x, out, residual, workspace, alpha, beta):
+    """All the work as one share."""
+    call_share(function, 0, 1, 1, record, x, out, residual, workspace, alpha, beta)
+
+
+@njit(parallel=True)
+def _together(function, rows, columns, record, x, out, residual, workspace, pitch, alpha, beta):
+    """All shares at once; each has `pitch` bytes of the workspace."""
+    for part in prange(rows * columns):
+        own = workspace + part * pitch
+        # Numba counts parallel loops unsigned
+        call_share(function, np.int64(part), rows, columns, record, x, out, residual, own, alpha, beta)
+
+
+@njit
+def _step_alone(step, like):
+    """A step that is one share."""
+    call_share(
+        step.function,
+        0,
+        1,
+        1,
+        step.record,
+        step.x,
+        step.out,
+        step.residual,
+        step.workspace,
+        type(like)(step.alpha),
+        type(like)(step.beta),
+    )
+
+
+@njit
+def _steps_alone(steps, count, like):
+    """Step after step of a program for one thread."""
+    for i in range(count):
+        _step_alone(step_record(steps + i * _STEP_BYTES), like)
+
+
+@njit
+def _steps_together(steps, count, like):
+    """Step after step of a program for several threads."""
+    for i in range(count):
+        step = step_record(steps + i * _STEP_BYTES)
+        if step.rows * step.columns == 1:
+            _step_alone(step, like)
+        else:
+            _together(
+                step.function,
+                step.rows,
+                step.columns,
+                step.record,
+                step.x,
+                step.out,
+                step.residual,
+                step.workspace,
+                step.pitch,
+                type(like)(step.alpha),
+                type(like)(step.beta),
+            )
+
+
+def run_shares(work: Shares, x: int, out: int, residual: int, workspace: int) -> None:
+    """Run one piece of work on the addresses of its operands."""
+    threads = work.rows * work.columns
+    if threads == 1:
+        _alone(work.function, work.record, x, out, residual, workspace, work.alpha, work.beta)
+    else:
+        function, rows, columns, record, pitch, alpha, beta, _ = work
+        arguments = function, rows, columns, record, x, out, residual, workspace, pitch, alpha, beta
+        run_parallel(_together, threads, *arguments)
+
+
+def run_steps(steps: int, count: int, like: np.floating, threads: int) -> None:
+    """Run `count` records of `STEP` at an address, which were made for that many threads; `like` has the program's element type."""
+    if threads == 1:
+        _steps_alone(steps, count, like)
+    else:
+        run_parallel(_steps_together, threads, steps, count, like)
