@@ -143,7 +143,7 @@ class ConvTranspose2d:
             x = x[None]
         elif x.ndim != 4:
             raise ShapeError(f"x has shape {x.shape}; it must have 4 axes, or 3 without a batch")
-        plan = self._find(x.shape)
+        plan = self.plan(x.shape)
         shape = plan.output_shape if batched else plan.output_shape[1:]
         result = target = np.empty(shape, self.dtype) if out is None else result_array(out, shape, self.dtype, {"x": x})
         if not plain(result):
@@ -161,7 +161,12 @@ class ConvTranspose2d:
         arguments = weight, self._bias, g.stride, g.padding, g.output_padding, g.dilation, g.groups
         return functools.partial(ConvTranspose2d, layout=self.layout, activation=self.activation), arguments
 
-    def _find(self, x_shape: tuple[int, ...]) -> _Plan:
+    def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the result for a batched input of this shape."""
+        return self.plan(tuple(x_shape)).output_shape
+
+    def plan(self, x_shape: tuple[int, ...]) -> _Plan:
+        """What runs for a batched input of this shape."""
         with self._lock:
             plan = self._planned.get(x_shape)
             if plan is not None:

@@ -154,6 +154,10 @@ class TiledPlan:
         if self._rows:
             self._launch(self._default, x, out, residual, workspace, threads)
 
+    def shares(self, threads: int, pitches: tuple[int, int, int]) -> Shares:
+        """The work cut for so many threads, for tensors whose pixels lie so many elements apart (x, out, residual)."""
+        return self._shares(self._variant(pitches), threads)
+
     def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         run_shares(self._shares(variant, threads), x, out, residual, workspace)
 

@@ -48,7 +48,7 @@ def _emit(function, like: Vectors) -> None:
         block = function.append_basic_block(kind)
         switch.add_case(ir.Constant(I64, number), block)
         builder.position_at_end(block)
-        builder.ret(_ACTIVATIONS[kind](v, x, alpha, beta))
+        builder.ret(ACTIVATIONS[kind](v, x, alpha, beta))
 
 
 def _clip(v, x, low, high):
@@ -95,7 +95,8 @@ def _gelu(v, x, *_):
     return b.fmul(b.fmul(v.constant(0.5), x), b.select(negative, complement, b.fsub(v.constant(2), complement)))
 
 
-_ACTIVATIONS = {
+#: Functions of one vector and two numbers, in the order of `KINDS`.
+ACTIVATIONS = {
     "clip": _clip,
     "leaky_relu": _leaky_relu,
     "sigmoid": _sigmoid,

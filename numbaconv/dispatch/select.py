@@ -24,6 +24,10 @@ class Candidate(NamedTuple):
     cost: Cost | None
     reason: str | None
 
+    def label(self, problem: ConvProblem) -> str:
+        """The algorithm's name, and which of its forms it takes."""
+        return " ".join(filter(None, (self.algorithm.name, self.algorithm.variant(problem))))
+
 
 @functools.lru_cache(maxsize=4096)
 def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy) -> tuple[Candidate, ...]:
@@ -71,6 +75,11 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accurac
             raise UnsupportedError(f"algorithm={name!r} is not built yet")
     names = ", ".join(dict.fromkeys(repr(algorithm.name) for algorithm in ALGORITHMS))
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
+
+
+def best(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
+    """The algorithm that is expected to be fastest, with its cost."""
+    return rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))[0]
 
 
 def make_plan(

@@ -1,201 +1,191 @@
-"""From a graph to a list of steps: constants are evaluated once, and values are freed after their last use."""
+"""A traced graph made ready to run: the arena, and a table of steps that one compiled loop walks."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, MutableSequence, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
+from numbaconv.codegen.memory import STEP
 from numbaconv.errors import ConvError, ModelError
-from numbaconv.graph import model as models
-from numbaconv.graph.convolution import ConvolutionKernel, runs_on_layers
-from numbaconv.graph.operators import own_kernel
-from numbaconv.graph.reference import ReferenceKernel, build_functions, captured_names
+from numbaconv.graph.instructions import Compiled, Host, Instruction
+from numbaconv.graph.memory import plan_arena
+from numbaconv.graph.tensors import Place, Tensor
+from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.shares import run_steps
+from numbaconv.workspace import aligned, rounded
 
-#: Operators that must run anew each time although all their inputs are constant.
-_RANDOM = frozenset(
-    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-
-
-class Kernel(Protocol):
-    """What runs one node."""
-
-    inputs: Sequence[str]  # names of the values that a call takes; "" where an optional one is left out
-    algorithm: str | None  # what the last call ran
-    problem: str | None  # the convolution that the last call computed
-
-    def __call__(self, *values: np.ndarray | None) -> Sequence[np.ndarray]: ...
+_WORDS = STEP.itemsize // 8
+_FIELDS = {name: index for index, name in enumerate(STEP.names)}
 
 
-@dataclass(frozen=True)
-class Step:
-    """One node with the values that die once it has run."""
-
-    name: str
-    op: str
-    kernel: Kernel
-    outputs: tuple[str, ...]
-    frees: tuple[str, ...] = ()
-
-    def run(self, values: dict[str, np.ndarray | None]) -> None:
-        """Compute the outputs into `values`; an error names the node."""
-        try:
-            results = self.kernel(*[values[name] for name in self.kernel.inputs])
-        except ConvError as error:
-            raise type(error)(f"node {self.name!r} ({self.op}): {error}") from error
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise ModelError(f"node {self.name!r} ({self.op}) failed: {type(error).__name__}: {error}") from error
-        values.update(zip(self.outputs, results))
-
-
-@dataclass(frozen=True)
 class Program:
-    """A planned model: what it takes and gives, and the steps in between."""
+    """Instructions for one set of input shapes; any number of threads may run it.
 
-    inputs: tuple[models.Value, ...]
-    outputs: tuple[models.Value, ...]
-    steps: tuple[Step, ...]
-    constants: Mapping[str, np.ndarray] = field(repr=False)
+    Parameters
+    ----------
+    instructions : sequence of Instruction
+    results : mapping of str to Tensor or ndarray
+        What the caller asked for: tensors in memory of the caller, or arrays that are known without running.
+    """
+
+    def __init__(self, instructions: Sequence[Instruction], results: Mapping[str, Tensor | np.ndarray]):
+        self.instructions = tuple(instructions)
+        self.results = dict(results)
+        self.arena = plan_arena(self.instructions)
+        self._free: defaultdict[int, list[_Bound]] = defaultdict(list)
 
     def run(
         self,
         feed: Mapping[str, np.ndarray],
-        wanted: Sequence[str],
+        out: Mapping[str, np.ndarray] | None = None,
         seconds: MutableSequence[float] | None = None,
-    ) -> list[np.ndarray]:
-        """Run every step; `seconds`, where it is given, receives the time of each."""
-        values: dict[str, np.ndarray | None] = {"": None, **self.constants, **feed}
-        for step in self.steps:
-            start = time.perf_counter()
-            # Reference operators such as Sigmoid overflow on the way to results that are right.
+    ) -> dict[str, np.ndarray]:
+        """Results by name, in fresh arrays or in those of `out`; `seconds` receives the time of each instruction.
+
+        Arrays are contiguous, aligned and of the shapes that the program was traced for.
+        """
+        out = out or {}
+        results = {}
+        for name, known in self.results.items():
+            given = out.get(name)
+            if isinstance(known, Tensor):
+                results[name] = np.empty(known.shape, known.dtype) if given is None else given
+            elif given is None:
+                results[name] = known.copy()
+            else:
+                np.copyto(given, known)
+                results[name] = given
+        threads = usable_threads()
+        free = self._free[threads]
+        try:
+            bound = free.pop()
+        except IndexError:
+            bound = _Bound(self, threads)
+        try:
+            bound.run(feed, results, seconds)
+        finally:
+            free.append(bound)
+        return results
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Neighbouring compiled instructions of one element type."""
+
+    first: int
+    count: int
+    like: np.floating
+
+
+class _Bound:
+    """A program with memory of its own, for a number of threads; one run at a time."""
+
+    def __init__(self, program: Program, threads: int):
+        self._threads = threads
+        self._offsets = program.arena.offsets
+        self._instructions = program.instructions
+        works = [i.work(threads) if isinstance(i, Compiled) else None for i in program.instructions]
+        workspace = max((work.pitch * work.rows * work.columns for work in works if work), default=0)
+        start = rounded(program.arena.nbytes)
+        self._memory = aligned(start + workspace)
+        self._base = self._memory.ctypes.data
+        self._keep = works
+        self._steps = np.zeros(len(works), STEP)
+        self._words = self._steps.view(np.int64)
+        self._address = self._steps.ctypes.data
+        #: for each array of the caller, the words that hold its address, and what to add to it
+        self._patches: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for number, (instruction, work) in enumerate(zip(program.instructions, works)):
+            if work is not None:
+                self._fill(number, instruction, work, self._base + start)
+        self._stretches = self._cut(works)
+
+    def _fill(self, number: int, instruction: Compiled, work, workspace: int) -> None:
+        step = self._steps[number]
+        for name in ("function", "rows", "columns", "record", "pitch", "alpha", "beta"):
+            step[name] = getattr(work, name)
+        step["workspace"] = workspace
+        operands = zip(("x", "residual", "out"), (*instruction.inputs, None)[:2] + (instruction.output,))
+        for name, tensor in operands:
+            if tensor is None:
+                continue
+            buffer = tensor.buffer.root()
+            if buffer.place in (Place.INPUT, Place.OUTPUT):
+                self._patches[buffer.name].append((number * _WORDS + _FIELDS[name], tensor.start))
+            elif buffer.place is Place.CONSTANT:
+                step[name] = buffer.array.ctypes.data + tensor.start
+            else:
+                step[name] = self._base + self._offsets[buffer] + tensor.start
+
+    def _cut(self, works) -> list[_Stretch | int]:
+        """Compiled stretches, and the numbers of host steps between them."""
+        stretches: list[_Stretch | int] = []
+        for number, work in enumerate(works):
+            if work is None:
+                stretches.append(number)
+                continue
+            last = stretches[-1] if stretches else None
+            if isinstance(last, _Stretch) and last.like.dtype == work.alpha.dtype:
+                stretches[-1] = _Stretch(last.first, last.count + 1, last.like)
+            else:
+                stretches.append(_Stretch(number, 1, work.alpha.dtype.type(0)))
+        return stretches
+
+    def run(self, feed: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray], seconds) -> None:
+        """Run all steps on the caller's arrays."""
+        for arrays in (feed, results):
+            for name, array in arrays.items():
+                if name in self._patches:
+                    address = array.__array_interface__["data"][0]
+                    for word, start in self._patches[name]:
+                        self._words[word] = address + start
+        external = {**feed, **results}
+        for stretch in self._stretches:
+            if isinstance(stretch, int):
+                began = time.perf_counter()
+                self._host(self._instructions[stretch], external)
+                if seconds is not None:
+                    seconds.append(time.perf_counter() - began)
+            elif seconds is None:
+                run_steps(self._address + stretch.first * STEP.itemsize, stretch.count, stretch.like, self._threads)
+            else:
+                for number in range(stretch.first, stretch.first + stretch.count):
+                    began = time.perf_counter()
+                    run_steps(self._address + number * STEP.itemsize, 1, stretch.like, self._threads)
+                    seconds.append(time.perf_counter() - began)
+
+    def _host(self, instruction: Host, external: Mapping[str, np.ndarray]) -> None:
+        operands = [
+            self._array(operand, external) if isinstance(operand, Tensor) else operand
+            for operand in instruction.operands
+        ]
+        try:
+            # operators such as Log meet numbers outside of their domain on the way to results that are right
             with np.errstate(all="ignore"):
-                step.run(values)
-            for name in step.frees:
-                values.pop(name, None)
-            if seconds is not None:
-                seconds.append(time.perf_counter() - start)
-        held = {id(value) for value in (*self.constants.values(), *feed.values())}
-        return [_owned(values[name], held) for name in wanted]
-
-
-def _owned(value, held: set[int]):
-    """A result that the caller may keep and change: no view, and neither a constant of the model nor an input."""
-    if not isinstance(value, np.ndarray) or (id(value) not in held and value.base is None):
-        return value
-    return np.array(value, order="C")
-
-
-def plan(model: onnx.ModelProto) -> Program:
-    """Turn a model into a program.
-
-    Raises
-    ------
-    ModelError
-        A node reads a value that nothing produces, or an operator cannot be run.
-    """
-    graph = model.graph
-    opsets = _opsets(model)
-    functions = build_functions(model)
-    if graph.sparse_initializer:
-        raise ModelError("the model stores sparse initialisers, which are not supported")
-    stored = {tensor.name: models.constant(tensor) for tensor in graph.initializer}
-    inputs = tuple(models.describe(info) for info in graph.input if info.name not in stored)
-    outputs = tuple(models.describe(info) for info in graph.output)
-    values: dict[str, np.ndarray | None] = {"": None, **stored}
-    known = {value.name for value in inputs} | set(values)
-    steps: list[Step] = []
-    for node in _needed_nodes(graph):
-        _check_inputs(node, known)
-        known.update(node.output)
-        step = _step(node, opsets, functions, values)
-        if _is_constant(node, step, values):
-            step.run(values)
-            for name in step.outputs:
-                if isinstance(values[name], np.ndarray):
-                    values[name].setflags(write=False)
-        else:
-            steps.append(step)
-    names = [value.name for value in outputs]
-    if missing := [name for name in names if name not in known]:
-        raise ModelError(f"output {missing[0]!r} is produced by no node")
-    steps = _with_frees(steps, keep={*names, *values})
-    used = {name for step in steps for name in step.kernel.inputs} | set(names)
-    return Program(inputs, outputs, tuple(steps), {k: v for k, v in values.items() if k and k in used})
-
-
-def _opsets(model: onnx.ModelProto) -> dict[str, int]:
-    # "ai.onnx" is the long name of the default domain; a model older than opsets has version 1.
-    opsets = {"": 1}
-    opsets.update(("" if entry.domain == "ai.onnx" else entry.domain, entry.version) for entry in model.opset_import)
-    newest = onnx.defs.onnx_opset_version()
-    if opsets[""] > newest:
-        raise ModelError(f"the model uses opset {opsets['']}, onnx {onnx.__version__} knows opsets up to {newest}")
-    return opsets
-
-
-def _needed_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes on which an output depends, in the order of the file."""
-    needed = {value.name for value in graph.output}
-    nodes = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input, captured_names(node))
-            nodes.append(node)
-    return nodes[::-1]
-
-
-def _check_inputs(node: onnx.NodeProto, known: set[str]) -> None:
-    for name in (*node.input, *captured_names(node)):
-        if name not in known:
+                results = instruction.function(*operands)
+            for tensor, result in zip(instruction.outputs, results, strict=True):
+                np.copyto(self._array(tensor, external), result, casting="no")
+        except ConvError as error:
+            raise type(error)(f"node {instruction.label!r} ({instruction.op}): {error}") from error
+        except MemoryError:
+            raise
+        except Exception as error:
             raise ModelError(
-                f"node {node.name!r} ({node.op_type}) reads {name!r}, which is neither an input nor computed before it"
-            )
+                f"node {instruction.label!r} ({instruction.op}) failed: {type(error).__name__}: {error}"
+            ) from error
 
-
-def _step(node: onnx.NodeProto, opsets, functions, values) -> Step:
-    if node.domain == "ai.onnx":
-        node.domain = ""
-    # Reference operators list only the outputs that have a name; an operator of our own has one output.
-    outputs = tuple(name for name in node.output if name)
-    try:
-        kernel = _kernel(node, opsets, functions, values)
-    except ConvError as error:
-        raise type(error)(f"node {node.name!r} ({node.op_type}): {error}") from error
-    return Step(node.name or outputs[0], node.op_type, kernel, outputs)
-
-
-def _kernel(node: onnx.NodeProto, opsets, functions, values) -> Kernel:
-    reference = ReferenceKernel(node, opsets, functions)
-    if node.domain:
-        return reference
-    if node.op_type not in ("Conv", "ConvTranspose"):
-        return own_kernel(node, opsets[""], reference)
-    operands = [values.get(name) for name in node.input[1:]]
-    if any(name not in values for name in node.input[1:]):
-        return ConvolutionKernel(node, reference)
-    return ConvolutionKernel(node, reference, *operands) if runs_on_layers(operands[0]) else reference
-
-
-def _is_constant(node: onnx.NodeProto, step: Step, values) -> bool:
-    if node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in node.attribute):
-        return False
-    return not node.domain and all(name in values for name in step.kernel.inputs)
-
-
-def _with_frees(steps: Sequence[Step], keep: set[str]) -> list[Step]:
-    """Attach to each step the values that no later step reads."""
-    alive = set(keep)
-    planned = []
-    for step in reversed(steps):
-        touched = dict.fromkeys((*step.kernel.inputs, *step.outputs))
-        frees = tuple(name for name in touched if name not in alive)
-        alive.update(touched)
-        planned.append(Step(step.name, step.op, step.kernel, step.outputs, frees))
-    return planned[::-1]
+    def _array(self, tensor: Tensor, external: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The elements of a tensor in this copy of the program."""
+        buffer = tensor.buffer.root()
+        if buffer.place in (Place.INPUT, Place.OUTPUT):
+            base, start = external[buffer.name], tensor.start
+        elif buffer.place is Place.CONSTANT:
+            base, start = buffer.array, tensor.start
+        else:
+            base, start = self._memory, self._offsets[buffer] + tensor.start
+        memory = base.reshape(-1).view(np.uint8) if base.flags.c_contiguous else base
+        return np.ndarray(tensor.shape, tensor.dtype, memory, start, tensor.view.strides)

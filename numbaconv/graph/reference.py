@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -10,6 +11,9 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from numbaconv.errors import ModelError
+
+if TYPE_CHECKING:
+    from numbaconv.graph.ir import Node
 
 
 def captured_names(node: onnx.NodeProto) -> tuple[str, ...]:
@@ -32,26 +36,13 @@ def _free_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (value.name for value in graph.output if value.name not in known)
 
 
-def build_functions(model: onnx.ModelProto) -> list[ReferenceEvaluator]:
-    """The model's own functions, ready for the nodes that call them."""
-    functions: list[ReferenceEvaluator] = []
-    for proto in model.functions:
-        try:
-            functions.append(ReferenceEvaluator(proto, functions=functions))
-        except Exception as error:
-            raise ModelError(f"function {proto.name!r} of domain {proto.domain!r} cannot be run: {error}") from error
-    return functions
-
-
 class ReferenceKernel:
     """One node, run by the reference operator of its opset.
 
     Parameters
     ----------
-    node : onnx.NodeProto
+    node : Node
     opsets : mapping of domain to version
-    functions : list of ReferenceEvaluator
-        The model's functions, which the node may call.
 
     Raises
     ------
@@ -59,22 +50,19 @@ class ReferenceKernel:
         The operator is not known in this opset, or its attributes are not.
     """
 
-    algorithm = "onnx reference"
-    problem: str | None = None
-
-    def __init__(self, node: onnx.NodeProto, opsets: Mapping[str, int], functions: Sequence[ReferenceEvaluator]):
-        self.inputs = (*node.input, *captured_names(node))
+    def __init__(self, node: Node, opsets: Mapping[str, int]):
+        self._names = (*node.inputs, *node.captured)
         # Outputs are declared without types: the evaluator then finds the types of values while it runs.
-        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-        graph = helper.make_graph([node], node.name or node.op_type, [], outputs)
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
+        graph = helper.make_graph([node.proto()], node.name or node.op, [], outputs)
         try:
-            self._evaluator = ReferenceEvaluator(graph, opsets=dict(opsets), functions=list(functions))
+            self._evaluator = ReferenceEvaluator(graph, opsets=dict(opsets))
         except Exception as error:
             opset = opsets.get(node.domain, "not imported by the model")
             reason = " ".join(str(error).split())[:160]
             raise ModelError(
-                f"operator {node.op_type!r} (domain {node.domain!r}, opset {opset}) cannot be run: {reason}"
+                f"operator {node.op!r} (domain {node.domain!r}, opset {opset}) cannot be run: {reason}"
             ) from error
 
     def __call__(self, *values: np.ndarray | None) -> list[np.ndarray]:
-        return self._evaluator.run(None, dict(zip(self.inputs, values)))
+        return self._evaluator.run(None, dict(zip(self._names, values)))

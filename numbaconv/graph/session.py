@@ -15,6 +15,7 @@ from numbaconv import options
 from numbaconv.errors import ModelError
 
 if TYPE_CHECKING:
+    from numbaconv.graph.executable import Trail
     from numbaconv.graph.model import ModelMetadata, Value
 
 
@@ -74,7 +75,9 @@ class InferenceSession:
         **ignored,
     ):
         try:
-            from numbaconv.graph import model, program
+            from numbaconv.graph import ir, model
+            from numbaconv.graph.executable import Executable
+            from numbaconv.graph.passes import optimise
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "onnx":
                 raise
@@ -83,16 +86,18 @@ class InferenceSession:
         with self._threads():
             proto = model.read_model(path_or_bytes)
             self._metadata = model.metadata(proto)
-            self._program = program.plan(proto)
-        self._seconds: list[float] | None = None
+            graph = optimise(ir.read_graph(proto))
+        self._inputs, self._outputs = graph.inputs, graph.outputs
+        self._executable = Executable(graph)
+        self._trail: Trail = []
 
     def get_inputs(self) -> list[Value]:
         """The inputs, each with `name`, `shape` and a `type` such as "tensor(float)"."""
-        return list(self._program.inputs)
+        return list(self._inputs)
 
     def get_outputs(self) -> list[Value]:
         """The outputs, likewise."""
-        return list(self._program.outputs)
+        return list(self._outputs)
 
     def get_modelmeta(self) -> ModelMetadata:
         """The model's description of itself, such as `producer_name` and `custom_metadata_map`."""
@@ -136,22 +141,22 @@ class InferenceSession:
             An array does not fit what the model declares for the input of its name.
         """
         feed = self._checked(input_feed)
-        known = [value.name for value in self._program.outputs]
+        known = [value.name for value in self._outputs]
         for name in output_names or ():
             if name not in known:
                 raise ModelError(f"the model has no output {name!r}; its outputs are {known}")
-        seconds = [] if getattr(self._options, "enable_profiling", False) else None
+        trail: Trail = []
         with self._threads():
-            results = self._program.run(feed, output_names or known, seconds)
-        self._seconds = seconds
-        return results
+            results = self._executable.run(feed, {}, trail, bool(getattr(self._options, "enable_profiling", False)))
+        self._trail = trail
+        return [results[name] for name in output_names or known]
 
     def report(self) -> list[NodeRecord]:
-        """One record a node, in the order in which they run."""
-        steps = self._program.steps
+        """What the last run did, a record an instruction, in the order in which they ran."""
         return [
-            NodeRecord(step.name, step.op, step.kernel.problem, step.kernel.algorithm, seconds)
-            for step, seconds in zip(steps, self._seconds or [None] * len(steps))
+            NodeRecord(i.label, i.op, i.problem, i.algorithm, None if seconds is None else seconds[number])
+            for instructions, seconds in self._trail
+            for number, i in enumerate(instructions)
         ]
 
     def layers_by_algorithm(self, ops: Sequence[str] = ("Conv", "ConvTranspose")) -> dict[str, int]:
@@ -164,7 +169,7 @@ class InferenceSession:
         return options.num_threads(wanted if wanted > 0 else options.get_num_threads())
 
     def _checked(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        inputs = {value.name: value for value in self._program.inputs}
+        inputs = {value.name: value for value in self._inputs}
         for name in feed:
             if name not in inputs:
                 raise ModelError(f"the model has no input {name!r}; its inputs are {list(inputs)}")

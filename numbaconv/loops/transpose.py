@@ -64,14 +64,29 @@ transpose_share = NativeFunction(transpose_part, "transpose_share")
 
 
 class Transposition:
-    """`n` matrices of (rows, columns) elements to be transposed; `x_pitch` and `out_pitch` are elements from row to row."""
+    """`n` matrices of (rows, columns) elements to be transposed.
 
-    def __init__(self, n: int, rows: int, columns: int, np_dtype, x_pitch: int = 0, out_pitch: int = 0):
-        size = np.dtype(np_dtype).itemsize
-        x_row, out_row = (x_pitch or columns) * size, (out_pitch or rows) * size
-        self._record = np.array((n, rows, columns, x_row, rows * x_row, out_row, columns * out_row), TRANSPOSE)
-        self._function, self._zero = share_address(transpose_share, np_dtype), np.dtype(np_dtype).type(0)
-        self._strips, self._alone = n * -(-columns * size // VECTOR_BYTES), n * rows * columns * size < _WORTH_THREADS
+    Pitches are in elements, from row to row and from matrix to matrix; by default nothing lies between them.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        rows: int,
+        columns: int,
+        np_dtype,
+        x_pitch: int = 0,
+        out_pitch: int = 0,
+        x_image: int = 0,
+        out_image: int = 0,
+    ):
+        dtype = np.dtype(np_dtype)
+        x_row, out_row = x_pitch or columns, out_pitch or rows
+        pitches = x_row, x_image or rows * x_row, out_row, out_image or columns * out_row
+        self._record = np.array((n, rows, columns, *(pitch * dtype.itemsize for pitch in pitches)), TRANSPOSE)
+        self._function, self._zero = share_address(transpose_share, dtype), dtype.type(0)
+        self._strips = n * -(-columns * dtype.itemsize // VECTOR_BYTES)
+        self._alone = n * rows * columns * dtype.itemsize < _WORTH_THREADS
 
     def shares(self, threads: int) -> Shares:
         """The work cut for so many threads."""

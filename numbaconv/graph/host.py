@@ -1,0 +1,121 @@
+"""Operators without a lowering: steps in Python, by NumPy where we have a function for it, else by the `onnx` package's reference.
+
+A step needs to know the shapes of its results before it runs; the `onnx` package infers them from the operands' types and from the
+values that are known.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, shape_inference
+
+from numbaconv.errors import ConvError, ModelError
+from numbaconv.graph.instructions import Host
+from numbaconv.graph.ir import Node
+from numbaconv.graph.reference import ReferenceKernel
+
+if TYPE_CHECKING:
+    from numbaconv.graph.trace import Store, Trace, Value
+
+logger = logging.getLogger("numbaconv")
+
+#: Operators that must run anew each time although all their inputs are constant.
+RANDOM = frozenset(
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+@cache
+def _warn(op: str, domain: str) -> None:
+    """Say, once a process, that an operator is run slowly."""
+    name = f"{domain}.{op}" if domain else op
+    logger.warning("operator %s is run by the onnx package's reference implementation, which is slow", name)
+
+
+def kernel(store: Store, node: Node, opsets: Mapping[str, int]) -> ReferenceKernel:
+    """The reference operator of a node, made once a session."""
+    return store.get(("reference", node.outputs), lambda: ReferenceKernel(node, opsets))
+
+
+def lower(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+    """The node as a host step, or its results if all operands are known; None if the shapes of its results are not known yet."""
+    operands = [*operands, *(trace.values[name] for name in node.captured)]
+    if any(isinstance(operand, Opaque) for operand in operands):
+        return None
+    subgraphs = any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
+    known = all(operand is None or isinstance(operand, np.ndarray) for operand in operands)
+    if known and node.op not in RANDOM and not subgraphs:
+        return evaluate(node, kernel(trace.store, node, trace.graph.opsets), operands)
+    outputs = None if subgraphs else _result_types(trace, node, operands)
+    if outputs is None:
+        return None
+    run = kernel(trace.store, node, trace.graph.opsets)
+    _warn(node.op, node.domain)
+    results = [trace.new(name, shape, dtype) for name, (shape, dtype) in zip(filter(None, node.outputs), outputs)]
+    trace.emit(Host(node.op, node.name, tuple(operands), tuple(results), run, algorithm="onnx reference"))
+    made = iter(results)
+    return [next(made) if name else None for name in node.outputs]
+
+
+class Opaque:
+    """A value that is no array, such as a sequence: only reference operators take it, one at a time."""
+
+    def __init__(self, value: object):
+        self.value = value
+
+
+def evaluate(node: Node, run: ReferenceKernel, operands: Sequence[object]) -> list[np.ndarray]:
+    """The results of a node for these operands, now; errors name the node."""
+    try:
+        with np.errstate(all="ignore"):
+            results = run(*operands)
+    except ConvError as error:
+        raise type(error)(f"{node.label}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{node.label} failed: {type(error).__name__}: {error}") from error
+    made = iter(results)
+    return [next(made) if name else None for name in node.outputs]
+
+
+def _result_types(trace: Trace, node: Node, operands: Sequence[Value]) -> list[tuple[tuple[int, ...], np.dtype]] | None:
+    """Shape and element type of each result that has a name, or None if one of them depends on values that are not known."""
+    try:
+        schema = onnx.defs.get_schema(node.op, trace.graph.opsets.get(node.domain, 1), node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    types, data = {}, {}
+    for name, operand in zip(node.inputs, operands):
+        if operand is None:
+            continue
+        types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(operand.dtype), operand.shape)
+        if isinstance(operand, np.ndarray):
+            data[name] = numpy_helper.from_array(operand, name)
+    try:
+        inferred = shape_inference.infer_node_outputs(
+            schema,
+            node.proto(),
+            types,
+            data,
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in trace.graph.opsets.items()],
+        )
+    except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{node.label}: {error}") from error
+    outputs = []
+    for name in filter(None, node.outputs):
+        kind = inferred.get(name)
+        if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+            return None
+        dimensions = kind.tensor_type.shape.dim
+        if not all(d.HasField("dim_value") for d in dimensions):
+            return None
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+        outputs.append((tuple(d.dim_value for d in dimensions), dtype))
+    return outputs

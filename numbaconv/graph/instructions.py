@@ -1,0 +1,64 @@
+"""What a program does: instructions on tensors, compiled ones and those that run in Python between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from numbaconv.graph.tensors import Tensor
+from numbaconv.loops.shares import Shares
+
+#: Compiled work cut for a number of threads.
+Work = Callable[[int], Shares]
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """One share-out of compiled work: `inputs` are x and, where there is one, the residual or second operand.
+
+    `in_place` are those inputs whose memory the output may take over: each element is read before it is written.
+    """
+
+    op: str
+    label: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    work: Work
+    in_place: tuple[int, ...] = ()
+    #: what runs, for whoever asks: an algorithm's name, and the convolution that it computes
+    algorithm: str = "compiled"
+    problem: str | None = None
+    #: multiplications and additions, and an estimate of the seconds that they take on one thread
+    flops: float = 0.0
+    seconds: float | None = None
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """All tensors that are written."""
+        return (self.output,)
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """A function of arrays: it takes the inputs (constants, tensors, None) and returns as many results as there are outputs."""
+
+    op: str
+    label: str
+    operands: tuple[Tensor | np.ndarray | None, ...]
+    outputs: tuple[Tensor, ...]
+    function: Callable[..., Sequence[np.ndarray]]
+    algorithm: str = "numpy"
+    in_place: tuple[int, ...] = field(default=(), init=False)
+    problem: str | None = field(default=None, init=False)
+    flops: float = field(default=0.0, init=False)
+    seconds: float | None = field(default=None, init=False)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The operands that are computed."""
+        return tuple(operand for operand in self.operands if isinstance(operand, Tensor))
+
+
+Instruction = Compiled | Host

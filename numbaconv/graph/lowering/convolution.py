@@ -1,0 +1,216 @@
+"""Conv, ConvTranspose and Dense on the engine: weights packed once a session, plans made for the shapes of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from numbaconv.algorithms.weights import Weights
+from numbaconv.arguments import NAMES
+from numbaconv.dispatch.select import best, make_plan
+from numbaconv.epilogue import IDENTITY, Epilogue
+from numbaconv.errors import ShapeError
+from numbaconv.functional import conv2d
+from numbaconv.graph.instructions import Compiled, Host
+from numbaconv.graph.ir import Node
+from numbaconv.graph.lowering.elementwise import activate, combine
+from numbaconv.graph.tensors import Tensor, channels_last, row_major
+from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
+from numbaconv.graph.window import Window, per_axis
+from numbaconv.loops.shares import Shares
+from numbaconv.problem import ConvProblem
+from numbaconv.transposed import ConvTranspose2d
+
+
+def _operands(node: Node, operands: Sequence[Value]) -> tuple[Value, Value, Value, Value]:
+    x, weight, bias, residual = (*operands, None, None)[:4]
+    return x, weight, bias, residual
+
+
+@lowers("Conv")
+def conv(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+    """A convolution with its epilogue; with a computed weight it becomes a host step."""
+    x, weight, bias, residual = _operands(node, operands)
+    if weight.dtype not in FLOATS or x.dtype not in FLOATS:
+        return None
+    if len(x.shape) != len(weight.shape):
+        raise ShapeError(f"x has shape {x.shape}, but the weight needs {len(weight.shape)} dimensions")
+    if len(weight.shape) not in (3, 4):
+        return None
+    window = Window.read(node.attributes, weight.shape[2:])
+    geometry = {
+        "stride": window.strides,
+        "padding": window.conv_pads(x.shape[2:]),
+        "dilation": window.dilations,
+        "groups": window.group,
+    }
+    if not isinstance(weight, np.ndarray) or not (bias is None or isinstance(bias, np.ndarray)):
+        return _computed_weight(trace, node, x, weight, bias, geometry)
+    weights = trace.store.get(("weights", node.outputs), lambda: Weights(weight, bias, window.group))
+    shape = (x.shape[0], *x.shape[2:], x.shape[1])
+    problem = ConvProblem.of(
+        shape, weight.shape, **geometry, dtype=NAMES[x.dtype], bias=bias is not None, layout="channels_last"
+    )
+    result = (problem.n, problem.c_out, *problem.out_spatial)
+    return [convolve(trace, node, problem, weights, trace.pixels(x), residual, result, channels_last)]
+
+
+@lowers("Dense")
+def dense(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value]:
+    """A matrix product over the last axis: a 1x1 convolution of as many pixels as there are rows."""
+    x, weight, bias, residual = _operands(node, operands)
+    if not x.shape or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(f"x has shape {x.shape}, but the weight takes {weight.shape[1]} elements in the last axis")
+    weights = trace.store.get(("weights", node.outputs), lambda: Weights(weight[..., None], bias, 1))
+    rows = prod(x.shape[:-1])
+    problem = ConvProblem.of(
+        (1, rows, x.shape[-1]), (*weight.shape, 1), dtype=NAMES[x.dtype], bias=bias is not None, layout="channels_last"
+    )
+    result = (*x.shape[:-1], weight.shape[0])
+    return [convolve(trace, node, problem, weights, trace.ordered(x, row_major), residual, result, row_major)]
+
+
+def convolve(
+    trace: Trace, node: Node, problem: ConvProblem, weights: Weights, x: Tensor, residual, shape, order
+) -> Tensor:
+    """Emit one convolution; a residual of another shape is added in a step of its own, and the activation then, too."""
+    activation = node.attributes.get("activation", IDENTITY)
+    fused = residual is not None and residual.shape == shape
+    if residual is not None and not fused:
+        partial = _emit(trace, node, problem, weights, x, None, IDENTITY, trace.temporary(shape, x.dtype, order))
+        total = combine(trace, "add", partial, residual, "" if not activation.is_identity else node.outputs[0])
+        return total if activation.is_identity else activate(trace, total, activation, node.outputs[0])
+    if fused:
+        residual = trace.pixels(residual) if order is channels_last else trace.ordered(residual, row_major)
+    return _emit(
+        trace, node, problem, weights, x, residual, activation, trace.new(node.outputs[0], shape, x.dtype, order)
+    )
+
+
+def _emit(trace, node, problem, weights, x, residual, activation, out) -> Tensor:
+    epilogue = Epilogue(problem.bias, residual is not None, activation)
+    candidate = best(problem, epilogue)
+    made = []
+
+    def work(threads: int) -> Shares:
+        if not made:
+            made.append(make_plan(problem, epilogue, weights))
+        pitches = tuple(_pitch(tensor, channels) for tensor, channels in (
+            (x, problem.c_in), (out, problem.c_out), (residual, problem.c_out)))  # fmt: skip
+        return made[0].shares(threads, pitches)
+
+    trace.emit(
+        Compiled(
+            node.op,
+            node.name,
+            (x,) if residual is None else (x, residual),
+            out,
+            work,
+            in_place=() if residual is None else (1,),
+            algorithm=candidate.label(problem),
+            problem=str(problem),
+            flops=problem.flops,
+            seconds=candidate.cost.seconds,
+        )
+    )
+    return out
+
+
+def _pitch(tensor: Tensor | None, channels: int) -> int:
+    """Elements from pixel to pixel; row-major matrices have none between their rows."""
+    if tensor is None or len(tensor.shape) < 3:
+        return channels
+    pitch = tensor.pitch()
+    return channels if pitch is None else pitch
+
+
+def _computed_weight(trace: Trace, node: Node, x, weight, bias, geometry) -> Sequence[Value]:
+    """A convolution whose weight is known only when it runs: packed in each run."""
+    missing = 4 - len(weight.shape)
+    geometry = {
+        "stride": (1,) * missing + tuple(geometry["stride"]),
+        "padding": ((0, 0),) * missing + tuple(geometry["padding"]),
+        "dilation": (1,) * missing + tuple(geometry["dilation"]),
+        "groups": geometry["groups"],
+    }
+    problem = ConvProblem.of(_lifted(x.shape), _lifted(weight.shape), **geometry, dtype=NAMES[x.dtype])
+    shape = (problem.n, problem.c_out, *problem.out_spatial[missing:])
+
+    def run(x, weight, bias=None):
+        y = conv2d(x.reshape(_lifted(x.shape)), weight.reshape(_lifted(weight.shape)), bias, **geometry)
+        return (y.reshape(shape),)
+
+    out = trace.new(node.outputs[0], shape, x.dtype)
+    trace.emit(Host(node.op, node.name, (x, weight, bias), (out,), run, algorithm="packed in each run"))
+    return [out]
+
+
+def _lifted(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A signal as an image of height 1."""
+    return shape if len(shape) == 4 else (*shape[:2], 1, *shape[2:])
+
+
+@lowers("ConvTranspose")
+def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+    """A transposed convolution, channels-last."""
+    x, weight, bias, _ = _operands(node, operands)
+    if weight.dtype not in FLOATS or x.dtype not in FLOATS or len(weight.shape) not in (3, 4):
+        return None
+    if len(x.shape) != len(weight.shape):
+        raise ShapeError(f"x has shape {x.shape}, but the weight needs {len(weight.shape)} dimensions")
+    rank, missing = len(weight.shape), 4 - len(weight.shape)
+    window = Window.read(node.attributes, weight.shape[2:])
+    growth = per_axis(node.attributes, "output_padding", rank - 2, 0)
+    pads, growth = window.transposed_pads(x.shape[2:], growth, node.attributes.get("output_shape"))
+    geometry = {
+        "stride": (1,) * missing + window.strides,
+        "padding": ((0, 0),) * missing + pads,
+        "output_padding": (0,) * missing + growth,
+        "dilation": (1,) * missing + window.dilations,
+        "groups": window.group,
+    }
+    activation = node.attributes.get("activation", IDENTITY)
+    if not isinstance(weight, np.ndarray) or not (bias is None or isinstance(bias, np.ndarray)):
+
+        def layer_of(weight, bias):
+            return ConvTranspose2d(weight.reshape(_lifted(weight.shape)), bias, **geometry)
+
+        size = layer_of(np.zeros(weight.shape, weight.dtype), None).output_shape(_lifted(x.shape))
+        shape = (*size[:2], *size[2 + missing :])
+        out = trace.new(node.outputs[0], shape, x.dtype)
+
+        def run(x, weight, bias=None):
+            return (layer_of(weight, bias)(x.reshape(_lifted(x.shape))).reshape(shape),)
+
+        trace.emit(Host(node.op, node.name, (x, weight, bias), (out,), run, algorithm="packed in each run"))
+        return [out]
+    layer = trace.store.get(
+        ("layer", node.outputs, pads, growth),
+        lambda: ConvTranspose2d(
+            weight.reshape(_lifted(weight.shape)), bias, **geometry, layout="channels_last", activation=activation
+        ),
+    )
+    n, c_in, *spatial = _lifted(x.shape)
+    plan = layer.plan((n, *spatial, c_in))
+    n, *spatial, c_out = plan.output_shape
+    shape = (n, c_out, *spatial[missing:])
+    out = trace.new(node.outputs[0], shape, x.dtype, channels_last)
+    x = trace.ordered(x, channels_last)
+    # the result has no gaps, whatever it will be a slice of
+    target = out if out.is_dense(channels_last(rank)) else trace.temporary(shape, x.dtype, channels_last)
+    trace.emit(
+        Compiled(
+            node.op,
+            node.name,
+            (x,),
+            target,
+            plan.shares,
+            algorithm="transposed",
+            flops=2.0 * prod(x.shape) * prod(weight.shape[1:]),
+        )
+    )
+    if target is not out:
+        trace.copy(target, out)
+    return [out]
