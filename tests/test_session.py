@@ -74,6 +74,12 @@ def check(model, feed, *, judges=("reference", "onnxruntime"), tolerance=2e-5):
     return session
 
 
+def ran(session, op):
+    """The one record of an operator in the last run."""
+    (record,) = (record for record in session.report() if record.op == op)
+    return record
+
+
 CONVS = {
     "plain": ((2, 3, 9, 8), (4, 3, 3, 3), {}),
     "pads are all starts, then all ends": ((1, 2, 6, 7), (3, 2, 3, 2), {"pads": [0, 1, 2, 3]}),
@@ -99,14 +105,14 @@ def test_conv_agrees_with_other_runtimes(name, bias):
     # Older reference operators take VALID for SAME_UPPER.
     judges = ["onnxruntime"] if attributes.get("auto_pad") == "VALID" else ["reference", "onnxruntime"]
     session = check(one_node("Conv", x, *operands, **attributes), {"x": x}, judges=judges)
-    (record,) = session.report()
+    record = ran(session, "Conv")
     assert record.problem and record.algorithm != "onnx reference"
 
 
 def test_conv_in_double_precision():
     x, w = random(1, 3, 8, 8, dtype=np.float64), random(4, 3, 3, 3, dtype=np.float64)
     session = check(one_node("Conv", x, w), {"x": x}, judges=["reference"], tolerance=1e-12)
-    assert session.report()[0].algorithm != "onnx reference"
+    assert ran(session, "Conv").algorithm != "onnx reference"
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
@@ -209,7 +215,7 @@ def test_operators_of_our_own_agree_with_the_reference(name):
     op, operands, attributes = OWN[name]
     x = random(2, 3, 8, 8)
     session = check(one_node(op, x, *operands, **attributes), {"x": x})
-    assert session.report()[0].algorithm == "numpy"
+    assert ran(session, op).algorithm != "onnx reference"
 
 
 def test_batch_normalization_of_old_opsets_uses_the_stored_statistics():
@@ -266,11 +272,6 @@ def test_shapes_may_change_from_run_to_run():
     session = InferenceSession(network())
     for n, h, w in [(1, 5, 6), (3, 9, 4), (1, 5, 6)]:
         assert session.run(["y"], {"x": random(n, 3, h, w)})[0].shape == (n, 4, h - 2, w - 2)
-
-
-def test_each_intermediate_is_freed_once_after_its_last_use():
-    steps = InferenceSession(network())._program.steps
-    assert [step.frees for step in steps] == [("x",), ("conv",), ("relu",), ()]
 
 
 def test_outputs_belong_to_the_caller():
@@ -414,9 +415,12 @@ def test_attributes_that_contradict_the_weight_are_refused(attributes, message):
 
 def test_an_operator_that_fails_is_named():
     node = helper.make_node("Reshape", ["x", "shape"], ["y"], name="into five")
-    session = InferenceSession(build([node], {"x": [4]}, ["y"], {"shape": np.array([5])}))
-    with pytest.raises(ModelError, match="'into five'"):
+    with pytest.raises(ConvError, match="'into five'"):
+        InferenceSession(build([node], {"x": [4]}, ["y"], {"shape": np.array([5])}))
+    session = InferenceSession(build([node], {"x": ["n"]}, ["y"], {"shape": np.array([5])}))
+    with pytest.raises(ConvError, match="'into five'"):
         session.run(None, {"x": random(4)})
+    assert session.run(None, {"x": random(5)})[0].shape == (5,)
 
 
 def test_a_model_that_is_not_there_is_a_missing_file(tmp_path):

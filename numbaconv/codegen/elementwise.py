@@ -1,7 +1,7 @@
 """Operations element by element on one or two operands, each vector read and written once.
 
-The operations are one table.  A block is `rows` rows of `count` neighbouring elements; operands have a pitch from row to row of their
-own, and a row of an operand may be one element for all.
+The operations are one table.  A block is `rows` rows of `count` neighbouring elements; operands have a pitch of their own from row
+to row, and a row of an operand may be one element for all.
 """
 
 from __future__ import annotations

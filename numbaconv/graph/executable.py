@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 
 from numbaconv.graph import host, lowering  # noqa: F401 - lowering registers itself
-from numbaconv.graph.instructions import Instruction
+from numbaconv.graph.instructions import Host, Instruction
 from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.model import Value
 from numbaconv.graph.program import Program
@@ -49,6 +49,15 @@ class Executable:
         self._rests: dict[int, Executable] = {}
         self._lock = threading.RLock()
 
+    def prepare(self) -> None:
+        """Make the program now if all inputs have fixed shapes, so that what is wrong shows when a model is loaded."""
+        declared = self.graph.inputs
+        if all(
+            v.ranked and v.dtype is not None and v.dtype.kind == "f" and all(isinstance(n, int) for n in v.shape)
+            for v in declared
+        ):
+            self.plan({v.name: np.empty(v.shape, v.dtype) for v in declared})
+
     def run(
         self, feed: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray], trail: Trail, timed: bool
     ) -> dict[str, np.ndarray]:
@@ -66,6 +75,7 @@ class Executable:
         run = host.kernel(self._store, planned.node, self.graph.opsets)
         made = host.evaluate(planned.node, run, [o.value if isinstance(o, host.Opaque) else o for o in operands])
         values |= {name: _handed(value) for name, value in zip(planned.node.outputs, made)}
+        trail.append(((Host(planned.node.op, planned.node.name, (), (), run, algorithm="onnx reference"),), None))
         rest = planned.rest
         return rest.run({value.name: values[value.name] for value in rest.graph.inputs}, out, trail, timed)
 
@@ -106,9 +116,9 @@ class Executable:
                 )
             else:
                 values[value.name] = array
-        trace = Trace(graph, self._store, dict(values)).run()
+        trace = Trace(graph, self._store, host.lower, dict(values)).run()
         slices, wholes = plan_slices(trace)
-        return Trace(graph, self._store, values, slices, wholes).run() if slices else trace
+        return Trace(graph, self._store, host.lower, values, slices, wholes).run() if slices else trace
 
 
 def _program(trace: Trace, graph: Graph) -> Program:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -17,11 +16,9 @@ from onnx import helper, numpy_helper, shape_inference
 
 from numbaconv.errors import ConvError, ModelError
 from numbaconv.graph.instructions import Host
-from numbaconv.graph.ir import Node
+from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.reference import ReferenceKernel
-
-if TYPE_CHECKING:
-    from numbaconv.graph.trace import Store, Trace, Value
+from numbaconv.graph.trace import CHECKS, LOWERINGS, Store, Trace, Value
 
 logger = logging.getLogger("numbaconv")
 
@@ -40,7 +37,20 @@ def _warn(op: str, domain: str) -> None:
 
 def kernel(store: Store, node: Node, opsets: Mapping[str, int]) -> ReferenceKernel:
     """The reference operator of a node, made once a session."""
-    return store.get(("reference", node.outputs), lambda: ReferenceKernel(node, opsets))
+    return store.get(("evaluator", node.outputs), lambda: ReferenceKernel(node, opsets))
+
+
+def check(graph: Graph, store: Store) -> None:
+    """Raise for nodes that can never run: operators that nobody knows, attributes that contradict each other."""
+    for node in graph.nodes:
+        lowered = not node.domain and node.op in LOWERINGS
+        try:
+            if not lowered:
+                kernel(store, node, graph.opsets)
+            elif node.op in CHECKS:
+                CHECKS[node.op](graph, node)
+        except ConvError as error:
+            raise type(error)(f"{node.label}: {error}") from error
 
 
 def lower(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:

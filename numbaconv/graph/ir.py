@@ -22,7 +22,7 @@ from onnx import helper, inliner, shape_inference
 
 from numbaconv.errors import ModelError
 from numbaconv.graph import model as models
-from numbaconv.graph.reference import captured_names
+from numbaconv.graph.subgraphs import captured_names
 
 #: Elements of an integer constant up to which it may be a shape, and takes part in the inference of shapes.
 _SHAPE_ELEMENTS = 1024
@@ -216,6 +216,9 @@ def _types(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) -> dict[
     stripped = onnx.ModelProto()
     stripped.ir_version = model.ir_version
     stripped.opset_import.extend(model.opset_import)
+    imported = {entry.domain for entry in model.opset_import}
+    unknown = {node.domain for node in model.graph.node} - imported - {"", "ai.onnx"}
+    stripped.opset_import.extend(helper.make_opsetid(domain, 1) for domain in unknown)
     graph = stripped.graph
     graph.name = model.graph.name or "graph"
     graph.node.extend(model.graph.node)

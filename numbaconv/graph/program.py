@@ -98,7 +98,7 @@ class _Bound:
         self._words = self._steps.view(np.int64)
         self._address = self._steps.ctypes.data
         #: for each array of the caller, the words that hold its address, and what to add to it
-        self._patches: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._patches: defaultdict[tuple[Place, str], list[tuple[int, int]]] = defaultdict(list)
         for number, (instruction, work) in enumerate(zip(program.instructions, works)):
             if work is not None:
                 self._fill(number, instruction, work, self._base + start)
@@ -115,7 +115,7 @@ class _Bound:
                 continue
             buffer = tensor.buffer.root()
             if buffer.place in (Place.INPUT, Place.OUTPUT):
-                self._patches[buffer.name].append((number * _WORDS + _FIELDS[name], tensor.start))
+                self._patches[buffer.place, buffer.name].append((number * _WORDS + _FIELDS[name], tensor.start))
             elif buffer.place is Place.CONSTANT:
                 step[name] = buffer.array.ctypes.data + tensor.start
             else:
@@ -137,13 +137,11 @@ class _Bound:
 
     def run(self, feed: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray], seconds) -> None:
         """Run all steps on the caller's arrays."""
-        for arrays in (feed, results):
-            for name, array in arrays.items():
-                if name in self._patches:
-                    address = array.__array_interface__["data"][0]
-                    for word, start in self._patches[name]:
-                        self._words[word] = address + start
-        external = {**feed, **results}
+        external = {Place.INPUT: feed, Place.OUTPUT: results}
+        for (place, name), words in self._patches.items():
+            address = external[place][name].__array_interface__["data"][0]
+            for word, start in words:
+                self._words[word] = address + start
         for stretch in self._stretches:
             if isinstance(stretch, int):
                 began = time.perf_counter()
@@ -158,7 +156,7 @@ class _Bound:
                     run_steps(self._address + number * STEP.itemsize, 1, stretch.like, self._threads)
                     seconds.append(time.perf_counter() - began)
 
-    def _host(self, instruction: Host, external: Mapping[str, np.ndarray]) -> None:
+    def _host(self, instruction: Host, external: Mapping[Place, Mapping[str, np.ndarray]]) -> None:
         operands = [
             self._array(operand, external) if isinstance(operand, Tensor) else operand
             for operand in instruction.operands
@@ -178,11 +176,11 @@ class _Bound:
                 f"node {instruction.label!r} ({instruction.op}) failed: {type(error).__name__}: {error}"
             ) from error
 
-    def _array(self, tensor: Tensor, external: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _array(self, tensor: Tensor, external: Mapping[Place, Mapping[str, np.ndarray]]) -> np.ndarray:
         """The elements of a tensor in this copy of the program."""
         buffer = tensor.buffer.root()
         if buffer.place in (Place.INPUT, Place.OUTPUT):
-            base, start = external[buffer.name], tensor.start
+            base, start = external[buffer.place][buffer.name], tensor.start
         elif buffer.place is Place.CONSTANT:
             base, start = buffer.array, tensor.start
         else:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -11,29 +10,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from numbaconv.errors import ModelError
-
-if TYPE_CHECKING:
-    from numbaconv.graph.ir import Node
-
-
-def captured_names(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Values of the surrounding graph that the subgraphs of a node (If, Loop, Scan) read, each once."""
-    return tuple(dict.fromkeys(name for graph in _subgraphs(node) for name in _free_names(graph)))
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _free_names(graph: onnx.GraphProto) -> Iterator[str]:
-    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
-    for node in graph.node:
-        yield from (name for name in (*node.input, *captured_names(node)) if name not in known)
-        known.update(node.output)
-    yield from (value.name for value in graph.output if value.name not in known)
+from numbaconv.graph.ir import Node
 
 
 class ReferenceKernel:

@@ -75,9 +75,10 @@ class InferenceSession:
         **ignored,
     ):
         try:
-            from numbaconv.graph import ir, model
+            from numbaconv.graph import host, ir, model
             from numbaconv.graph.executable import Executable
             from numbaconv.graph.passes import optimise
+            from numbaconv.graph.trace import Store
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "onnx":
                 raise
@@ -86,9 +87,11 @@ class InferenceSession:
         with self._threads():
             proto = model.read_model(path_or_bytes)
             self._metadata = model.metadata(proto)
-            graph = optimise(ir.read_graph(proto))
-        self._inputs, self._outputs = graph.inputs, graph.outputs
-        self._executable = Executable(graph)
+            graph, store = ir.read_graph(proto), Store()
+            host.check(graph, store)
+            self._inputs, self._outputs = graph.inputs, graph.outputs
+            self._executable = Executable(optimise(graph), store)
+            self._executable.prepare()
         self._trail: Trail = []
 
     def get_inputs(self) -> list[Value]:
@@ -181,5 +184,7 @@ class InferenceSession:
             if value.type.startswith("tensor"):
                 array = array if isinstance(array, np.ndarray) else np.asarray(array, value.dtype)
                 value.check(array)
+                # programs read memory: native numbers, one after the other
+                array = np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
             checked[name] = array
         return checked

@@ -1,4 +1,4 @@
-"""Concat without copies: what a first walk found out about shapes says which values a second one writes into slices of the result."""
+"""Concat without copies: what a first walk found out about shapes says which values a second one writes into slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled work on elements of strided tensors: axes are merged where all operands allow it, then walked in memory order of the result.
+"""Compiled work on elements of strided tensors: axes are merged where all operands allow it, and walked as the result lies.
 
 A copy between orders of axes is a batch of matrix transpositions where one axis is contiguous on either side.
 """

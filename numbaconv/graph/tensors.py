@@ -1,7 +1,7 @@
 """Tensors of a program before they have an address: a buffer, and how the tensor lies in it.
 
-The view is a NumPy array over memory that does not exist, so that NumPy itself says how a transposition, a slice or a reshape changes
-shape, strides and start.  Nothing ever reads through it.
+The view is a NumPy array over memory that does not exist, so that NumPy itself says how a transposition, a slice or a reshape
+changes shape, strides and start.  Nothing ever reads through it.
 """
 
 from __future__ import annotations

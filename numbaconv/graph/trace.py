@@ -1,7 +1,7 @@
 """From a graph and the shapes of one call to instructions: what each value is, where it lies, and what computes it.
 
-A value is an array where it is known already (constants, shapes and what follows from them), else a tensor.  Each node is lowered by
-the function that is registered for its operator; what none covers becomes a host step.
+A value is an array where it is known already (constants, shapes and what follows from them), else a tensor.  Each node is
+lowered by the function that is registered for its operator; what none covers becomes a host step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from numbaconv.errors import ConvError
-from numbaconv.graph import host, strided
+from numbaconv.graph import strided
 from numbaconv.graph.instructions import Compiled, Host, Instruction
 from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.tensors import Place, Tensor, channels_last, dense_strides, row_major
@@ -27,6 +27,11 @@ Lowering = Callable[["Trace", Node, Sequence[Value]], "Sequence[Value] | None"]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 LOWERINGS: dict[str, Lowering] = {}
+
+
+#: Looks at a node when a model is loaded and raises what is wrong with it whatever the shapes will be.
+Check = Callable[[Graph, Node], None]
+CHECKS: dict[str, Check] = {}
 
 
 def lowers(*ops: str) -> Callable[[Lowering], Lowering]:
@@ -65,13 +70,14 @@ class Slice:
 
 @dataclass
 class Trace:
-    """One walk over the nodes of a graph.
+    """One walk over the nodes of a graph; `fallback` lowers what no registered function does.
 
     `stopped` is the number of the first node whose results have shapes that only its operands' values tell; the walk ends there.
     """
 
     graph: Graph
     store: Store
+    fallback: Lowering
     values: dict[str, Value]
     slices: Mapping[str, Slice] = field(default_factory=dict)
     #: shapes of the results of Concat nodes that have slices
@@ -169,7 +175,7 @@ class Trace:
     def _lower(self, node: Node, operands: list[Value]) -> Sequence[Value] | None:
         lowering = None if node.domain else LOWERINGS.get(node.op)
         results = lowering(self, node, operands) if lowering else None
-        return host.lower(self, node, operands) if results is None else results
+        return self.fallback(self, node, operands) if results is None else results
 
     def deliver(self, names: Sequence[str]) -> None:
         """See that the values of these names lie in the caller's memory, row-major."""

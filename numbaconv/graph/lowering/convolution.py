@@ -14,10 +14,10 @@ from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.errors import ShapeError
 from numbaconv.functional import conv2d
 from numbaconv.graph.instructions import Compiled, Host
-from numbaconv.graph.ir import Node
+from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.lowering.elementwise import activate, combine
 from numbaconv.graph.tensors import Tensor, channels_last, row_major
-from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
+from numbaconv.graph.trace import CHECKS, FLOATS, Trace, Value, lowers
 from numbaconv.graph.window import Window, per_axis
 from numbaconv.loops.shares import Shares
 from numbaconv.problem import ConvProblem
@@ -27,6 +27,16 @@ from numbaconv.transposed import ConvTranspose2d
 def _operands(node: Node, operands: Sequence[Value]) -> tuple[Value, Value, Value, Value]:
     x, weight, bias, residual = (*operands, None, None)[:4]
     return x, weight, bias, residual
+
+
+def check_window(graph: Graph, node: Node) -> None:
+    """A window that contradicts a constant weight."""
+    weight = graph.constants.get(node.operand(1))
+    if weight is not None and weight.ndim > 2:
+        Window.read(node.attributes, weight.shape[2:])
+
+
+CHECKS |= {"Conv": check_window, "ConvTranspose": check_window}
 
 
 @lowers("Conv")
