@@ -98,6 +98,10 @@ class Activation:
         """Whether every value passes unchanged."""
         return self == IDENTITY
 
+    def __str__(self) -> str:
+        """What users write for it, where that is one word, else the kind."""
+        return next((name for name, activation in _NAMED.items() if name and activation == self), self.kind)
+
     def apply(self, y: np.ndarray) -> np.ndarray:
         """The activation of `y`, any shape, in the dtype of `y`; NaN stays NaN and nothing overflows."""
         # Infinite input gives inf * 0 in silu and gelu; bounds beyond f32 become infinite, which is what they mean.

@@ -7,6 +7,7 @@ graph of its own, whose programs are found when the shapes are known.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, replace
@@ -73,9 +74,11 @@ class Executable:
             values.get(name, self.graph.constants.get(name)) for name in (*planned.node.inputs, *planned.node.captured)
         ]
         run = host.kernel(self._store, planned.node, self.graph.opsets)
+        began = time.perf_counter()
         made = host.evaluate(planned.node, run, [o.value if isinstance(o, host.Opaque) else o for o in operands])
+        seconds = [time.perf_counter() - began] if timed else None
         values |= {name: _handed(value) for name, value in zip(planned.node.outputs, made)}
-        trail.append(((Host(planned.node.op, planned.node.name, (), (), run, algorithm="onnx reference"),), None))
+        trail.append(((Host(planned.node.op, planned.node.name, (), (), run, algorithm="onnx reference"),), seconds))
         rest = planned.rest
         return rest.run({value.name: values[value.name] for value in rest.graph.inputs}, out, trail, timed)
 

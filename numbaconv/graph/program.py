@@ -11,6 +11,7 @@ import numpy as np
 
 from numbaconv.codegen.memory import STEP
 from numbaconv.errors import ConvError, ModelError
+from numbaconv.graph.binding import check_output
 from numbaconv.graph.instructions import Compiled, Host, Instruction
 from numbaconv.graph.memory import plan_arena
 from numbaconv.graph.tensors import Place, Tensor
@@ -52,6 +53,8 @@ class Program:
         results = {}
         for name, known in self.results.items():
             given = out.get(name)
+            if given is not None:
+                check_output(name, given, known.shape, known.dtype)
             if isinstance(known, Tensor):
                 results[name] = np.empty(known.shape, known.dtype) if given is None else given
             elif given is None:

@@ -13,6 +13,8 @@ import numpy as np
 
 from numbaconv import options
 from numbaconv.errors import ModelError
+from numbaconv.graph.binding import IOBinding
+from numbaconv.graph.report import ProgramReport
 
 if TYPE_CHECKING:
     from numbaconv.graph.executable import Trail
@@ -143,16 +145,62 @@ class InferenceSession:
         ShapeError, DTypeError
             An array does not fit what the model declares for the input of its name.
         """
-        feed = self._checked(input_feed)
         known = [value.name for value in self._outputs]
         for name in output_names or ():
             if name not in known:
                 raise ModelError(f"the model has no output {name!r}; its outputs are {known}")
-        trail: Trail = []
-        with self._threads():
-            results = self._executable.run(feed, {}, trail, bool(getattr(self._options, "enable_profiling", False)))
-        self._trail = trail
+        results = self._run(input_feed, {})
         return [results[name] for name in output_names or known]
+
+    def _run(
+        self, input_feed: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray], timed: bool = False
+    ) -> dict[str, np.ndarray]:
+        feed = self._checked(input_feed)
+        for name, array in out.items():
+            for other, value in feed.items():
+                if isinstance(value, np.ndarray) and np.may_share_memory(array, value):
+                    raise ModelError(f"output {name!r} is bound to memory that overlaps input {other!r}")
+        trail: Trail = []
+        timed = timed or bool(getattr(self._options, "enable_profiling", False))
+        with self._threads():
+            results = self._executable.run(feed, out, trail, timed)
+        self._trail = trail
+        return results
+
+    def io_binding(self) -> IOBinding:
+        """A binding of arrays to inputs and outputs, for `run_with_iobinding`."""
+        return IOBinding([value.name for value in self._inputs], [value.name for value in self._outputs])
+
+    def run_with_iobinding(self, iobinding: IOBinding, run_options: object | None = None) -> None:
+        """Run on bound arrays; with arrays bound to all outputs nothing is allocated."""
+        out = {name: array for name, array in iobinding.out.items() if array is not None}
+        iobinding.keep(self._run(iobinding.feed, out))
+
+    def explain(self, input_feed: Mapping[str, np.ndarray] | None = None, repeat: int = 10) -> ProgramReport:
+        """The program for one set of input shapes, and how long each of its steps takes.
+
+        Parameters
+        ----------
+        input_feed : mapping of str to numpy.ndarray, optional
+            As for `run`; by default random numbers of the declared shapes, with 1 for every free dimension.
+        repeat : int
+            How often each step is timed; the median counts.
+
+        Returns
+        -------
+        ProgramReport
+            One row a step; prints as a table, and writes itself as HTML or PNG.
+        """
+        feed = _random_feed(self._inputs) if input_feed is None else input_feed
+        rounds = []
+        for _ in range(max(1, repeat) + 1):
+            self._run(feed, {}, timed=True)
+            rounds.append([second for _, seconds in self._trail for second in seconds])
+        instructions = [i for part, _ in self._trail for i in part]
+        # the first round compiles
+        seconds = np.median(rounds[1:], axis=0).tolist()
+        shapes = ", ".join(f"{name} {'x'.join(map(str, np.shape(array)))}" for name, array in feed.items())
+        return ProgramReport.of(f"{self._metadata.graph_name} ({shapes})", instructions, seconds)
 
     def report(self) -> list[NodeRecord]:
         """What the last run did, a record an instruction, in the order in which they ran."""
@@ -164,7 +212,7 @@ class InferenceSession:
 
     def layers_by_algorithm(self, ops: Sequence[str] = ("Conv", "ConvTranspose")) -> dict[str, int]:
         """How many layers each algorithm ran in the last run, the most frequent first."""
-        return dict(Counter(str(r.algorithm) for r in self.report() if r.op in ops).most_common())
+        return dict(Counter(str(r.algorithm) for r in self.report() if r.op.partition("+")[0] in ops).most_common())
 
     def _threads(self):
         # ONNX Runtime's options say 0 for "decide yourself", and may ask for more threads than Numba has started.
@@ -188,3 +236,15 @@ class InferenceSession:
                 array = np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
             checked[name] = array
         return checked
+
+
+def _random_feed(inputs: Sequence[Value]) -> dict[str, np.ndarray]:
+    """Standard normal numbers for every input; a free dimension is 1."""
+    rng = np.random.default_rng(0)
+    feed = {}
+    for value in inputs:
+        if value.dtype is None or not value.ranked:
+            raise ModelError(f"input {value.name!r} ({value.type}) has no declared shape; feed an array for it")
+        shape = [size if isinstance(size, int) else 1 for size in value.shape]
+        feed[value.name] = rng.standard_normal(shape).astype(value.dtype)
+    return feed

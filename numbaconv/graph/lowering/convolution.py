@@ -10,7 +10,7 @@ import numpy as np
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
 from numbaconv.dispatch.select import best, make_plan
-from numbaconv.epilogue import IDENTITY, Epilogue
+from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.errors import ShapeError
 from numbaconv.functional import conv2d
 from numbaconv.graph.instructions import Compiled, Host
@@ -113,7 +113,7 @@ def _emit(trace, node, problem, weights, x, residual, activation, out) -> Tensor
 
     trace.emit(
         Compiled(
-            node.op,
+            fused_name(node.op, residual, activation),
             node.name,
             (x,) if residual is None else (x, residual),
             out,
@@ -126,6 +126,12 @@ def _emit(trace, node, problem, weights, x, residual, activation, out) -> Tensor
         )
     )
     return out
+
+
+def fused_name(op: str, residual: Tensor | None, activation: Activation) -> str:
+    """An operator with what rides in its epilogue."""
+    parts = op, "Add" if residual is not None else "", "" if activation.is_identity else str(activation)
+    return "+".join(filter(None, parts))
 
 
 def _pitch(tensor: Tensor | None, channels: int) -> int:
