@@ -201,7 +201,7 @@ class _Variant:
         weights, problem = plan._weights, plan.problem
         g = geometry(problem, pitches)
         cut = plan._algorithm.cut(g, plan._machine)
-        g |= streamed(g, plan._machine) | cut.fields
+        g |= streamed(g) | cut.fields
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
         g |= plan._algorithm.functions(g, problem.np_dtype)
