@@ -11,10 +11,7 @@ from numbaconv.arguments import NAMES, contiguous, operand, shaped
 from numbaconv.base_layer import BaseLayer
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
-from numbaconv.errors import ConvError, UnsupportedError
 from numbaconv.problem import ConvProblem
-
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class ConvLayer(BaseLayer):
@@ -33,8 +30,9 @@ class ConvLayer(BaseLayer):
         dilation * (kernel - 1) on every side, and "causal", for signals only, all of that before.
     groups : int
         Divides c_in and c_out.
-    padding_mode : str
-        Only "zeros" is built.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What stands around the input: zeros, its mirror image about the outermost elements (less padding than the input has
+        elements), these elements repeated, or its other end (at most as much padding as the input has elements).
     layout : {"channels_first", "channels_last"}
         Of `x`, `residual` and the result: (n, c, *spatial) or (n, *spatial, c).
     activation : None, str or tuple
@@ -49,7 +47,7 @@ class ConvLayer(BaseLayer):
     Raises
     ------
     ShapeError
-        If a shape, stride, dilation or group count breaks a rule.
+        If a shape, stride, dilation, group count or padding breaks a rule.
     DTypeError
         If an array is neither float32 nor float64, or dtypes are mixed.
     UnsupportedError
@@ -81,12 +79,6 @@ class ConvLayer(BaseLayer):
         weight = self._checked_weight(weight, "c_out, c_in / groups")
         if bias is not None:
             bias = shaped("bias", operand("bias", bias, weight.dtype, "weight"), weight.shape[:1], "c_out of weight")
-        if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
-            raise ConvError(
-                f"padding_mode={padding_mode!r} is unknown; it must be one of {', '.join(map(repr, PADDING_MODES))}"
-            )
-        if padding_mode != "zeros":
-            raise UnsupportedError(f"padding_mode={padding_mode!r} is not built yet; only 'zeros' is")
         super().__init__(weight.dtype, accuracy)
         self.layout, self.algorithm = layout, algorithm
         self.activation = Activation.of(activation)
@@ -96,6 +88,7 @@ class ConvLayer(BaseLayer):
             "dilation": dilation,
             "groups": groups,
             "layout": layout,
+            "padding_mode": padding_mode,
         }
         self._check_without_input(weight.shape, bias is not None)
         self._weights = Weights(contiguous(weight), None if bias is None else contiguous(bias), int(groups))
@@ -107,7 +100,8 @@ class ConvLayer(BaseLayer):
         spatial = shape[2:]
         x_shape = (1, channels, *spatial) if self.layout == "channels_first" else (1, *spatial, channels)
         known = {"dtype": NAMES[self.dtype], "bias": bias}
-        ConvProblem.of(x_shape, shape, **dict(self._geometry, dilation=1), **known)
+        # what is too much to mirror of this input is not of a larger one
+        ConvProblem.of(x_shape, shape, **dict(self._geometry, dilation=1, padding_mode="zeros"), **known)
         ConvProblem.of(x_shape, shape[:2] + (1,) * self.axes, **dict(self._geometry, padding=0), **known)
 
     def __reduce__(self):

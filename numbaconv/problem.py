@@ -20,6 +20,7 @@ from numbaconv.errors import ConvError, DTypeError, ShapeError
 DTYPES: dict[str, type] = {"f32": np.float32, "f64": np.float64}
 LAYOUTS: tuple[str, ...] = ("channels_first", "channels_last")
 PADDING_WORDS: tuple[str, ...] = ("valid", "same", "full", "causal")
+PADDING_MODES: tuple[str, ...] = ("zeros", "reflect", "replicate", "circular")
 
 # Compiled loops hold sizes and byte offsets in int64; strides and dilations are multiplied with both.
 _BYTES_LIMIT = 2**63
@@ -39,7 +40,7 @@ class ConvProblem:
     kernel, stride, dilation : tuple of int
         One value an axis.
     padding : tuple of (int, int)
-        Zeros before and after each axis.
+        Elements before and after each axis, of the values that `padding_mode` says.
     groups : int
         Divides both `c_in` and `c_out`.
     dtype : {"f32", "f64"}
@@ -47,12 +48,17 @@ class ConvProblem:
         Of input and output; weights are always ``(c_out, c_in / groups, *kernel)``.
     bias : bool
         Whether one value a channel is added to the output.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What stands around the input: zeros, its mirror image about the outermost elements, these elements repeated, or its
+        other end.
 
     Raises
     ------
     ShapeError
-        If sizes contradict each other, the kernel does not fit the padded input, or a tensor would take
-        2**63 bytes or more.
+        If sizes contradict each other, the kernel does not fit the padded input, reflection or wrapping reaches further than the
+        input does, or a tensor would take 2**63 bytes or more.
+    ConvError
+        If `padding_mode` is unknown.
     DTypeError
         If `dtype` is not supported.
     """
@@ -69,6 +75,7 @@ class ConvProblem:
     dtype: str = "f32"
     layout: str = "channels_first"
     bias: bool = False
+    padding_mode: str = "zeros"
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the way into a frozen dataclass
@@ -89,6 +96,10 @@ class ConvProblem:
         if not isinstance(self.bias, (bool, np.bool_)):
             raise ShapeError(f"bias={self.bias!r} must be True or False: whether the problem has a bias")
         put(self, "bias", bool(self.bias))
+        if not isinstance(self.padding_mode, str) or self.padding_mode not in PADDING_MODES:
+            raise ConvError(
+                f"padding_mode={self.padding_mode!r} is unknown; it must be one of {', '.join(map(repr, PADDING_MODES))}"
+            )
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -103,6 +114,14 @@ class ConvProblem:
                     f"kernel={self.kernel[axis]} with dilation={self.dilation[axis]} spans {extent} elements on axis "
                     f"{axis}, but the input has {self.spatial[axis]}, {size} with padding={self.padding[axis]}; "
                     "the kernel must fit into the padded input"
+                )
+        for axis, (size, ends) in enumerate(zip(self.spatial, self.padding, strict=True)):
+            # mirrored elements exclude the outermost one, which is the mirror
+            most = {"reflect": size - 1, "circular": size}.get(self.padding_mode)
+            if most is not None and max(ends) > most:
+                raise ShapeError(
+                    f"padding={ends} on axis {axis} of {size} elements; with padding_mode={self.padding_mode!r} it must be at "
+                    f"most {most}"
                 )
         # An empty batch must not hide that one image is already too large to be addressed.
         n = max(self.n, 1)
@@ -222,6 +241,7 @@ class ConvProblem:
         layout: str = "channels_first",
         dtype: str = "f32",
         bias: bool = False,
+        padding_mode: str = "zeros",
     ) -> ConvProblem:
         """Make a problem from two shapes and PyTorch-style arguments.
 
@@ -275,7 +295,7 @@ class ConvProblem:
             padding = _worded_padding(padding, spatial, kernel, stride, dilation)
         return cls(
             x_shape[0], c_in, weight_shape[0], spatial, kernel, stride, dilation, _pairs(padding, axes),
-            groups, dtype, layout, bias,
+            groups, dtype, layout, bias, padding_mode,
         )  # fmt: skip
 
     @classmethod
@@ -284,8 +304,8 @@ class ConvProblem:
 
         Tokens come in any order: sizes ``n c d h w o`` (``o`` is c_out), ``k s p dil`` for all axes or, with
         ``d``, ``h`` or ``w`` appended, for one; a padding may be a pair, ``p1_2``; ``g``; ``f32|f64``;
-        ``cf|cl``; ``bias``.  The axes are those of d, h, w that have a size.  Defaults:
-        n1 s1 p0 dil1 g1 f32 cf, no bias.
+        ``cf|cl``; ``bias``; ``reflect|replicate|circular``.  The axes are those of d, h, w that have a size.
+        Defaults: n1 s1 p0 dil1 g1 f32 cf, no bias, padded with zeros.
 
         Raises
         ------
@@ -318,6 +338,7 @@ class ConvProblem:
             tokens.get("n", 1), tokens["c"], tokens["o"], tuple(tokens[axis] for axis in axes), kernel,
             per_axis("s", 1), per_axis("dil", 1), per_axis("p", (0, 0)), tokens.get("g", 1),
             tokens.get("dtype", "f32"), tokens.get("layout", "channels_first"), "bias" in tokens,
+            tokens.get("padding_mode", "zeros"),
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -335,16 +356,19 @@ class ConvProblem:
         parts.append("" if self.dtype == "f32" else self.dtype)
         parts.append("" if self.layout == "channels_first" else "cl")
         parts.append("bias" if self.bias else "")
+        parts.append("" if self.padding_mode == "zeros" else self.padding_mode)
         return "".join(parts)
 
 
 _AXES = (("w",), ("h", "w"), ("d", "h", "w"))
 _TOKEN = re.compile(
     r"(?P<name>dil[dhw]?|[ksp][dhw]?|[ncdhwog])(?P<value>[0-9]+)(_(?P<after>[0-9]+))?|f32|f64|cf|cl|bias"
+    r"|reflect|replicate|circular"
 )
 _WORDS = {
     "f32": ("dtype", "f32"), "f64": ("dtype", "f64"), "bias": ("bias", True),
     "cf": ("layout", "channels_first"), "cl": ("layout", "channels_last"),
+    **{mode: ("padding_mode", mode) for mode in PADDING_MODES[1:]},
 }  # fmt: skip
 
 

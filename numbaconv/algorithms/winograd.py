@@ -13,7 +13,7 @@ from math import prod, sqrt
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import affine_tap, geometry
+from numbaconv.algorithms.geometry import affine_tap, folded, geometry
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
@@ -98,6 +98,7 @@ class Winograd(TiledAlgorithm):
 
     def _sizes(self, problem) -> list[tuple[int, int]]:
         """(m, r) along each axis; a signal has height 1."""
+        problem = folded(problem)
         taps = [-(-k // s) for k, s in zip(problem.kernel, problem.stride)]
         return [(self.m if r > 1 else 1, r) for r in [1] * (2 - len(taps)) + taps]
 
@@ -113,6 +114,9 @@ class Winograd(TiledAlgorithm):
         return _SAFETY * rounding * prod(amplification(m, r) for m, r in self._sizes(problem))
 
     def unsupported(self, problem, epilogue, machine):
+        problem = folded(problem)
+        if len(problem.spatial) == 3:
+            return "3 spatial axes"
         if max(problem.kernel) == 1:
             return "a 1x1 kernel has no taps to save"
         if any(s > 1 and d > 1 for s, d in zip(problem.stride, problem.dilation)):

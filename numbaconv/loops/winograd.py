@@ -26,6 +26,7 @@ from numbaconv.codegen.memory import (
 )
 from numbaconv.codegen.winograd import input_transform, output_transform
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TILE, VECTOR_BYTES
+from numbaconv.loops.tables import source
 from numbaconv.loops.walk import CALL_BYTES, share
 
 #: What a thread's workspace starts with: a call record and a block record.
@@ -53,18 +54,18 @@ def tile_corner(conv, number):
 
 @njit
 def input_pixels(conv, block, image, h, w):
-    """(base, table) of a tile whose first input pixel is (h, w); beyond the image stand zeros."""
+    """(base, table) of a tile whose first input pixel is (h, w); beyond the image stands what the padding mode says."""
     step_h, step_w = conv.stride_h * conv.dilation_h, conv.stride_w * conv.dilation_w
     here = block.x + image * conv.x_image + block.channel * conv.itemsize
     h_end, w_end = h + (conv.n_h - 1) * step_h, w + (conv.n_w - 1) * step_w
     if h >= 0 and w >= 0 and h_end < conv.h_in and w_end < conv.w_in:
         return here + (h * conv.w_in + w) * conv.x_pixel, conv.input_table
     for i in range(conv.n_h):
-        row = h + i * step_h
+        row = source(conv.padding_mode, h + i * step_h, conv.h_in)
         for j in range(conv.n_w):
-            column = w + j * step_w
+            column = source(conv.padding_mode, w + j * step_w, conv.w_in)
             at = conv.zeros
-            if 0 <= row < conv.h_in and 0 <= column < conv.w_in:
+            if row >= 0 and column >= 0:
                 at = here + (row * conv.w_in + column) * conv.x_pixel
             put(block.table, i * conv.n_w + j, at)
     return 0, block.table
