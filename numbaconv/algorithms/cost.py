@@ -52,7 +52,7 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     target = TARGETS[machine.isa]
     lanes = target.lanes(g["itemsize"])
     height = g["line"] / g["tiles_per_line"]
-    met = taps_met(g, height)
+    met = tapsmet(g, height)
     k = met * g["c_in"]
     # a tap may be a whole kernel row, or all of a packed patch
     taps = max(k / g["k_block"], 1.0)
@@ -98,7 +98,7 @@ def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY
     return g["n"] * g["out_pixels"] * g["groups"] * (PATCH + runs * run + nbytes / rates.copy_bytes)
 
 
-def taps_met(g: dict[str, int], height: float) -> float:
+def tapsmet(g: dict[str, int], height: float) -> float:
     """Taps of an average tile of `height` neighbouring pixels that do not lie wholly in padding."""
     padding = g["pad_front"] + g["pad_top"] + g["pad_left"]
     if g["padding_mode"] or _LITTLE_PADDING * padding < g["d_out"] + g["h_out"] + g["w_out"] - 1:
@@ -106,14 +106,14 @@ def taps_met(g: dict[str, int], height: float) -> float:
     # a tile of an image cut as one line runs on into the next row
     rows = 1.0 if g["lines"] > 1 else 1.0 + (height - 1) / g["w_out"]
     return (
-        _met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
-        * _met(g["h_in"], g["h_out"], g["k_h"], g["stride_h"], g["dilation_h"], g["pad_top"], rows)
-        * _met(g["w_in"], g["w_out"], g["k_w"], g["stride_w"], g["dilation_w"], g["pad_left"], height)
+        met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
+        * met(g["h_in"], g["h_out"], g["k_h"], g["stride_h"], g["dilation_h"], g["pad_top"], rows)
+        * met(g["w_in"], g["w_out"], g["k_w"], g["stride_w"], g["dilation_w"], g["pad_left"], height)
     )
 
 
 @lru_cache(maxsize=256)
-def _met(size: int, out: int, kernel: int, stride: int, dilation: int, before: int, span: float) -> float:
+def met(size: int, out: int, kernel: int, stride: int, dilation: int, before: int, span: float) -> float:
     """Taps of one axis that an average stretch of `span` outputs meets inside of `size` elements."""
     met = 0.0
     for first in range(-before, kernel * dilation - before, dilation):

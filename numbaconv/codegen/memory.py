@@ -47,12 +47,15 @@ CONV = _integers(
     "depthwise bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
     "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
-    "output_transform input_table output_table residual_table"
+    "output_transform input_table output_table residual_table block_slices chunks keeps"
 )
 
-#: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, channels
-#: `channel`..`channel + channels` of what is transformed, and addresses.
-BLOCK = _integers("conv first count channel channels x out residual data products table residual_table spare")
+#: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, output slices
+#: `slice`..`slice + slices` of each, channels `channel`..`channel + channels` of what is transformed, and addresses.  Of the input
+#: slices under them, those before `first_slot` are transformed already.
+BLOCK = _integers(
+    "conv first count slice slices first_slot channel channels x out residual data products table residual_table spare"
+)
 
 #: Matrices to be transposed; pitches in bytes.
 TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")

@@ -59,7 +59,9 @@ class Node:
     def proto(self) -> onnx.NodeProto:
         """The node as ONNX, with its present operands."""
         if self.source is None:
-            return helper.make_node(self.op, self.inputs, self.outputs, self.name, domain=self.domain, **self.attributes)
+            return helper.make_node(
+                self.op, self.inputs, self.outputs, self.name, domain=self.domain, **self.attributes
+            )
         proto = onnx.NodeProto()
         proto.CopyFrom(self.source)
         del proto.input[:], proto.output[:]
