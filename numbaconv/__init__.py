@@ -5,23 +5,28 @@ from __future__ import annotations
 from numbaconv.accuracy import get_accuracy, set_accuracy
 from numbaconv.dispatch.explain import explain
 from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
-from numbaconv.functional import conv2d
+from numbaconv.functional import conv1d, conv2d, conv3d
 from numbaconv.graph import InferenceSession
-from numbaconv.layers import Conv2d
+from numbaconv.layers import Conv1d, Conv2d, Conv3d, ConvLayer
 from numbaconv.options import get_num_threads, num_threads, set_num_threads
 from numbaconv.problem import ConvProblem
 
 __version__ = "0.1.0"
 __all__ = [
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "ConvError",
+    "ConvLayer",
     "ConvProblem",
     "DTypeError",
     "InferenceSession",
     "ModelError",
     "ShapeError",
     "UnsupportedError",
+    "conv1d",
     "conv2d",
+    "conv3d",
     "explain",
     "get_accuracy",
     "get_num_threads",

@@ -11,19 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
-from operator import attrgetter, index
+from operator import attrgetter
 
 import numpy as np
 
 from numbaconv.errors import ConvError, DTypeError, ShapeError
+from numbaconv.sizes import BYTES_LIMIT, STEP_LIMIT, extent_of, integer, integers, pairs, worded_padding
 
 DTYPES: dict[str, type] = {"f32": np.float32, "f64": np.float64}
 LAYOUTS: tuple[str, ...] = ("channels_first", "channels_last")
-PADDING_WORDS: tuple[str, ...] = ("valid", "same", "full", "causal")
-
-# Compiled loops hold sizes and byte offsets in int64; strides and dilations are multiplied with both.
-_BYTES_LIMIT = 2**63
-_STEP_LIMIT = 2**31
+PADDING_MODES: tuple[str, ...] = ("zeros", "reflect", "replicate", "circular")
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class ConvProblem:
     kernel, stride, dilation : tuple of int
         One value an axis.
     padding : tuple of (int, int)
-        Zeros before and after each axis.
+        Elements before and after each axis, of the values that `padding_mode` says.
     groups : int
         Divides both `c_in` and `c_out`.
     dtype : {"f32", "f64"}
@@ -47,12 +44,17 @@ class ConvProblem:
         Of input and output; weights are always ``(c_out, c_in / groups, *kernel)``.
     bias : bool
         Whether one value a channel is added to the output.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What stands around the input: zeros, its mirror image about the outermost elements, these elements repeated, or its
+        other end.
 
     Raises
     ------
     ShapeError
-        If sizes contradict each other, the kernel does not fit the padded input, or a tensor would take
-        2**63 bytes or more.
+        If sizes contradict each other, the kernel does not fit the padded input, reflection or wrapping reaches further than the
+        input does, or a tensor would take 2**63 bytes or more.
+    ConvError
+        If `padding_mode` is unknown.
     DTypeError
         If `dtype` is not supported.
     """
@@ -69,19 +71,20 @@ class ConvProblem:
     dtype: str = "f32"
     layout: str = "channels_first"
     bias: bool = False
+    padding_mode: str = "zeros"
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the way into a frozen dataclass
         for name, least in (("n", 0), ("c_in", 1), ("c_out", 1), ("groups", 1)):
             put(self, name, integer(name, getattr(self, name), least))
-        put(self, "spatial", _integers("spatial", self.spatial, None, 1))
+        put(self, "spatial", integers("spatial", self.spatial, None, 1))
         axes = len(self.spatial)
         if not 1 <= axes <= 3:
             raise ShapeError(f"spatial={self.spatial} has {axes} axes; convolution has 1, 2 or 3 spatial axes")
-        put(self, "kernel", _integers("kernel", self.kernel, axes, 1))
+        put(self, "kernel", integers("kernel", self.kernel, axes, 1))
         for name in ("stride", "dilation"):
-            put(self, name, _integers(name, getattr(self, name), axes, 1, _STEP_LIMIT))
-        put(self, "padding", _pairs(self.padding, axes))
+            put(self, name, integers(name, getattr(self, name), axes, 1, STEP_LIMIT))
+        put(self, "padding", pairs(self.padding, axes))
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise DTypeError(f"dtype={self.dtype!r} is not supported; it must be one of {', '.join(DTYPES)}")
         if not isinstance(self.layout, str) or self.layout not in LAYOUTS:
@@ -89,6 +92,10 @@ class ConvProblem:
         if not isinstance(self.bias, (bool, np.bool_)):
             raise ShapeError(f"bias={self.bias!r} must be True or False: whether the problem has a bias")
         put(self, "bias", bool(self.bias))
+        if not isinstance(self.padding_mode, str) or self.padding_mode not in PADDING_MODES:
+            raise ConvError(
+                f"padding_mode={self.padding_mode!r} is unknown; it must be one of {', '.join(map(repr, PADDING_MODES))}"
+            )
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -104,6 +111,14 @@ class ConvProblem:
                     f"{axis}, but the input has {self.spatial[axis]}, {size} with padding={self.padding[axis]}; "
                     "the kernel must fit into the padded input"
                 )
+        for axis, (size, ends) in enumerate(zip(self.spatial, self.padding, strict=True)):
+            # mirrored elements exclude the outermost one, which is the mirror
+            most = {"reflect": size - 1, "circular": size}.get(self.padding_mode)
+            if most is not None and max(ends) > most:
+                raise ShapeError(
+                    f"padding={ends} on axis {axis} of {size} elements; with padding_mode={self.padding_mode!r} it must be at "
+                    f"most {most}"
+                )
         # An empty batch must not hide that one image is already too large to be addressed.
         n = max(self.n, 1)
         elements = {
@@ -112,7 +127,7 @@ class ConvProblem:
             "weight": prod(self.weight_shape),
         }
         for name, count in elements.items():
-            if count * self.itemsize >= _BYTES_LIMIT:
+            if count * self.itemsize >= BYTES_LIMIT:
                 raise ShapeError(
                     f"{name} of {count} {self.dtype} elements takes {count * self.itemsize} bytes; "
                     "a tensor must take fewer than 2**63 bytes"
@@ -137,7 +152,7 @@ class ConvProblem:
     @cached_property
     def extent(self) -> tuple[int, ...]:
         """Input elements that the dilated kernel spans on each axis, ``dilation * (kernel - 1) + 1``."""
-        return _extent(self.kernel, self.dilation)
+        return extent_of(self.kernel, self.dilation)
 
     @cached_property
     def padded(self) -> tuple[int, ...]:
@@ -222,6 +237,7 @@ class ConvProblem:
         layout: str = "channels_first",
         dtype: str = "f32",
         bias: bool = False,
+        padding_mode: str = "zeros",
     ) -> ConvProblem:
         """Make a problem from two shapes and PyTorch-style arguments.
 
@@ -245,8 +261,8 @@ class ConvProblem:
         DTypeError
             If `dtype` is not supported.
         """
-        x_shape = _integers("x.shape", x_shape, None, 0)
-        weight_shape = _integers("weight.shape", weight_shape, None, 1)
+        x_shape = integers("x.shape", x_shape, None, 0)
+        weight_shape = integers("weight.shape", weight_shape, None, 1)
         axes = len(weight_shape) - 2
         if not 1 <= axes <= 3:
             raise ShapeError(
@@ -269,13 +285,13 @@ class ConvProblem:
                 f"{c_in} channels; the two must be equal"
             )
         kernel = weight_shape[2:]
-        stride = _integers("stride", stride, axes, 1, _STEP_LIMIT)
-        dilation = _integers("dilation", dilation, axes, 1, _STEP_LIMIT)
+        stride = integers("stride", stride, axes, 1, STEP_LIMIT)
+        dilation = integers("dilation", dilation, axes, 1, STEP_LIMIT)
         if isinstance(padding, str):
-            padding = _worded_padding(padding, spatial, kernel, stride, dilation)
+            padding = worded_padding(padding, spatial, kernel, stride, dilation)
         return cls(
-            x_shape[0], c_in, weight_shape[0], spatial, kernel, stride, dilation, _pairs(padding, axes),
-            groups, dtype, layout, bias,
+            x_shape[0], c_in, weight_shape[0], spatial, kernel, stride, dilation, pairs(padding, axes),
+            groups, dtype, layout, bias, padding_mode,
         )  # fmt: skip
 
     @classmethod
@@ -284,8 +300,8 @@ class ConvProblem:
 
         Tokens come in any order: sizes ``n c d h w o`` (``o`` is c_out), ``k s p dil`` for all axes or, with
         ``d``, ``h`` or ``w`` appended, for one; a padding may be a pair, ``p1_2``; ``g``; ``f32|f64``;
-        ``cf|cl``; ``bias``.  The axes are those of d, h, w that have a size.  Defaults:
-        n1 s1 p0 dil1 g1 f32 cf, no bias.
+        ``cf|cl``; ``bias``; ``reflect|replicate|circular``.  The axes are those of d, h, w that have a size.
+        Defaults: n1 s1 p0 dil1 g1 f32 cf, no bias, padded with zeros.
 
         Raises
         ------
@@ -318,6 +334,7 @@ class ConvProblem:
             tokens.get("n", 1), tokens["c"], tokens["o"], tuple(tokens[axis] for axis in axes), kernel,
             per_axis("s", 1), per_axis("dil", 1), per_axis("p", (0, 0)), tokens.get("g", 1),
             tokens.get("dtype", "f32"), tokens.get("layout", "channels_first"), "bias" in tokens,
+            tokens.get("padding_mode", "zeros"),
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -335,16 +352,19 @@ class ConvProblem:
         parts.append("" if self.dtype == "f32" else self.dtype)
         parts.append("" if self.layout == "channels_first" else "cl")
         parts.append("bias" if self.bias else "")
+        parts.append("" if self.padding_mode == "zeros" else self.padding_mode)
         return "".join(parts)
 
 
 _AXES = (("w",), ("h", "w"), ("d", "h", "w"))
 _TOKEN = re.compile(
     r"(?P<name>dil[dhw]?|[ksp][dhw]?|[ncdhwog])(?P<value>[0-9]+)(_(?P<after>[0-9]+))?|f32|f64|cf|cl|bias"
+    r"|reflect|replicate|circular"
 )
 _WORDS = {
     "f32": ("dtype", "f32"), "f64": ("dtype", "f64"), "bias": ("bias", True),
     "cf": ("layout", "channels_first"), "cl": ("layout", "channels_last"),
+    **{mode: ("padding_mode", mode) for mode in PADDING_MODES[1:]},
 }  # fmt: skip
 
 
@@ -376,67 +396,3 @@ def _tokens(text: str) -> dict:
         tokens[name] = value
         position = match.end()
     return tokens
-
-
-def integer(name: str, value, least: int, limit: int = _BYTES_LIMIT) -> int:
-    """`value` as an int in [least, limit); bools and floats are refused, since they are slips."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = index(value)
-    except TypeError:
-        raise ShapeError(f"{name}={value!r} is a {type(value).__name__}; it must be an integer") from None
-    if not least <= number < limit:
-        rule = f"at least {least}" if number < least else f"below 2**{limit.bit_length() - 1}"
-        raise ShapeError(f"{name}={number} is out of range; it must be {rule}")
-    return number
-
-
-def _integers(
-    name: str, values, count: int | None, least: int, limit: int = _BYTES_LIMIT, rule: str = "one an axis"
-) -> tuple[int, ...]:
-    return tuple([integer(name, value, least, limit) for value in _sequence(name, values, count, rule)])
-
-
-def _sequence(name: str, values, count: int | None, rule: str) -> tuple:
-    """`values` as a tuple of `count`; a scalar is repeated, unless any count will do."""
-    kind = type(values).__name__
-    if isinstance(values, (str, bytes)):
-        raise ShapeError(f"{name}={values!r} is a {kind}; it must be made of integers")
-    try:
-        values = tuple(values)
-    except TypeError:
-        if count is None:
-            raise ShapeError(f"{name}={values!r} is a {kind}; it must be a sequence of integers") from None
-        return (values,) * count
-    if count is not None and len(values) != count:
-        raise ShapeError(f"{name}={values} has {len(values)} entries where {count} are needed, {rule}")
-    return values
-
-
-def _pairs(padding, axes: int) -> tuple[tuple[int, int], ...]:
-    """`padding` as one (before, after) pair an axis."""
-    entries = _sequence("padding", padding, axes, "one int or (before, after) pair an axis")
-    return tuple([_integers("padding", entry, 2, 0, rule="before and after") for entry in entries])
-
-
-def _extent(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple([d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)])
-
-
-def _worded_padding(word, spatial, kernel, stride, dilation) -> tuple[tuple[int, int], ...]:
-    """The (before, after) pairs that "valid", "same", "full" or "causal" stand for."""
-    extents = _extent(kernel, dilation)
-    if word == "causal" and len(spatial) != 1:
-        raise ShapeError(f"padding='causal' with {len(spatial)} spatial axes; it is for 1-D convolution only")
-    if word == "valid":
-        return ((0, 0),) * len(spatial)
-    if word in ("full", "causal"):
-        return tuple((extent - 1, extent - 1 if word == "full" else 0) for extent in extents)
-    if word == "same":
-        totals = [
-            max((-(-size // step) - 1) * step + extent - size, 0)
-            for size, step, extent in zip(spatial, stride, extents, strict=True)
-        ]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    raise ShapeError(f"padding={word!r} is unknown; the words are {', '.join(PADDING_WORDS)}")

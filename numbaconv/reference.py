@@ -12,6 +12,9 @@ from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.errors import ConvError, DTypeError, ShapeError
 from numbaconv.problem import DTYPES, ConvProblem
 
+#: What NumPy calls the ways of padding that do not need zeros.
+_NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
 
 def reference_conv(
     problem: ConvProblem,
@@ -26,7 +29,8 @@ def reference_conv(
     """Convolve by definition: ``activation(conv(x, weight) + bias + residual)``.
 
     Taps that fall on padding are skipped rather than multiplied with zero, so an infinite weight does not
-    turn padding into NaN.  Sums run over taps in row-major order, and over channels within a tap.
+    turn padding into NaN; other modes than zeros pad a copy first.  Sums run over taps in row-major order, and over
+    channels within a tap.
 
     Parameters
     ----------
@@ -77,14 +81,16 @@ def reference_conv(
     channels_last = problem.layout == "channels_last"
     if channels_last:
         x = np.moveaxis(x, -1, 1)
-    axes = len(problem.spatial)
+    axes, before = len(problem.spatial), tuple(before for before, _ in problem.padding)
+    if problem.padding_mode != "zeros":
+        x, before = np.pad(x, [(0, 0), (0, 0), *problem.padding], _NUMPY_MODES[problem.padding_mode]), (0,) * axes
     y = np.zeros((problem.n, problem.c_out, *_three(problem.out_spatial, 1)), dtype)
     _conv3d(
-        np.ascontiguousarray(x, dtype).reshape(problem.n, problem.c_in, *_three(problem.spatial, 1)),
+        np.ascontiguousarray(x, dtype).reshape(problem.n, problem.c_in, *_three(x.shape[2:], 1)),
         np.ascontiguousarray(weight, dtype).reshape(*weight.shape[:2], *_three(problem.kernel, 1)),
         _three(problem.stride, 1),
         _three(problem.dilation, 1),
-        _three(tuple(before for before, _ in problem.padding), 0),
+        _three(before, 0),
         problem.groups,
         y,
     )

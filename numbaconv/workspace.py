@@ -31,3 +31,15 @@ def scratch(nbytes: int) -> int:
         _buffers.address = _buffers.array.ctypes.data
         _buffers.size = nbytes
     return _buffers.address
+
+
+class _Memory:
+    """What NumPy makes an array of."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype):
+        self.__array_interface__ = {"data": (address, False), "shape": shape, "typestr": dtype.str, "version": 3}
+
+
+def view(address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The memory at an address as an array; it must outlive the array."""
+    return np.asarray(_Memory(address, shape, dtype))

@@ -16,7 +16,7 @@ from numbaconv.algorithms import ALGORITHMS
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
-from numbaconv.problem import LAYOUTS, ConvProblem
+from numbaconv.problem import LAYOUTS, PADDING_MODES, ConvProblem
 from numbaconv.reference import reference_conv
 
 #: Algorithms that add products directly; whole numbers pass through them without error.
@@ -31,23 +31,35 @@ TRANSCENDENTAL = ("silu", "hardswish", "sigmoid", "hardsigmoid", "tanh", "gelu")
 
 _KERNELS = st.integers(1, 7)
 _LAYOUTS = st.sampled_from(LAYOUTS)
+#: How much larger than the kernel an input is at the most, by the number of its axes.
+_ROOM = {1: 80, 2: 16, 3: 5}
 
 
 @st.composite
-def problems(draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=False, narrow=False) -> ConvProblem:
-    """Problems of one or two axes: kernels 1 to 7, strides and dilations to 4, 1 to 70 channels, 0 to 3 images.
+def problems(
+    draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=False, narrow=False, modes=PADDING_MODES[:1]
+) -> ConvProblem:
+    """Problems of one to three axes: kernels 1 to 7, strides and dilations to 4, 1 to 70 channels, 0 to 3 images.
 
+    Volumes, their kernels and their padding are smaller, and axes along which the kernel has one tap are frequent.
     A `depthwise` one has a channel a group, and `narrow` groups have few channels: odd numbers of them, and multiples of the
     input's.
     """
+    if axes == 3:
+        kernels = st.sampled_from((1, 1, 2, 3, 3)) if kernels is _KERNELS else kernels
+    most_padding = 9 if axes < 3 else 3
     kernel = tuple(draw(kernels) for _ in range(axes))
     stride, dilation = (tuple(draw(st.integers(1, 4)) for _ in range(axes)) for _ in range(2))
     # paddings larger than the kernel make outputs that see nothing else
-    padding = tuple((draw(st.integers(0, 9)), draw(st.integers(0, 9))) for _ in range(axes))
+    ends = st.integers(0, most_padding)
+    padding = tuple((draw(ends), draw(ends)) for _ in range(axes))
+    mode = draw(st.sampled_from(modes))
     spatial = []
     for k, d, (before, after) in zip(kernel, dilation, padding, strict=True):
         least = max(1, d * (k - 1) + 1 - before - after)
-        spatial.append(least + draw(st.integers(0, 16 if axes == 2 else 80)))
+        if mode != "zeros":
+            least = max(least, before + (mode == "reflect"), after + (mode == "reflect"))
+        spatial.append(least + draw(st.integers(0, _ROOM[axes])))
     groups = draw(st.sampled_from((1, 1, 1, 1, 2, 3, 5, 8)))
     # the edges of vectors and panels, besides all that lies between
     per_group = st.one_of(st.integers(1, 70 // groups), st.sampled_from([c for c in _EDGES if c <= 70 // groups]))
@@ -62,11 +74,13 @@ def problems(draw, *, axes=2, kernels=_KERNELS, layouts=_LAYOUTS, depthwise=Fals
 
     def problem():
         channels = c_in * groups, c_out * groups
-        return ConvProblem(n, *channels, spatial, kernel, stride, dilation, padding, groups, dtype, layout, bias)
+        return ConvProblem(n, *channels, spatial, kernel, stride, dilation, padding, groups, dtype, layout, bias, mode)
 
     while problem().macs > MOST_MACS:
         if n > 1:
             n = 1
+        elif groups > 2 and (depthwise or narrow):
+            groups = (groups + 1) // 2
         elif c_in >= c_out:
             c_in = (c_in + 1) // 2
         else:
@@ -98,22 +112,20 @@ class Operands:
         """The result by definition."""
         return reference_conv(self.problem, self.x, self.weight, self.bias, self.residual, self.activation, **options)
 
-    def conv2d(self, algorithm: str = "auto", **options) -> np.ndarray:
-        """The result of the public function."""
+    def conv(self, algorithm: str = "auto", **options) -> np.ndarray:
+        """The result of the public function; `options` replace the problem's own."""
         p = self.problem
-        call = {"layout": p.layout, "activation": self.activation, "residual": self.residual, "algorithm": algorithm}
-        return nc.conv2d(self.x, self.weight, self.bias, p.stride, p.padding, p.dilation, p.groups, **(call | options))
+        call = {"activation": self.activation, "residual": self.residual, "algorithm": algorithm}
+        return conv_of(p)(self.x, self.weight, self.bias, **(geometry_of(p) | call | options))
 
-    def layer(self, algorithm: str = "auto") -> nc.Conv2d:
+    def layer(self, algorithm: str = "auto") -> nc.ConvLayer:
         """A layer with these weights."""
         p = self.problem
-        return nc.Conv2d(
-            self.weight, self.bias, p.stride, p.padding, p.dilation, p.groups, layout=p.layout,
-            activation=self.activation, algorithm=algorithm,
-        )  # fmt: skip
+        make = LAYERS[len(p.spatial)]
+        return make(self.weight, self.bias, **geometry_of(p), activation=self.activation, algorithm=algorithm)
 
     def plan(self, algorithm: str = "auto"):
-        """A plan below the public interface, where 1-D problems and pixel pitches are known."""
+        """A plan below the public interface, where pixel pitches are known."""
         return make_plan(self.problem, self.epilogue, Weights(self.weight, self.bias, self.problem.groups), algorithm)
 
     def planned(self, algorithm: str = "auto") -> np.ndarray:
@@ -121,6 +133,27 @@ class Operands:
         out = np.full(self.problem.output_shape, np.nan, self.problem.np_dtype)
         self.plan(algorithm).run(self.x, out, self.residual)
         return out
+
+
+FUNCTIONS = {1: nc.conv1d, 2: nc.conv2d, 3: nc.conv3d}
+LAYERS = {1: nc.Conv1d, 2: nc.Conv2d, 3: nc.Conv3d}
+
+
+def conv_of(problem: ConvProblem):
+    """The public function for a problem's number of axes."""
+    return FUNCTIONS[len(problem.spatial)]
+
+
+def geometry_of(problem: ConvProblem) -> dict:
+    """The arguments of the public interface that a problem stands for."""
+    names = ("stride", "padding", "dilation", "groups", "padding_mode", "layout")
+    return {name: getattr(problem, name) for name in names}
+
+
+def every_kind(**options):
+    """Problems of images with zeros around them, and of signals, volumes and the other ways of padding."""
+    modes = PADDING_MODES[:1] * 2 + PADDING_MODES
+    return st.sampled_from((2, 2, 1, 3)).flatmap(lambda axes: problems(axes=axes, modes=modes, **options))
 
 
 def whole_numbers(rng, shape, dtype) -> np.ndarray:

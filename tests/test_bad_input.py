@@ -152,10 +152,44 @@ def test_words_that_are_unknown_are_named(arguments, message):
         nc.conv2d(ones(1, 4, 5, 5), ones(6, 4, 3, 3), **arguments)
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_padding_modes_that_are_not_built_say_so(mode):
-    with pytest.raises(nc.UnsupportedError, match=f"padding_mode='{mode}' is not built yet"):
-        nc.Conv2d(ones(6, 4, 3, 3), padding_mode=mode)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("axes", (1, 2, 3))
+@pytest.mark.parametrize("mode, most", [("reflect", 3), ("circular", 4)])
+def test_no_more_is_mirrored_or_wrapped_around_than_the_input_has(mode, most, axes, layout):
+    function = (nc.conv1d, nc.conv2d, nc.conv3d)[axes - 1]
+    x = ones(*((1, 2, *(9,) * (axes - 1), 4) if layout == "channels_first" else (1, *(9,) * (axes - 1), 4, 2)))
+    weight = ones(3, 2, *(1,) * (axes - 1), 3)
+
+    def run(before, after):
+        ends = ((0, 0),) * (axes - 1) + ((before, after),)
+        return function(x, weight, padding=ends, padding_mode=mode, layout=layout)
+
+    assert run(most, most).size
+    for ends in ((most + 1, 0), (0, most + 1)):
+        with pytest.raises(
+            nc.ShapeError, match=rf"padding=\({ends[0]}, {ends[1]}\) on axis {axes - 1} of 4 .* at most {most}"
+        ):
+            run(*ends)
+
+
+@pytest.mark.parametrize("axes", (1, 2, 3))
+def test_operands_with_another_number_of_axes_are_refused(axes):
+    function = (nc.conv1d, nc.conv2d, nc.conv3d)[axes - 1]
+    x, weight = ones(1, 4, *(5,) * axes), ones(6, 4, *(3,) * axes)
+    assert function(x, weight).ndim == axes + 2 and function(x[0], weight).ndim == axes + 1
+    for other in (ones(1, 4, *(5,) * (axes + 1)), ones(*(5,) * axes)):
+        with pytest.raises(nc.ShapeError, match=rf"x has shape .* must have {axes + 2} axes, or {axes + 1} without"):
+            function(other, weight)
+    for other in (ones(6, 4, *(3,) * (axes + 1)), ones(6, 4, *(3,) * (axes - 1))):
+        with pytest.raises(nc.ShapeError, match=rf"weight has shape .* must have {axes + 2} axes"):
+            function(x, other)
+
+
+def test_only_signals_are_padded_causally():
+    assert nc.conv1d(ones(1, 4, 5), ones(6, 4, 3), padding="causal").shape == (1, 6, 5)
+    for function, axes in ((nc.conv2d, 2), (nc.conv3d, 3)):
+        with pytest.raises(nc.ShapeError, match="padding='causal' with"):
+            function(ones(1, 4, *(5,) * axes), ones(6, 4, *(3,) * axes), padding="causal")
 
 
 @pytest.mark.parametrize("name", PLANNED)
@@ -272,7 +306,7 @@ def test_operands_may_lie_in_memory_as_they_like_and_stay_as_they_are(problem, n
     given_ = make_operands(problem, whole_numbers, residual=True, activation="relu")
     plain = given_.x, given_.weight, given_.bias, given_.residual
     arrays = [lay(array) for array in plain]
-    y = Operands(problem, *arrays, "relu").conv2d(name)
+    y = Operands(problem, *arrays, "relu").conv(name)
     assert np.array_equal(y, given_.oracle())
     assert type(y) is np.ndarray and y.dtype == problem.np_dtype and y.flags.c_contiguous and y.flags.aligned
     for array, before in zip(arrays, plain, strict=True):
@@ -302,13 +336,13 @@ def test_a_layer_keeps_its_own_weights(name):
 def test_a_result_goes_where_it_is_asked_for(problem, name, lay):
     given_ = make_operands(problem, whole_numbers, residual=True)
     out = lay(np.full(problem.output_shape, np.nan, problem.np_dtype))
-    assert given_.conv2d(name, out=out) is out
+    assert given_.conv(name, out=out) is out
     assert np.array_equal(out, given_.oracle())
 
 
 def test_gaps_between_results_stay_as_they_are(given_):
     memory = np.full((2, 6, 7, 16), 7, F32)
-    given_.conv2d(out=memory[..., 1::2])
+    given_.conv(out=memory[..., 1::2])
     assert np.array_equal(memory[..., 1::2], given_.oracle()) and np.all(memory[..., ::2] == 7)
 
 
@@ -326,12 +360,12 @@ def test_the_residual_may_be_the_result(problem, name, batched, lay):
 @pytest.mark.parametrize("out", [[[0.0]], float, "out", 1.0, memoryview(bytearray(8))])
 def test_results_are_written_into_arrays_only(out, given_):
     with pytest.raises(nc.ConvError, match=f"out is a {type(out).__name__}; it must be a NumPy array"):
-        given_.conv2d(out=out)
+        given_.conv(out=out)
 
 
 def test_results_are_not_written_into_what_is_read_only(given_):
     with pytest.raises(nc.ConvError, match=r"out of shape \(2, 6, 7, 8\) is read-only"):
-        given_.conv2d(out=_read_only(given_.residual))
+        given_.conv(out=_read_only(given_.residual))
 
 
 SAME = ConvProblem.parse("n2c4h6w6o4k3p1")  # whose result is as large as its input

@@ -63,7 +63,7 @@ def test_onnx_runtime_agrees(given_):
         group=p.groups,
     )
     for name in ("auto", *able(p, FAST)):
-        assert_close(first(given_.conv2d(name, residual=None), p.layout), judged, given_)
+        assert_close(first(given_.conv(name, residual=None), p.layout), judged, given_)
 
 
 @pytest.mark.parametrize("word, auto_pad", (("same", "SAME_UPPER"), ("valid", "VALID")))
@@ -104,7 +104,7 @@ def test_scipy_agrees_on_dilated_and_strided_kernels(problem, seed):
         correlate2d(x[image, o // group_out * group_in + c], spread[o, c], "valid")[:: p.stride[0], :: p.stride[1]]
         for c in range(group_in)
     )
-    np.testing.assert_array_equal(first(given_.conv2d(), p.layout)[image, o], judged)
+    np.testing.assert_array_equal(first(given_.conv(), p.layout)[image, o], judged)
 
 
 # --- NaN and infinity ---------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_one_value_that_is_not_finite_touches_only_the_outputs_that_see_it(probl
         x = given_.x.copy()
         x.reshape(-1)[position] = value
         one = Operands(problem, x, given_.weight, activation="relu")
-        np.testing.assert_array_equal(kinds(one.conv2d(name)), kinds(one.oracle()))
+        np.testing.assert_array_equal(kinds(one.conv(name)), kinds(one.oracle()))
 
 
 @given(problems().filter(lambda p: p.n and not p.bias), st.sampled_from(NON_FINITE), st.integers(0, 2**32 - 1))
@@ -135,7 +135,7 @@ def test_a_weight_that_is_not_finite_may_meet_padding_or_not(p, value, seed):
     least = np.isnan(given_.oracle())
     most = np.isnan(reference_conv(ConvProblem.of(x.shape, p.weight_shape, **options), x, given_.weight))
     for name in able(p, FAST):
-        found = np.isnan(given_.conv2d(name))
+        found = np.isnan(given_.conv(name))
         assert np.all(found >= least) and np.all(found <= most), name
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numbaconv.accuracy import DEFAULT, STRICT
-from numbaconv.algorithms.cost import _met
+from numbaconv.algorithms.cost import met
 from numbaconv.codegen.jit import on_compile
 from numbaconv.dispatch import calibration
 from numbaconv.dispatch.select import rank
@@ -40,7 +40,7 @@ def test_taps_inside_are_those_that_counting_finds(size, kernel, stride, dilatio
     if out < 1:
         return
     inside = sum(0 <= o * stride - padding[0] + k * dilation < size for o in range(out) for k in range(kernel))
-    assert _met(size, out, kernel, stride, dilation, padding[0], 1.0) == pytest.approx(inside / out)
+    assert met(size, out, kernel, stride, dilation, padding[0], 1.0) == pytest.approx(inside / out)
 
 
 def test_taps_that_lie_in_padding_cost_nothing():

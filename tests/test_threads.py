@@ -61,7 +61,7 @@ def test_one_thread_never_enters_the_parallel_layer(python):
         for text in ("c20h30w31o40k3p1", "c20h30w31o40k1cl"):
             given = make_operands(ConvProblem.parse(text), whole_numbers)
             for name in able(given.problem, FAST):
-                assert (given.conv2d(name) == given.oracle()).all()
+                assert (given.conv(name) == given.oracle()).all()
         try:
             print(numba.threading_layer())
         except ValueError:
@@ -100,7 +100,7 @@ def test_the_callers_own_mask_of_numba_threads_is_left_alone():
             numba.set_num_threads(mask)
             for threads in (1, 2):
                 with nc.num_threads(threads):
-                    given_.conv2d()
+                    given_.conv()
                 assert numba.get_num_threads() == mask
     finally:
         numba.set_num_threads(before)
@@ -116,7 +116,7 @@ def test_one_thread_and_two_give_the_same_bits(text, layout):
         results = []
         for threads in (1, 2):
             with nc.num_threads(threads):
-                results.append(bits(given_.conv2d(name)))
+                results.append(bits(given_.conv(name)))
         assert results[0] == results[1], name
 
 

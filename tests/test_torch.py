@@ -11,6 +11,7 @@ from strategies import (
     NON_FINITE,
     able,
     assert_close,
+    every_kind,
     first,
     kinds,
     normals,
@@ -25,27 +26,28 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # on two threads the first tanh of a process is at times good to five digits only
 
 
-def by_torch(given_, memory_format=None):
-    """PyTorch's channels-first result; uneven padding is done before, since conv2d takes one number an axis."""
+CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
+
+
+def by_torch(given_):
+    """PyTorch's channels-first result; uneven padding and all but zeros is done before, since its convolutions have none."""
     p = given_.problem
     x = torch.from_numpy(first(given_.x, p.layout))
-    (top, bottom), (left, right) = p.padding
-    even = (min(top, bottom), min(left, right))
-    rest = (left - even[1], right - even[1], top - even[0], bottom - even[0])
-    x = torch.nn.functional.pad(x, rest)
-    if memory_format is not None:
-        x = x.contiguous(memory_format=memory_format)
+    even = [min(ends) if p.padding_mode == "zeros" else 0 for ends in p.padding]
+    # the last axis first
+    rest = [end - inside for ends, inside in zip(p.padding[::-1], even[::-1]) for end in ends]
+    x = torch.nn.functional.pad(x, rest, "constant" if p.padding_mode == "zeros" else p.padding_mode)
     bias = None if given_.bias is None else torch.from_numpy(given_.bias)
-    y = torch.nn.functional.conv2d(x, torch.from_numpy(given_.weight), bias, p.stride, even, p.dilation, p.groups)
+    y = CONV[len(p.kernel)](x, torch.from_numpy(given_.weight), bias, p.stride, even, p.dilation, p.groups)
     return y.numpy()
 
 
-@given(operands(problems().filter(lambda p: p.n), fill=normals, activations=(None,)))
+@given(operands(every_kind().filter(lambda p: p.n), fill=normals, activations=(None,)))
 def test_pytorch_agrees(given_):
     p = given_.problem
     judged = by_torch(given_)
     for name in ("auto", *able(p, FAST)):
-        y = first(given_.conv2d(name, residual=None), p.layout)
+        y = first(given_.conv(name, residual=None), p.layout)
         assert_close(y, judged, given_)
 
 
@@ -100,5 +102,5 @@ def test_what_is_not_finite_in_x_ends_where_pytorch_puts_it(given_):
     p = given_.problem
     expected = kinds(by_torch(given_))
     for name in ("auto", *able(p, FAST)):
-        y = first(given_.conv2d(name, residual=None), p.layout)
+        y = first(given_.conv(name, residual=None), p.layout)
         np.testing.assert_array_equal(kinds(y), expected, err_msg=name)

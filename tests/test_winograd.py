@@ -31,6 +31,11 @@ CORNERS = (
     "c3h1w1o5k3p1", "n3c17h5w9o33kh3kw1ph1", "c16h4w9o40kh1kw5pw2", "c20h13w12o20k3p7dil7", "c8h3w3o9k3p9dil9",
     "n2c12h9w11o20k5s2p2", "c4h12w12o8k5s3p1", "c30h7w7o50k3p1g5", "c70h6w6o66k3p1g2", "n0c8h8w8o8k3", "c9h9w9o7k4p3_0f64",
     "c1800h5w4o10k3p1", "n2c33h6w7o130k3p1", "c5h20w3o6kh2kw3p1s2",
+    # signals, volumes whose slices are taps, images of their own or rows; in chunks that share slices
+    "n2c17w50o33k3p1", "c5w40o6k5p4dil2", "c5d4h7w6o7k3p1", "n2c17d5h9w9o33k3p1sd2sh1sw1",
+    "c9d7h8w8o20kd3kh3kw3p2_1dild2dilh1dilw1", "c9d7h8w8o12k3s2p1", "c8d3h8w8o8kd1kh3kw3pd0ph1pw1", "c8d8h3w3o8kd3kh1kw1pd1ph0pw0",
+    "c10d4h5w6o20k3p1g5", "c40d60h5w5o20k3p1", "c300d3h4w4o10k3p1", "c3d2h6w6o8k3p3f64",
+    "c8h7w9o8k3p2reflect", "c8d3h7w6o8k3p1reflect", "c8h5w9o8k3p1s2circular", "c8d3h4w5o8k3p2replicate",
 )  # fmt: skip
 
 
@@ -189,7 +194,7 @@ def test_a_budget_excludes_variants_that_cannot_meet_it():
 def test_strict_excludes_them_all():
     assert all("NaN" in row.reason for row in winograd_rows("strict"))
     with pytest.raises(nc.UnsupportedError, match="NaN"):
-        make_operands(BIG, normals).conv2d("winograd", accuracy="strict")
+        make_operands(BIG, normals).conv("winograd", accuracy="strict")
 
 
 def test_the_budget_of_the_process_holds_for_layers_without_their_own(rng):

@@ -8,7 +8,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from bench.operands import aligned
-from bench.peers import Prepared, UnsupportedProblemError
+from bench.peers import Prepared
 
 
 def version() -> str:
@@ -17,11 +17,9 @@ def version() -> str:
 
 def prepare(problem, operands, threads, variant, algorithm) -> Prepared:
     last = variant == "channels_last"
-    if last and len(problem.kernel) != 2:
-        raise UnsupportedProblemError("channels-last is measured for 2-D only")
     model = _model(problem, operands)
     if last:
-        model = _with_channels_last_ends(model)
+        model = _with_channels_last_ends(model, "DHW"[-len(problem.kernel) :])
     config = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
@@ -56,9 +54,9 @@ def _model(problem, operands) -> ov.Model:
     return ov.Model([ops.add(y, ops.constant(bias))], [x], "conv")
 
 
-def _with_channels_last_ends(model: ov.Model) -> ov.Model:
+def _with_channels_last_ends(model: ov.Model, axes: str) -> ov.Model:
     ends = ov.preprocess.PrePostProcessor(model)
     for end in (ends.input(), ends.output()):
-        end.tensor().set_layout(ov.Layout("NHWC"))
-        end.model().set_layout(ov.Layout("NCHW"))
+        end.tensor().set_layout(ov.Layout(f"N{axes}C"))
+        end.model().set_layout(ov.Layout(f"NC{axes}"))
     return ends.build()

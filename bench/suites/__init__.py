@@ -34,6 +34,8 @@ KINDS = (
     Kind("depthwise", "depthwise", 1.70, 1.2),
     Kind("narrow", "grouped, up to 8 channels a group", 2.0, 1.2),
     Kind("grouped", "grouped, wider, and grouped 1x1", 1.2, 1.0),
+    Kind("1-D", "signals", 1.5, 1.0),
+    Kind("3-D", "volumes", 1.3, 1.0),
 )
 #: Every layer, where operands and result are channels-first.
 CHANNELS_FIRST = Kind("cf", "all of them, channels-first in and out", 1.15, 0.85)
@@ -81,7 +83,13 @@ def load(suite: str, pattern: str = "", kinds: Collection[str] = (), batch: int 
 
 
 def kind_of(problem: ConvProblem) -> str:
-    """The name of the one kind that a problem counts in; the property that decides which algorithms apply is asked for first."""
+    """The name of the one kind that a problem counts in; the property that decides which algorithms apply is asked for first.
+
+    Signals and volumes are a kind each.
+    """
+    axes = len(problem.spatial)
+    if axes != 2:
+        return f"{axes}-D"
     if problem.groups > 1:
         if problem.groups == problem.c_in:
             return "depthwise"

@@ -68,6 +68,8 @@ class Algorithm(Protocol):
     name: str
     #: whether a NaN or infinity reaches only the outputs whose sums it is part of
     local: bool
+    #: whether it pads other than with zeros itself; others are given a copy that is padded already (`padded.PaddedCopy`)
+    padding_modes: bool
 
     def variant(self, problem: ConvProblem) -> str:
         """Which of several forms of the algorithm this one is, or nothing."""
@@ -92,6 +94,7 @@ class DirectSums:
     """What holds for algorithms that come in one form and add the products of the definition."""
 
     local = True
+    padding_modes = True
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""

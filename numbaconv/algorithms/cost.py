@@ -69,7 +69,7 @@ def first_reads(g: dict[str, int], height: float) -> float:
     """Bytes of A that a tile finds in the L2 at best: each once, where tiles go outside, or once a panel."""
     columns = g["k_w"] * min(height * g["stride_w"] / g["k_w"] + 1, height)
     panels = 1 if g["tiles_outside"] else g["panels_per_group"]
-    return panels * g["k_h"] * columns * g["c_in"] * g["itemsize"]
+    return panels * g["k_d"] * g["k_h"] * columns * g["c_in"] * g["itemsize"]
 
 
 def tile_count(g: dict[str, int]) -> int:
@@ -79,8 +79,8 @@ def tile_count(g: dict[str, int]) -> int:
 
 def far_cycles(g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: int) -> float:
     """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass."""
-    x = g["n"] * g["h_in"] * g["w_in"] * g["x_pixel"]
-    out = g["n"] * g["h_out"] * g["w_out"] * g["out_pixel"]
+    x = g["n"] * g["in_pixels"] * g["x_pixel"]
+    out = g["n"] * g["out_pixels"] * g["out_pixel"]
     half = machine.l2 / 2
     missed = min((x + out + weight_bytes - half) / machine.l2, 1.0)
     if missed <= 0:
@@ -94,23 +94,26 @@ def far_cycles(g: dict[str, int], machine: Machine, weight_bytes: int, input_pas
 
 def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY) -> float:
     """Cycles to copy the patches of all output pixels, each in `runs` runs of neighbouring elements that cost `run` to start."""
-    nbytes = g["k_h"] * g["k_w"] * g["c_in"] * g["itemsize"]
-    return g["n"] * g["h_out"] * g["w_out"] * g["groups"] * (PATCH + runs * run + nbytes / rates.copy_bytes)
+    nbytes = g["window"] * g["c_in"] * g["itemsize"]
+    return g["n"] * g["out_pixels"] * g["groups"] * (PATCH + runs * run + nbytes / rates.copy_bytes)
 
 
 def taps_met(g: dict[str, int], height: float) -> float:
     """Taps of an average tile of `height` neighbouring pixels that do not lie wholly in padding."""
-    if _LITTLE_PADDING * (g["pad_top"] + g["pad_left"]) < g["h_out"] + g["w_out"]:
-        return g["k_h"] * g["k_w"]
+    padding = g["pad_front"] + g["pad_top"] + g["pad_left"]
+    if g["padding_mode"] or _LITTLE_PADDING * padding < g["d_out"] + g["h_out"] + g["w_out"] - 1:
+        return g["window"]
     # a tile of an image cut as one line runs on into the next row
     rows = 1.0 if g["lines"] > 1 else 1.0 + (height - 1) / g["w_out"]
-    return _met(g["h_in"], g["h_out"], g["k_h"], g["stride_h"], g["dilation_h"], g["pad_top"], rows) * _met(
-        g["w_in"], g["w_out"], g["k_w"], g["stride_w"], g["dilation_w"], g["pad_left"], height
+    return (
+        met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
+        * met(g["h_in"], g["h_out"], g["k_h"], g["stride_h"], g["dilation_h"], g["pad_top"], rows)
+        * met(g["w_in"], g["w_out"], g["k_w"], g["stride_w"], g["dilation_w"], g["pad_left"], height)
     )
 
 
 @lru_cache(maxsize=256)
-def _met(size: int, out: int, kernel: int, stride: int, dilation: int, before: int, span: float) -> float:
+def met(size: int, out: int, kernel: int, stride: int, dilation: int, before: int, span: float) -> float:
     """Taps of one axis that an average stretch of `span` outputs meets inside of `size` elements."""
     met = 0.0
     for first in range(-before, kernel * dilation - before, dilation):

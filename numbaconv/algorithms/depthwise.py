@@ -34,7 +34,7 @@ class _Panels(SlidingAlgorithm):
         fields = sliding_fields(g, g["itemsize"])
         strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
         width = min(g["w_in"], (PIXELS * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1)
-        under = width * min(g["k_h"], g["h_in"]) * PANEL_ROW
+        under = width * min(g["k_h"], g["h_in"]) * g["k_d"] * PANEL_ROW
         fields |= strip | {
             "column_block": max(1, min(machine.l1 // 2 // under, fields["panels_per_group"])),
             "depthwise": 1,
@@ -52,10 +52,13 @@ class _PanelsOfPlanes(_Panels):
     """The same on channels-first tensors, around which a panel is transposed while it stays in the L2."""
 
     share = by_panel_share
+    reads_planes = True
 
     def native(self, problem):
         """Channels-first, where a panel of input, residual and output fits the workspace."""
-        return problem.layout == "channels_first" and _block_bytes(geometry(problem)) <= WORKSPACE_LIMIT // 2
+        return (
+            problem.layout == "channels_first" and _block_bytes(geometry(problem, planes=True)) <= WORKSPACE_LIMIT // 2
+        )
 
     def cut(self, g, machine):
         cut = super().cut(g | {"x_pixel": PANEL_ROW}, machine)
@@ -75,13 +78,13 @@ class _PanelsOfPlanes(_Panels):
     def extra_cycles(self, problem, g, machine):
         """Transposing, in whole vectors of pixels and channels."""
         lanes = TARGETS[machine.isa].lanes(g["itemsize"])
-        vectors = -(-g["h_in"] * g["w_in"] // lanes) + -(-g["h_out"] * g["w_out"] // lanes)
+        vectors = -(-g["in_pixels"] // lanes) + -(-g["out_pixels"] // lanes)
         return _TRANSPOSE * g["images"] * -(-g["c_out"] // lanes) * lanes * vectors
 
 
 def _block_bytes(g: dict[str, int]) -> int:
     """Bytes of a panel's input, residual and output."""
-    return (g["h_in"] * g["w_in"] + 2 * g["h_out"] * g["w_out"]) * PANEL_ROW
+    return (g["in_pixels"] + 2 * g["out_pixels"]) * PANEL_ROW
 
 
 class Depthwise(_Panels):

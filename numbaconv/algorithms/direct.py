@@ -36,10 +36,10 @@ class Direct(TiledAlgorithm):
         lines = row_lines(g)
         if _row_is_tap(g):
             k_block = g["k_w"] * g["c_in"]
-            pitch = row_pitch(g["k_h"] * k_block * g["itemsize"])
+            pitch = row_pitch(g["window"] * g["c_in"] * g["itemsize"])
             block = min(tile_block(g | lines, machine, tables=False), row_block(g | lines, machine, pitch))
             fields = lines | column_blocks(g, machine) | {"tile_block": block, "k_block": k_block, "patch_pitch": pitch}
-            return Cut(fields, tile_list_bytes(block) + block * MR * pitch, 2 * g["k_h"] * 8 * TAP)
+            return Cut(fields, tile_list_bytes(block) + block * MR * pitch, 2 * g["k_d"] * g["k_h"] * 8 * TAP)
         block = tile_block(g | lines, machine, tables=True)
         fields = lines | {"tile_block": block, **column_blocks(g, machine)}
         return Cut(fields, tile_list_bytes(block) + CORNERS + block * table_bytes(g), table_bytes(g))
@@ -51,15 +51,17 @@ class Direct(TiledAlgorithm):
 
     def extra_cycles(self, problem, g, machine):
         """The tile list; a table, or packing, for every tile that touches padding or spans two rows."""
-        rows, parts = g["h_out"], g["tiles_per_line"]
+        parts = g["tiles_per_line"]
         interior = 0.0
-        if g["lines"] == rows:
+        if g["line"] == g["w_out"]:
             # padding after is taken to be what it is before
-            padded_rows, padded_parts = 2 * -(-g["pad_top"] // g["stride_h"]), 2 if g["pad_left"] else 0
-            interior = max(0, rows - padded_rows) / rows * max(0, parts - padded_parts) / parts
+            padded_parts = 2 if g["pad_left"] else 0
+            interior = max(0, parts - padded_parts) / parts
+            for size, before, stride in (("d_out", "pad_front", "stride_d"), ("h_out", "pad_top", "stride_h")):
+                interior *= max(0, g[size] - 2 * -(-g[before] // g[stride])) / g[size]
         listed = cost.tile_count(g) * cost.LISTED
         if g["k_block"] > g["c_in"]:
-            return listed + (1 - interior) * cost.packing_cycles(g, g["k_h"], machine.rates)
+            return listed + (1 - interior) * cost.packing_cycles(g, g["k_d"] * g["k_h"], machine.rates)
         entries = problem.taps * TARGETS[machine.isa].rows
         return listed + cost.tile_count(g) * (1 - interior) * entries * cost.ENTRY
 
@@ -67,5 +69,5 @@ class Direct(TiledAlgorithm):
 def _row_is_tap(g) -> bool:
     """Whether the pixels under a kernel row follow one another without gaps, and are so few elements that joining them pays."""
     together = g["groups"] == g["dilation_w"] == 1 and g["x_pixel"] == g["c_in"] * g["itemsize"]
-    tile_of_patches = MR * g["k_h"] * g["k_w"] * g["x_pixel"]
+    tile_of_patches = MR * g["window"] * g["x_pixel"]
     return together and g["k_w"] > 1 and g["c_in"] <= _FEW_CHANNELS and tile_of_patches <= WORKSPACE_LIMIT // 2

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
 from numbaconv.codegen.memory import CONV
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, WIDE_ROWS
 from numbaconv.machine import Machine
-from numbaconv.problem import ConvProblem
+from numbaconv.problem import PADDING_MODES, ConvProblem
 
 #: Below this filling of tiles it is better to cut the image as one line than row by row.
 _FULL = 0.85
 #: The parts of the L2 that a block's input and a column block's weights may take; the rest is output and what streams by.
 _INPUT_PART, _WEIGHT_PART = 4, 2
-#: Results of so many bytes are gone from all caches when somebody reads them.  Smaller ones wait in the L3 for the next layer, which
-#: reads them from there more than twice as fast as from memory (24 against 9 GB/s where this was measured).
+#: Results of so many bytes are gone from all caches when somebody reads them.  Smaller ones wait in the L3 for the next layer,
+#: which reads them from there more than twice as fast as from memory (24 against 9 GB/s where this was measured).
 _KEPT_BYTES = 12 << 20
 #: Where weights take less than this part of the L2, the core walks tiles outside and panels inside.
 _TILES_OUTSIDE_PART = 4
@@ -25,61 +27,104 @@ WORKSPACE_LIMIT = 1 << 20
 _TABLE_LIMIT = 1 << 18
 
 
-def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None) -> dict[str, int]:
+def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None, planes: bool = False) -> dict[str, int]:
     """Fields of the `CONV` record that follow from the problem alone.
 
-    `pitches` are the elements from pixel to pixel of x, out and residual; by default pixels follow one another.
+    `pitches` are the elements from pixel to pixel of x, out and residual; by default pixels follow one another.  `planes` tells
+    that the loops read channels-first tensors.
     """
-    return _fields(problem, pitches).copy()
+    return _fields(problem, pitches, planes).copy()
 
 
 @lru_cache(maxsize=64)  # all algorithms ask for the same one while a problem is ranked
-def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None) -> dict[str, int]:
+def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: bool) -> dict[str, int]:
     size = problem.itemsize
     x_pitch, out_pitch, residual_pitch = pitches or (problem.c_in, problem.c_out, problem.c_out)
-    h_in, w_in = _two(problem.spatial, 1)
-    h_out, w_out = _two(problem.out_spatial, 1)
-    k_h, k_w = _two(problem.kernel, 1)
-    stride_h, stride_w = _two(problem.stride, 1)
-    dilation_h, dilation_w = _two(problem.dilation, 1)
-    rows, columns = _two(problem.padding, (0, 0))
+    problem = folded(problem, planes)
+    d_in, h_in, w_in = _three(problem.spatial, 1)
+    d_out, h_out, w_out = _three(problem.out_spatial, 1)
+    k_d, k_h, k_w = _three(problem.kernel, 1)
+    stride_d, stride_h, stride_w = _three(problem.stride, 1)
+    dilation_d, dilation_h, dilation_w = _three(problem.dilation, 1)
+    slices, rows, columns = _three(problem.padding, (0, 0))
     c_in, c_out = problem.c_in // problem.groups, problem.c_out // problem.groups
     return {
         "n": problem.n,
+        "d_in": d_in,
         "h_in": h_in,
         "w_in": w_in,
+        "in_pixels": d_in * h_in * w_in,
         "c_in": c_in,
+        "d_out": d_out,
         "h_out": h_out,
         "w_out": w_out,
+        "out_pixels": d_out * h_out * w_out,
         "c_out": c_out,
         "groups": problem.groups,
+        "k_d": k_d,
         "k_h": k_h,
         "k_w": k_w,
+        "window": problem.taps,
+        "stride_d": stride_d,
         "stride_h": stride_h,
         "stride_w": stride_w,
+        "dilation_d": dilation_d,
         "dilation_h": dilation_h,
         "dilation_w": dilation_w,
+        "pad_front": slices[0],
         "pad_top": rows[0],
         "pad_left": columns[0],
+        "padding_mode": PADDING_MODES.index(problem.padding_mode),
         "x_pixel": x_pitch * size,
-        "x_image": h_in * w_in * x_pitch * size,
+        "x_image": d_in * h_in * w_in * x_pitch * size,
         "out_pixel": out_pitch * size,
         "residual_pixel": residual_pitch * size,
         "itemsize": size,
         "k_block": c_in,
-        "panel_bytes": k_h * k_w * c_in * PANEL_ROW,
+        "panel_bytes": problem.taps * c_in * PANEL_ROW,
         "panels_per_group": -(-c_out * size // PANEL_ROW),
     }
 
 
+@lru_cache(maxsize=64)
+def folded(problem: ConvProblem, planes: bool = False) -> ConvProblem:
+    """The same convolution of fewer axes where three are more than it needs: pixels lie in memory as before.
+
+    Neighbouring axes along which the kernel has one tap, stride 1 and no padding are one axis, and slices that do not meet are
+    images of their own, unless other channels' `planes` lie between them.
+    """
+    if len(problem.spatial) < 3:
+        return problem
+    plain = [
+        kernel == stride == 1 and ends == (0, 0)
+        for kernel, stride, ends in zip(problem.kernel, problem.stride, problem.padding)
+    ]
+    if plain[0] and not planes:
+        return replace(problem, n=problem.n * problem.spatial[0], **_axes(problem, ((1,), (2,))))
+    if plain[1] and plain[2]:
+        return replace(problem, **_axes(problem, ((0,), (1, 2))))
+    if plain[0] and plain[1]:
+        return replace(problem, **_axes(problem, ((0, 1), (2,))))
+    return problem
+
+
+def _axes(problem: ConvProblem, kept: tuple[tuple[int, ...], ...]) -> dict[str, tuple]:
+    """Fields of the problem with the axes `kept`, each made of one axis or several plain ones."""
+    fields = {
+        name: tuple(getattr(problem, name)[axes[0]] for axes in kept)
+        for name in ("kernel", "stride", "dilation", "padding")
+    }
+    return fields | {"spatial": tuple(prod(problem.spatial[axis] for axis in axes) for axes in kept)}
+
+
 def streamed(g: dict[str, int]) -> dict[str, int]:
     """Whether results are written past the caches, which saves reading their lines first: nothing would keep them."""
-    return {"streamed": int(g["n"] * g["h_out"] * g["w_out"] * g["out_pixel"] > _KEPT_BYTES)}
+    return {"streamed": int(g["n"] * g["out_pixels"] * g["out_pixel"] > _KEPT_BYTES)}
 
 
-def _two(values: tuple, filler) -> tuple:
-    """A 1-D problem is a 2-D one of height 1."""
-    return (filler, *values) if len(values) == 1 else values
+def _three(values: tuple, filler) -> tuple:
+    """A signal is an image of height 1, and an image a volume of depth 1."""
+    return (filler,) * (3 - len(values)) + values
 
 
 def record(fields: dict[str, int]) -> np.ndarray:
@@ -93,11 +138,12 @@ def record(fields: dict[str, int]) -> np.ndarray:
 def row_lines(g: dict[str, int]) -> dict[str, int]:
     """Tiles that stay inside one output row where rows fill them, so that tiles away from padding share one tap table."""
     parts = -(-g["w_out"] // MR)
+    row = {"lines": g["d_out"] * g["h_out"], "line": g["w_out"]}
     if reaches_far(g):
         choices = (parts, -(-g["w_out"] // WIDE_ROWS))
-        return {"lines": g["h_out"], "line": g["w_out"], "tiles_per_line": min(choices, key=lambda n: _met_taps(g, n))}
+        return row | {"tiles_per_line": min(choices, key=lambda n: _met_taps(g, n))}
     if g["w_out"] >= _FULL * MR * parts:
-        return {"lines": g["h_out"], "line": g["w_out"], "tiles_per_line": parts}
+        return row | {"tiles_per_line": parts}
     return image_lines(g)
 
 
@@ -118,7 +164,7 @@ def _met_taps(g: dict[str, int], parts: int) -> int:
 
 def image_lines(g: dict[str, int]) -> dict[str, int]:
     """All pixels of an image as one line."""
-    pixels = g["h_out"] * g["w_out"]
+    pixels = g["out_pixels"]
     return {"lines": 1, "line": pixels, "tiles_per_line": -(-pixels // MR)}
 
 
@@ -133,7 +179,7 @@ def column_blocks(g: dict[str, int], machine: Machine) -> dict[str, int]:
 
 def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:
     """Tiles of a block: what they read fits its part of the L2; with `tables`, their tap tables fit the workspace."""
-    read = MR * g["stride_h"] * g["stride_w"] * g["x_pixel"]
+    read = MR * g["stride_d"] * g["stride_h"] * g["stride_w"] * g["x_pixel"]
     fit = machine.l2 // _INPUT_PART // read
     if tables:
         fit = min(fit, _TABLE_LIMIT // table_bytes(g))
@@ -148,7 +194,7 @@ def row_block(g: dict[str, int], machine: Machine, pitch: int) -> int:
 
 def table_bytes(g: dict[str, int]) -> int:
     """Bytes of the tap records of one tile."""
-    return g["k_h"] * g["k_w"] * 8 * TAP
+    return g["window"] * 8 * TAP
 
 
 def tile_list_bytes(tiles: int) -> int:
@@ -158,8 +204,8 @@ def tile_list_bytes(tiles: int) -> int:
 
 def interior_taps(g: dict[str, int]) -> np.ndarray:
     """Tap records of a tile that touches no padding, relative to its first tap; see `loops.tables`."""
-    k_h, k_w, row = (np.arange(n, dtype=np.int64) for n in (g["k_h"], g["k_w"], MR))
-    first = ((k_h[:, None] * g["dilation_h"] * g["w_in"] + k_w * g["dilation_w"]) * g["x_pixel"]).reshape(-1, 1)
+    k_w, row = (np.arange(n, dtype=np.int64) for n in (g["k_w"], MR))
+    first = (_kernel_rows(g) + k_w * g["dilation_w"]).reshape(-1, 1) * g["x_pixel"]
     records = np.empty((len(first), TAP), np.int64)
     records[:, 0] = np.arange(len(first)) * g["c_in"] * PANEL_ROW
     records[:, 1:] = first + row * g["stride_w"] * g["x_pixel"]
@@ -168,15 +214,23 @@ def interior_taps(g: dict[str, int]) -> np.ndarray:
 
 def run_taps(g: dict[str, int], packed: bool) -> np.ndarray:
     """Tap records of a tile whose taps are whole kernel rows, in the input or in packed patches."""
-    k_h, row = (np.arange(n, dtype=np.int64) for n in (g["k_h"], MR))
+    rows, row = _kernel_rows(g), np.arange(MR, dtype=np.int64)
+    number = np.arange(len(rows), dtype=np.int64)[:, None]
     run = g["k_w"] * g["c_in"]
-    records = np.empty((len(k_h), TAP), np.int64)
-    records[:, 0] = k_h * run * PANEL_ROW
+    records = np.empty((len(rows), TAP), np.int64)
+    records[:, :1] = number * run * PANEL_ROW
     if packed:
-        records[:, 1:] = k_h[:, None] * run * g["itemsize"] + row * g["patch_pitch"]
+        records[:, 1:] = number * run * g["itemsize"] + row * g["patch_pitch"]
     else:
-        records[:, 1:] = (k_h[:, None] * g["dilation_h"] * g["w_in"] + row * g["stride_w"]) * g["x_pixel"]
+        records[:, 1:] = (rows + row * g["stride_w"]) * g["x_pixel"]
     return records
+
+
+def _kernel_rows(g: dict[str, int]) -> np.ndarray:
+    """(k_d k_h, 1): distances in pixels of the kernel's rows from its first one."""
+    k_d, k_h = (np.arange(n, dtype=np.int64) for n in (g["k_d"], g["k_h"]))
+    slices = k_d[:, None] * g["dilation_d"] * g["h_in"]
+    return ((slices + k_h * g["dilation_h"]) * g["w_in"]).reshape(-1, 1)
 
 
 def affine_tap(pitch: int) -> np.ndarray:

@@ -7,7 +7,7 @@ its own group, which all taps share.  Wins where a dense tile would leave most o
 from __future__ import annotations
 
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
-from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
+from numbaconv.algorithms.sliding import SlidingAlgorithm, meetings, sliding_fields, strip_fields
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
@@ -33,7 +33,7 @@ class Grouped(SlidingAlgorithm):
 
     def cut(self, g, machine):
         fields = sliding_fields(g, g["itemsize"]) | {"column_block": 4}
-        under = min(g["k_h"], g["h_in"]) * g["c_in"] * PANEL_ROW
+        under = min(g["k_h"], g["h_in"]) * g["k_d"] * g["c_in"] * PANEL_ROW
         columns = max(1, machine.l1 // 2 // under - (g["k_w"] - 1) * g["dilation_w"])
         across = fields["out_step"] * -(-g["w_out"] // (fields["out_step"] * PIXELS))
         wanted = fields["out_step"] * max(1, columns // (PIXELS * fields["out_step"] * g["stride_w"]))
@@ -41,6 +41,8 @@ class Grouped(SlidingAlgorithm):
         return Cut(fields | strip, nbytes)
 
     def extra_cycles(self, problem, g, machine):
-        """Expanding each pixel under a panel's tiles, for each vector and channel of a group; tiles overlap at their sides."""
+        """Expanding each pixel under a panel's tiles, for each vector, channel of a group and slice of the kernel; tiles overlap
+        at their sides."""
         vectors = -(-g["c_out"] * g["itemsize"] * 2 // PANEL_ROW)
-        return EXPAND * vectors * g["n"] * g["h_in"] * g["w_in"] * g["c_in"]
+        slices = meetings(g, "d", "pad_front")
+        return EXPAND * vectors * g["n"] * slices * g["h_in"] * g["w_in"] * g["c_in"]

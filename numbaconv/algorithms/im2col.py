@@ -45,7 +45,7 @@ class Im2col(TiledAlgorithm):
 
     def cut(self, g, machine):
         lines = image_lines(g)
-        k = g["k_h"] * g["k_w"] * g["c_in"]
+        k = g["window"] * g["c_in"]
         k_block = min(k, (WORKSPACE_LIMIT // 2) // MR // g["itemsize"])
         pitch = row_pitch(k_block * g["itemsize"])
         block = row_block(g | lines, machine, pitch)
@@ -69,5 +69,5 @@ class Im2col(TiledAlgorithm):
         """Packing: kernel rows in one run where their taps are neighbours in memory, tap by tap elsewhere."""
         whole_rows = g["dilation_w"] == 1 and g["groups"] == 1
         if whole_rows:
-            return cost.packing_cycles(g, g["k_h"], machine.rates)
-        return cost.packing_cycles(g, g["k_h"] * g["k_w"], machine.rates, cost.SEGMENT)
+            return cost.packing_cycles(g, g["k_d"] * g["k_h"], machine.rates)
+        return cost.packing_cycles(g, g["window"], machine.rates, cost.SEGMENT)

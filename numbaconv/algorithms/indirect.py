@@ -61,7 +61,7 @@ def indirection(g: dict[str, int], interior: np.ndarray | None = None) -> dict[s
     tiles = g["lines"] * g["tiles_per_line"]
     arrays = {
         "tiles": np.empty((tiles, TILE), np.int64),
-        "tables": np.empty((tiles, g["k_h"] * g["k_w"], TAP), np.int64),
+        "tables": np.empty((tiles, g["window"], TAP), np.int64),
     }
     if interior is not None:
         arrays["taps"] = interior

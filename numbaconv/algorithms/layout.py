@@ -38,7 +38,7 @@ class ChannelsFirst:
     """A plan for contiguous (n, c, *spatial) arrays made of a plan for (n, *spatial, c) ones."""
 
     def __init__(self, inner: Plan, problem: ConvProblem):
-        self.inner, self.problem = inner, problem
+        self.inner, self.problem, self.epilogue = inner, problem, inner.epilogue
         self.algorithm, self.plan_bytes = inner.algorithm, inner.plan_bytes
         self.workspace_bytes = inner.workspace_bytes
         pixels, out_pixels = prod(problem.spatial), prod(problem.out_spatial)

@@ -24,6 +24,7 @@ class Planes(TiledAlgorithm):
 
     name = "im2col"
     share = planes_share
+    reads_planes = True
 
     def native(self, problem):
         """Channels-first, where one panel fits the workspace."""
@@ -31,8 +32,8 @@ class Planes(TiledAlgorithm):
         return problem.layout == "channels_first" and k * PANEL_ROW <= WORKSPACE_LIMIT
 
     def cut(self, g, machine):
-        k = g["k_h"] * g["k_w"] * g["c_in"] + 1
-        pixels, width = g["h_out"] * g["w_out"], PANEL_ROW // g["itemsize"]
+        k = g["window"] * g["c_in"] + 1
+        pixels, width = g["out_pixels"], PANEL_ROW // g["itemsize"]
         panels = -(-pixels // width)
         pitch = row_pitch(k * g["itemsize"])
         room = min(WORKSPACE_LIMIT, machine.l2 // _PANEL_PART)

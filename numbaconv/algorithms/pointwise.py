@@ -46,7 +46,7 @@ class Pointwise(TiledAlgorithm):
             return Cut(fields, tile_list_bytes(block) + CORNERS + block * table_bytes(g), table_bytes(g))
         # all images are one line of pixels
         images = max(g["n"], 1)
-        one = {"n": min(g["n"], 1), "h_in": images * g["h_in"], "h_out": images * g["h_out"]}
+        one = {"n": min(g["n"], 1)} | {name: images * g[name] for name in ("d_in", "d_out", "in_pixels", "out_pixels")}
         lines = one | image_lines(g | one)
         if not _collides(g, machine):
             block = tile_block(g | lines, machine, tables=False)
@@ -78,9 +78,9 @@ class Pointwise(TiledAlgorithm):
 def _affine(g) -> bool:
     """Whether output pixel i reads input pixel i."""
     return (
-        g["stride_h"] == g["stride_w"] == 1
-        and (g["h_out"], g["w_out"]) == (g["h_in"], g["w_in"])
-        and not (g["pad_top"] or g["pad_left"])
+        g["stride_d"] == g["stride_h"] == g["stride_w"] == 1
+        and g["out_pixels"] == g["in_pixels"]
+        and not (g["pad_front"] or g["pad_top"] or g["pad_left"])
     )
 
 

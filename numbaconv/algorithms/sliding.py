@@ -34,6 +34,7 @@ class SlidingAlgorithm(TiledAlgorithm):
     """To the loops all groups are one: `c_out` columns, and `c_in` channels that each of them reads."""
 
     head_bytes = SLIDE_BYTES
+    padding_modes = False
     share = grouped_share
 
     def core(self, dtype):
@@ -47,7 +48,7 @@ class SlidingAlgorithm(TiledAlgorithm):
         return {"tables": expansions(g, target().isa)}
 
     def shares(self, g):
-        return g["n"] * g["h_out"], g["panels_per_group"]
+        return g["n"] * g["d_out"] * g["h_out"], g["panels_per_group"]
 
     def zeros(self, g):
         return g["panels_per_group"] * PANEL_ROW
@@ -61,8 +62,8 @@ class SlidingAlgorithm(TiledAlgorithm):
         vectors = -(-g["c_out"] * g["itemsize"] // target.vector_bytes)
         tiles = -(-g["w_out"] // (g["out_step"] * target.pixels)) * g["out_step"] if g["w_out"] else 0
         height = g["w_out"] / max(tiles, 1)
-        rows = _meetings(g, "h") / max(g["h_out"], 1)
-        taps = min(g["k_w"], _meetings(g, "w") / max(g["w_out"], 1) + height - 1)
+        rows = meetings(g, "d", "pad_front") / g["d_out"] * meetings(g, "h", "pad_top") / max(g["h_out"], 1)
+        taps = min(g["k_w"], meetings(g, "w", "pad_left") / max(g["w_out"], 1) + height - 1)
         k = rows * taps * g["c_in"]
         runs = rows * g["c_in"] * g["phases"]
         panels = [(vectors // target.vectors, target.vectors), (vectors % target.vectors, 1)]
@@ -70,7 +71,7 @@ class SlidingAlgorithm(TiledAlgorithm):
             count * (START + runs * RUN_START + max(k * height * width / cost.FMA, k * cost.LATENCY))
             for count, width in panels
         )
-        return g["n"] * g["h_out"] * tiles * cycles
+        return g["n"] * g["d_out"] * g["h_out"] * tiles * cycles
 
 
 def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:
@@ -83,12 +84,12 @@ def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:
         "group_out": g["c_out"],
         "c_out": columns,
         "panels_per_group": -(-columns * itemsize // PANEL_ROW),
-        "panel_bytes": g["k_h"] * g["k_w"] * g["c_in"] * PANEL_ROW,
+        "panel_bytes": g["window"] * g["c_in"] * PANEL_ROW,
         "hop": hop,
         "phases": min(hop, g["k_w"]),
         "step": min(hop * g["dilation_w"], _FAR),
         "out_step": g["dilation_w"] // common,
-        "lines": g["h_out"],
+        "lines": g["d_out"] * g["h_out"],
         "line": g["w_out"],
         "tiles_per_line": 1,
     }
@@ -100,7 +101,7 @@ def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> 
     outputs = parts * PIXELS * g["out_step"]
     width = (outputs - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
     reach = (PIXELS - 1) * g["out_step"] * g["stride_w"]
-    row = min(width, g["w_in"] + 2 * reach) * g["c_in"] * PANEL_ROW
+    row = min(width, g["w_in"] + 2 * reach) * g["k_d"] * g["c_in"] * PANEL_ROW
     under = (g["k_h"] - 1) * g["dilation_h"] + 1
 
     def lines(nbytes):
@@ -122,7 +123,7 @@ def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> 
 
 def run_bytes(g: dict[str, int]) -> int:
     """Bytes of the run records of one tile."""
-    return g["k_h"] * g["c_in"] * g["phases"] * 8 * RUN
+    return g["k_d"] * g["k_h"] * g["c_in"] * g["phases"] * 8 * RUN
 
 
 def expansions(g: dict[str, int], isa: str) -> np.ndarray:
@@ -142,9 +143,9 @@ def expansions(g: dict[str, int], isa: str) -> np.ndarray:
     return np.concatenate([head.astype(np.int64).view(np.uint8), index.view(np.uint8)], 1)
 
 
-def _meetings(g: dict[str, int], axis: str) -> int:
+def meetings(g: dict[str, int], axis: str, before: str) -> int:
     """How many pairs of an output and a tap along one axis meet the input rather than padding."""
     size, out, stride = g[f"{axis}_in"], g[f"{axis}_out"], g[f"stride_{axis}"]
-    start = np.arange(g[f"k_{axis}"]) * g[f"dilation_{axis}"] - g["pad_top" if axis == "h" else "pad_left"]
+    start = np.arange(g[f"k_{axis}"]) * g[f"dilation_{axis}"] - g[before]
     first, last = np.maximum(-(start // stride), 0), np.minimum((size - 1 - start) // stride + 1, out)
     return int(np.maximum(last - first, 0).sum())

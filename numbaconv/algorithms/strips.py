@@ -38,6 +38,7 @@ class Strips(TiledAlgorithm):
     name = "depthwise"
     head_bytes = PLANE_BYTES
     share = strips_share
+    reads_planes = True
 
     def core(self, dtype):
         return core_address(strips_core, dtype)
@@ -46,10 +47,12 @@ class Strips(TiledAlgorithm):
         return {"panels": weights.rows}
 
     def native(self, problem):
-        """Channels-first, where the strip under one row of tiles fits the workspace."""
+        """Channels-first images, where the strip under one row of tiles fits the workspace."""
         if problem.layout != "channels_first":
             return False
-        g = geometry(problem)
+        g = geometry(problem, planes=True)
+        if g["d_in"] > 1 or g["d_out"] > 1:
+            return False
         return strip_bytes(g | phase_fields(g), ROWS) <= WORKSPACE_LIMIT // 2
 
     def cut(self, g, machine):

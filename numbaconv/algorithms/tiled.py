@@ -41,6 +41,8 @@ class TiledAlgorithm(DirectSums):
     #: what a thread's workspace starts with
     head_bytes = CALL_BYTES
     share = in_place_share
+    #: whether its loops read and write channels-first tensors
+    reads_planes = False
 
     def core(self, dtype: np.dtype) -> int:
         """Address of the compiled core that the loop nests call."""
@@ -89,11 +91,11 @@ class TiledAlgorithm(DirectSums):
 
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, or None."""
-        return "3 spatial axes are not built yet" if len(problem.spatial) == 3 else None
+        return None
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """Cycles of the GEMM core, of operands that come from beyond the L2, and the algorithm's own."""
-        g = geometry(problem)
+        g = geometry(problem, planes=self.reads_planes)
         cut = self.cut(g, machine)
         g |= cut.fields
         cycles = self.gemm_cycles(g, machine) + self.far_cycles(g, machine) + self.extra_cycles(problem, g, machine)
@@ -199,7 +201,7 @@ class _Variant:
 
     def __init__(self, plan: TiledPlan, pitches: tuple[int, int, int]):
         weights, problem = plan._weights, plan.problem
-        g = geometry(problem, pitches)
+        g = geometry(problem, pitches, plan._algorithm.reads_planes)
         cut = plan._algorithm.cut(g, plan._machine)
         g |= streamed(g) | cut.fields
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)

@@ -13,14 +13,15 @@ from math import prod, sqrt
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import affine_tap, geometry
+from numbaconv.algorithms.geometry import folded, geometry
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
-from numbaconv.loops.winograd import HEADER, transform_addresses, winograd_share
+from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
+from numbaconv.loops.transforms import transform_addresses
+from numbaconv.loops.winograd import HEADER, winograd_share
 from numbaconv.workspace import aligned, rounded
 
 #: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
@@ -42,7 +43,7 @@ _WAITED = 0.35
 
 @dataclass(frozen=True)
 class _Pack:
-    """Packs weights for F(m_h, r_h) by F(m_w, r_w) over a stride's phases: (groups, positions, panels, phases c_in, NR).
+    """Packs weights for F(m_h, r_h) by F(m_w, r_w) over a stride's phases: (groups, positions, panels, k_d phases c_in, NR).
 
     G w G^T is computed in float64 and rounded once.
     """
@@ -51,25 +52,28 @@ class _Pack:
     m_w: int
     stride_h: int
     stride_w: int
+    kernel: tuple[int, int, int]
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
         c_out, c_in = weight.shape[0] // groups, weight.shape[1]
-        r_h, r_w = -(-weight.shape[2] // self.stride_h), -(-weight.shape[3] // self.stride_w)
+        k_d, k_h, k_w = self.kernel
+        weight = weight.reshape(*weight.shape[:2], *self.kernel)
+        r_h, r_w = -(-k_h // self.stride_h), -(-k_w // self.stride_w)
         kernel = np.kron(_matrix(self.m_h, r_h), _matrix(self.m_w, r_w))
         columns = PANEL_ROW // weight.itemsize
-        panels, k = -(-c_out // columns), self.stride_h * self.stride_w * c_in
+        panels, k = -(-c_out // columns), k_d * self.stride_h * self.stride_w * c_in
         shape = (groups, len(kernel), panels, k, columns)
         packed = aligned(int(np.prod(shape)) * weight.itemsize).view(weight.dtype).reshape(shape)
-        padded = np.zeros((columns, c_in, r_h * self.stride_h, r_w * self.stride_w))
+        padded = np.zeros((columns, c_in, k_d, r_h * self.stride_h, r_w * self.stride_w))
         for group in range(groups):
             for panel in range(panels):
                 first = group * c_out + panel * columns
                 part = weight[first : min(first + columns, (group + 1) * c_out)]
                 padded[...] = 0
-                padded[: len(part), :, : weight.shape[2], : weight.shape[3]] = part
-                # (column, channel, tap, phase, tap, phase) -> (tap, tap, phase, phase, channel, column)
-                phases = padded.reshape(columns, c_in, r_h, self.stride_h, r_w, self.stride_w).transpose(
-                    2, 4, 3, 5, 1, 0
+                padded[: len(part), :, :, :k_h, :k_w] = part
+                # (column, channel, slice, tap, phase, tap, phase) -> (tap, tap, slice, phase, phase, channel, column)
+                phases = padded.reshape(columns, c_in, k_d, r_h, self.stride_h, r_w, self.stride_w).transpose(
+                    3, 5, 2, 4, 6, 1, 0
                 )
                 packed[group, :, panel] = (kernel @ phases.reshape(r_h * r_w, -1)).reshape(-1, k, columns)
         return packed
@@ -97,8 +101,9 @@ class Winograd(TiledAlgorithm):
         return f"F({outputs}, {taps})"
 
     def _sizes(self, problem) -> list[tuple[int, int]]:
-        """(m, r) along each axis; a signal has height 1."""
-        taps = [-(-k // s) for k, s in zip(problem.kernel, problem.stride)]
+        """(m, r) down and across; a signal has height 1."""
+        problem = folded(problem)
+        taps = [-(-k // s) for k, s in zip(problem.kernel[-2:], problem.stride[-2:])]
         return [(self.m if r > 1 else 1, r) for r in [1] * (2 - len(taps)) + taps]
 
     def rms_error(self, problem):
@@ -108,18 +113,22 @@ class Winograd(TiledAlgorithm):
 
         For independent operands around zero; the two constants are fitted to K from 4 to 1024.
         """
-        k = problem.c_in // problem.groups * prod(problem.stride)
+        problem = folded(problem)
+        k = problem.c_in // problem.groups * prod(problem.stride[-2:]) * prod(problem.kernel[:-2])
         rounding = float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(k))
         return _SAFETY * rounding * prod(amplification(m, r) for m, r in self._sizes(problem))
 
     def unsupported(self, problem, epilogue, machine):
-        if max(problem.kernel) == 1:
+        problem = folded(problem)
+        # slices are added up, not transformed
+        kernel, stride, dilation = problem.kernel[-2:], problem.stride[-2:], problem.dilation[-2:]
+        if max(kernel) == 1:
             return "a 1x1 kernel has no taps to save"
-        if any(s > 1 and d > 1 for s, d in zip(problem.stride, problem.dilation)):
+        if any(s > 1 and d > 1 for s, d in zip(stride, dilation)):
             return "strided and dilated along one axis"
-        if problem.groups > 1 and max(problem.stride) > 1:
+        if problem.groups > 1 and max(stride) > 1:
             return "grouped and strided"
-        taps = max(-(-k // s) for k, s in zip(problem.kernel, problem.stride))
+        taps = max(-(-k // s) for k, s in zip(kernel, stride))
         if taps == 1:
             return "the phases of the stride have one tap each"
         if self.m + taps - 1 > MAX_POINTS:
@@ -151,27 +160,30 @@ class Winograd(TiledAlgorithm):
         data_pitch = row_pitch(channels * g["itemsize"])
         product_pitch = row_pitch(column_block * PANEL_ROW)
         total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        rows = int(_L2_PART * machine.l2) // (positions * (data_pitch + product_pitch))
-        blocks = -(-total // max(_ROWS, rows // MR * MR))
+        chunks, slices, slots, rows = _slices(g, int(_L2_PART * machine.l2) // positions, data_pitch, product_pitch)
+        blocks = -(-total // max(-(-_ROWS // slices), rows if slices > 1 else rows // MR * MR))
         # an even number is easy to share
         blocks += blocks > 1 and blocks % 2
         rows = -(-total // max(blocks, 1))
-        head = (
-            HEADER + (-(-rows // MR) * TILE + positions + fields["m_h"] * fields["m_w"]) * 8 + column_block * PANEL_ROW
-        )
+        tile_list = (g["k_d"] * TAP + slices * -(-rows // MR) * TILE + positions + fields["m_h"] * fields["m_w"]) * 8
+        head = HEADER + tile_list + column_block * PANEL_ROW
         fields |= {
-            "lines": blocks,
+            "lines": blocks * chunks,
+            "chunks": chunks,
+            "block_slices": slices,
+            # a block that transforms all channels at once leaves its slices to the next one
+            "keeps": int(g["groups"] == 1 and k_block == k),
             "tile_block": rows,
             "column_block": column_block,
             "k_block": k_block,
-            "panel_bytes": k * PANEL_ROW,
+            "panel_bytes": g["k_d"] * k * PANEL_ROW,
             # weights that stay in the L2 need no prefetching, so that tiles may span two panels
-            "tiles_outside": int(panels * positions * k * PANEL_ROW < machine.l2 // _WEIGHT_PART),
+            "tiles_outside": int(panels * positions * g["k_d"] * k * PANEL_ROW < machine.l2 // _WEIGHT_PART),
             "data_offset": rounded(head),
             "data_pitch": data_pitch,
-            "data_position": _odd_lines(rows * data_pitch),
+            "data_position": _odd_lines(slots * rows * data_pitch),
             "product_pitch": product_pitch,
-            "product_position": _odd_lines(rows * product_pitch),
+            "product_position": _odd_lines(slices * rows * product_pitch),
         }
         workspace = (
             fields["data_offset"]
@@ -179,7 +191,7 @@ class Winograd(TiledAlgorithm):
             + positions * (fields["data_position"] + fields["product_position"])
             + VECTOR_BYTES
         )
-        return Cut(fields, workspace, 8 * (1 + MR + positions + 2 * fields["m_h"] * fields["m_w"]))
+        return Cut(fields, workspace, 8 * (positions + 2 * fields["m_h"] * fields["m_w"]))
 
     def _tiles(self, g: dict[str, int]) -> dict[str, int]:
         """Sizes of F and the number of tiles along each axis."""
@@ -200,7 +212,6 @@ class Winograd(TiledAlgorithm):
     def tables(self, g, cut):
         step_h, step_w = g["stride_h"] * g["dilation_h"], g["stride_w"] * g["dilation_w"]
         return {
-            "taps": affine_tap(g["data_pitch"]),
             "input_table": _offsets(g["n_h"], step_h * g["w_in"], g["n_w"], step_w) * g["x_pixel"],
             "output_table": _offsets(g["m_h"], g["dilation_h"] * g["w_out"], g["m_w"], g["dilation_w"])
             * g["out_pixel"],
@@ -210,7 +221,9 @@ class Winograd(TiledAlgorithm):
 
     def operands(self, weights, g):
         return {
-            "panels": weights.form(_Pack(g["m_h"], g["m_w"], g["stride_h"], g["stride_w"])),
+            "panels": weights.form(
+                _Pack(g["m_h"], g["m_w"], g["stride_h"], g["stride_w"], (g["k_d"], g["k_h"], g["k_w"]))
+            ),
             "bias": weights.flat_bias,
         }
 
@@ -238,20 +251,24 @@ class Winograd(TiledAlgorithm):
         lanes = target.lanes(g["itemsize"])
         positions = g["n_h"] * g["n_w"]
         tiles = g["n"] * g["tiles_h"] * g["tiles_w"]
-        parts = -(-g["tile_block"] // MR)
+        parts = -(-g["tile_block"] * g["block_slices"] // MR)
         row_tiles = g["lines"] * parts
-        k, height = g["panel_bytes"] // PANEL_ROW, tiles / max(row_tiles, 1)
+        met = cost.met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
+        taps = g["k_d"] if g["padding_mode"] else met
+        k, height = taps * g["panel_bytes"] / g["k_d"] / PANEL_ROW, tiles * g["d_out"] / max(row_tiles, 1)
         full, rest = divmod(g["c_out"], target.vectors * lanes)
-        cycles = full * cost.tile_cycles(k, height, target.vectors, 1, machine.rates)
+        cycles = full * cost.tile_cycles(k, height, target.vectors, taps, machine.rates)
         if rest:
-            cycles += cost.tile_cycles(k, height, -(-rest // lanes), 1, machine.rates)
+            cycles += cost.tile_cycles(k, height, -(-rest // lanes), taps, machine.rates)
         column_blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
         calls = g["lines"] * max(g["groups"], column_blocks)
         cycles = positions * (row_tiles * g["groups"] * cycles + calls * _CALL)
+        slices = self._slices_transformed(g), g["d_out"]
         # groups are transformed block by block, a whole pixel only once
-        cycles += tiles * _TILE * (column_blocks + (column_blocks if g["groups"] > 1 else 1))
-        for moved, (vectors, operations) in zip(_MOVED, self._transform_work(g, lanes)):
-            cycles += tiles * vectors * (operations / cost.FMA + moved * positions * (1 + (positions / 50) ** 2))
+        passes = column_blocks if g["groups"] > 1 else 1, column_blocks
+        for count, rounds, moved, (vectors, operations) in zip(slices, passes, _MOVED, self._transform_work(g, lanes)):
+            each = operations / cost.FMA + moved * positions * (1 + (positions / 50) ** 2)
+            cycles += count * tiles * (_TILE * rounds + vectors * each)
         return cycles * (_STRIDED if g["stride_h"] * g["stride_w"] > 1 else 1.0)
 
     def far_cycles(self, g, machine):
@@ -262,13 +279,19 @@ class Winograd(TiledAlgorithm):
         positions = g["n_h"] * g["n_w"]
         nbytes = positions * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
         block = positions * (g["data_position"] + g["product_position"]) - machine.l2 // 2
-        rounds = g["lines"] * -(-g["panel_bytes"] // PANEL_ROW // g["k_block"])
+        rounds = g["lines"] * -(-g["panel_bytes"] // g["k_d"] // PANEL_ROW // g["k_block"])
         spilled = rounds * 2 * max(block, 0) / machine.rates.far_bytes
         return spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"])
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
         return 0.0
+
+    def _slices_transformed(self, g) -> int:
+        """Input slices that are transformed for a tile, those that neighbouring blocks do not share more than once."""
+        if g["keeps"]:
+            return min(_slots(g, g["d_out"]), g["d_in"])
+        return min(_slots(g, g["block_slices"]), g["d_in"]) * g["chunks"]
 
     def _transform_work(self, g, lanes: int) -> list[tuple[int, int]]:
         """(vectors of channels, operations on each) of one tile, for the input and for the output."""
@@ -281,6 +304,27 @@ class Winograd(TiledAlgorithm):
             operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
             work.append((-(-g["groups"] * channels // lanes), operations))
         return work
+
+
+def _slots(g: dict[str, int], slices: int) -> int:
+    """Input slices under so many neighbouring output slices."""
+    return (slices - 1) * g["stride_d"] + (g["k_d"] - 1) * g["dilation_d"] + 1
+
+
+def _slices(g: dict[str, int], room: int, data_pitch: int, product_pitch: int) -> tuple[int, int, int, int]:
+    """(chunks, output slices of each at the most, input slices under them, tiles that fit `room`): few chunks, since neighbouring
+    slices share input, but such that there is room for half a register tile.
+    """
+
+    def tiles(slices):
+        return room // (_slots(g, slices) * data_pitch + slices * product_pitch)
+
+    slices = g["d_out"]
+    while slices > 1 and 2 * tiles(slices) < MR:
+        slices = -(-slices // 2)
+    chunks = -(-g["d_out"] // slices)
+    slices = -(-g["d_out"] // chunks)
+    return chunks, slices, _slots(g, slices), tiles(slices)
 
 
 def _odd_lines(nbytes: int) -> int:

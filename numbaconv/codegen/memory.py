@@ -26,29 +26,36 @@ CALL = _integers(
     "residual_pitch activation"
 )
 
-#: One call of the depthwise core: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
+#: One call of the depthwise core: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.  Of
+#: the kernel's slices, `slices` from number `front` on meet the input.
 SLIDE = _integers(
     "position weight a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height panels "
-    "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered"
+    "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered "
+    "front slices"
 )
 
 #: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.
 PLANE = _integers("position weight a tiles tile_count weights bias c c_pitch columns residual activation")
 
-#: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.
+#: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.  `window` is the number
+#: of taps of the kernel, and `in_pixels` and `out_pixels` are those of one image.
 CONV = _integers(
-    "n h_in w_in c_in h_out w_out c_out groups k_h k_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
+    "n d_in h_in w_in in_pixels c_in d_out h_out w_out out_pixels c_out groups k_d k_h k_w window stride_d stride_h stride_w "
+    "dilation_d dilation_h dilation_w pad_front pad_top pad_left padding_mode "
     "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
     "core lines line tiles_per_line tile_block column_block tiles_outside fetch k_block patch_pitch tiles taps tables "
     "depthwise bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
     "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
-    "output_transform input_table output_table residual_table"
+    "output_transform input_table output_table residual_table block_slices chunks keeps"
 )
 
-#: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, channels
-#: `channel`..`channel + channels` of what is transformed, and addresses.
-BLOCK = _integers("conv first count channel channels x out residual data products table residual_table spare")
+#: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, output slices
+#: `slice`..`slice + slices` of each, channels `channel`..`channel + channels` of what is transformed, and addresses.  Of the input
+#: slices under them, those before `first_slot` are transformed already.
+BLOCK = _integers(
+    "conv first count slice slices first_slot channel channels x out residual data products table residual_table spare"
+)
 
 #: Matrices to be transposed; pitches in bytes.
 TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")

@@ -6,9 +6,8 @@ import functools
 from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms import ALGORITHMS, PLANNED
+from numbaconv.algorithms import ALGORITHMS, PLANNED, layout, padded
 from numbaconv.algorithms.base import Algorithm, Cost, Plan
-from numbaconv.algorithms.layout import ChannelsFirst, around
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
@@ -34,10 +33,13 @@ def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accura
     """All algorithms, the cheapest first, those that refuse last; ties keep the order of preference."""
     candidates = []
     for algorithm in ALGORITHMS:
-        reason = algorithm.unsupported(problem, epilogue, on) or _inaccurate(algorithm, problem, accuracy)
-        cost = None if reason else algorithm.estimate(problem, on)
-        if cost and not algorithm.native(problem):
-            cost = around(cost, problem, epilogue, on)
+        posed = padded.posed_to(algorithm, problem)
+        reason = algorithm.unsupported(posed, epilogue, on) or _inaccurate(algorithm, posed, accuracy)
+        cost = None if reason else algorithm.estimate(posed, on)
+        if cost and not algorithm.native(posed):
+            cost = layout.around(cost, posed, epilogue, on)
+        if cost and posed is not problem:
+            cost = padded.around(cost, problem, on)
         candidates.append(Candidate(algorithm, cost, reason))
     return tuple(sorted(candidates, key=lambda c: (c.cost is None, c.cost.seconds if c.cost else 0.0)))
 
@@ -87,5 +89,8 @@ def make_plan(
 ) -> Plan:
     """A plan for tensors in the problem's own layout."""
     algorithm = choose(problem, epilogue, name, accuracy)
-    plan = algorithm.plan(problem, weights, epilogue, calibrated_machine())
-    return plan if algorithm.native(problem) else ChannelsFirst(plan, problem)
+    posed = padded.posed_to(algorithm, problem)
+    plan = algorithm.plan(posed, weights, epilogue, calibrated_machine())
+    if not algorithm.native(posed):
+        plan = layout.ChannelsFirst(plan, posed)
+    return plan if posed is problem else padded.PaddedCopy(plan, problem)

@@ -35,7 +35,7 @@ def by_panel_part(part, row_parts, column_parts, conv_address, x, out, residual,
     """
     conv = conv_record(conv_address)
     size = conv.itemsize
-    pixels, out_pixels = conv.h_in * conv.w_in, conv.h_out * conv.w_out
+    pixels, out_pixels = conv.in_pixels, conv.out_pixels
     width = PANEL_ROW // size
     x_block = workspace + conv.inner_bytes
     residual_block = x_block + pixels * PANEL_ROW

@@ -15,6 +15,7 @@ from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import (
     SLIDE_BYTES,
+    begin_slice,
     begin_slide,
     columns_under,
     put_runs,
@@ -23,15 +24,18 @@ from numbaconv.loops.sliding import (
     tile_across,
     tiles_across,
 )
-from numbaconv.loops.walk import image_of, share
+from numbaconv.loops.walk import share, slice_of
 
 #: Bytes of the expansion record of one vector.
 EXPANSION_BYTES = 8 * EXPANSION + VECTOR_BYTES
 
 
 @njit
-def expand_rows(conv, panel, source, strip, rows, first, last, like):
-    """Expand columns `first`..`last`, but for padding, of `rows` input rows from `source` on into the strip's rows at `strip`."""
+def expand_rows(conv, panel, source, strip, row, rows, first, last, like):
+    """Expand columns `first`..`last`, but for padding, of `rows` input rows from `source` on into the strip's rows at `strip`.
+
+    The strip's rows lie `row` bytes apart.
+    """
     begin, end = max(first, 0), min(last, conv.w_in)
     lanes = VECTOR_BYTES // conv.itemsize
     vectors = min(NV, (conv.c_out + lanes - 1) // lanes - panel * NV)
@@ -41,7 +45,7 @@ def expand_rows(conv, panel, source, strip, rows, first, last, like):
             source + begin * conv.x_pixel,
             rows,
             conv.w_in * conv.x_pixel,
-            conv.c_in * (last - first) * PANEL_ROW,
+            row,
             end - begin,
             conv.x_pixel,
             PANEL_ROW,
@@ -56,7 +60,7 @@ def expand_rows(conv, panel, source, strip, rows, first, last, like):
 def clear_padding(conv, strip, rows, first, last, like):
     """Write zeros to the columns of a strip that are padding; expanding never touches them."""
     pixel = PANEL_ROW // conv.itemsize
-    for _ in range(rows * conv.c_in):
+    for _ in range(rows * conv.k_d * conv.c_in):
         if first < 0:
             clear(strip, min(-first, last - first) * pixel, like)
         if last > conv.w_in:
@@ -76,23 +80,25 @@ def through_strip(
     conv, address, tile, tiles, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta
 ):
     """`count` lines of a block of panels across `tiles` tiles from number `tile`.  Workspace: call and run records, strip."""
-    run_bytes = conv.k_h * conv.c_in * conv.phases * 8 * RUN
+    call = slide_record(address)
+    run_bytes = conv.k_d * conv.k_h * conv.c_in * conv.phases * 8 * RUN
     runs = address + SLIDE_BYTES
     # vectors of the strip start on cache lines
     strip = (runs + max(conv.turns, 1) * conv.tile_block * run_bytes + 63) // 64 * 64
-    slide_record(address).bordered = 0
+    call.bordered = 0
     first, last = columns_under(conv, tile)
     for number in range(tile + 1, tile + tiles):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
     plane = (last - first) * PANEL_ROW
-    row = conv.c_in * plane
+    depth = conv.c_in * plane
+    row = conv.k_d * depth
     ring = conv.ring if conv.turns > 0 else never_around(conv)
     for turn in range(max(conv.turns, 1)):
         for number in range(tiles):
             w_out, height = tile_across(conv, tile + number)
             to = runs + (turn * tiles + number) * run_bytes
-            put_runs(conv, to, w_out, height, first, row, plane, np.int64(PANEL_ROW), turn, ring)
+            put_runs(conv, address, to, w_out, height, first, row, depth, plane, np.int64(PANEL_ROW), turn, ring)
     clear_padding(conv, strip, min(conv.ring, conv.h_in), first, last, alpha)
     # Panels one by one, since each is expanded for itself.
     for panel in range(first_panel, last_panel):
@@ -112,8 +118,11 @@ def through_strip(
                 while h < h_end:
                     place = (h - h_first) % conv.ring
                     rows = min(h_end - h, conv.ring - place)
-                    source = image + h * conv.w_in * conv.x_pixel
-                    expand_rows(conv, panel, source, strip + place * row, rows, first, last, alpha)
+                    # Slices side by side: the kernel's rows of all of them are in a row of the strip.
+                    for i in range(call.slices):
+                        source = image + (i * conv.dilation_d * conv.h_in + h) * conv.w_in * conv.x_pixel
+                        to = strip + place * row + i * depth
+                        expand_rows(conv, panel, source, to, row, rows, first, last, alpha)
                     h += rows
                 done = max(done, h_end)
                 turn, a = 0, strip - h_first * row
@@ -148,11 +157,13 @@ def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, 
     w_out, height = tile_across(conv, tile)
     put_runs(
         conv,
+        address,
         runs,
         w_out,
         height,
         np.int64(0),
         row,
+        conv.dilation_d * conv.h_in * row,
         np.int64(0),
         conv.x_pixel,
         np.int64(0),
@@ -184,7 +195,7 @@ def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, 
 def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share.  Workspace: a call record, run records of a block of tiles, a strip."""
     conv = conv_record(conv_address)
-    first_line, last_line = share(conv.n * conv.h_out, part // column_parts, row_parts)
+    first_line, last_line = share(conv.n * conv.d_out * conv.h_out, part // column_parts, row_parts)
     first_panel, last_panel = share(conv.panels_per_group, part % column_parts, column_parts)
     across = tiles_across(conv)
     # tiles read whole vectors, which in place end with the pixel
@@ -198,13 +209,15 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
     for panel in range(first_panel, last_panel, conv.column_block):
         panel_end = min(panel + conv.column_block, last_panel)
         line = first_line
-        # Lines of one image at a time.
+        # Lines of one slice of an image at a time.
         while line < last_line:
-            image, h_out = divmod(line, conv.h_out)
+            number, h_out = divmod(line, conv.h_out)
+            image, d_out = divmod(number, conv.d_out)
             count = min(last_line - line, conv.h_out - h_out)
-            x_image = x + image * conv.x_image
-            out_image = image_of(conv, out, image, conv.out_pixel)
-            residual_image = image_of(conv, residual, image, conv.residual_pixel)
+            d = begin_slice(conv, workspace, d_out)
+            x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
+            out_image = slice_of(conv, out, number, conv.out_pixel)
+            residual_image = slice_of(conv, residual, number, conv.residual_pixel)
             for tile in range(0, across, conv.tile_block):
                 first, last = columns_under(conv, tile)
                 start = panel

@@ -21,7 +21,7 @@ def im2col_part(part, row_parts, column_parts, conv_address, x, out, residual, w
     tiles = workspace + CALL_BYTES
     patches = tiles + conv.tile_block * 8 * TILE
     per_image = conv.lines * conv.tiles_per_line
-    k = conv.k_h * conv.k_w * conv.c_in
+    k = conv.window * conv.c_in
     first_tile, last_tile = share(conv.n * per_image, part // column_parts, row_parts)
     first_column, last_column = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     call.tiles = tiles

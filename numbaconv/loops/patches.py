@@ -7,43 +7,60 @@ import numpy as np
 from numbaconv.codegen.jit import njit
 from numbaconv.codegen.memory import clear, copy, put
 from numbaconv.loops.gemm import TILE, tile_start
-from numbaconv.loops.tables import interior
+from numbaconv.loops.tables import ZEROS, first_tap, interior, source
 
 
 @njit
-def pack_tap(conv, to, image, h, w, channel, channels, like):
-    """`channels` channels from number `channel` of the input pixel (h, w), or zeros where that is padding."""
-    if 0 <= h < conv.h_in and 0 <= w < conv.w_in:
-        copy(to, image + (h * conv.w_in + w) * conv.x_pixel + channel * conv.itemsize, channels, like)
+def pack_tap(conv, to, image, d, h, w, channel, channels, like):
+    """`channels` channels from number `channel` of what stands at the input position (d, h, w)."""
+    d = source(conv.padding_mode, d, conv.d_in)
+    h = source(conv.padding_mode, h, conv.h_in)
+    w = source(conv.padding_mode, w, conv.w_in)
+    if d >= 0 and h >= 0 and w >= 0:
+        pixel = (d * conv.h_in + h) * conv.w_in + w
+        copy(to, image + pixel * conv.x_pixel + channel * conv.itemsize, channels, like)
     else:
         clear(to, channels, like)
 
 
 @njit
+def pack_padding(conv, to, row, first, last, like):
+    """What stands in the columns `first`..`last` beyond an input row."""
+    if conv.padding_mode == ZEROS:
+        clear(to, (last - first) * conv.c_in, like)
+        return
+    for w in range(first, last):
+        copy(to, row + source(conv.padding_mode, w, conv.w_in) * conv.x_pixel, conv.c_in, like)
+        to += conv.c_in * conv.itemsize
+
+
+@njit
 def pack_kernel_row(conv, to, row, w, like):
-    """All taps of one kernel row where they are neighbours in memory: zeros, one copy, zeros."""
+    """All taps of one kernel row where they are neighbours in memory: padding, one copy, padding."""
     size = conv.c_in * conv.itemsize
     before = min(max(-w, 0), conv.k_w)
     after = min(max(w + conv.k_w - conv.w_in, 0), conv.k_w - before)
     inside = conv.k_w - before - after
     if before > 0:
-        clear(to, before * conv.c_in, like)
+        pack_padding(conv, to, row, w, w + before, like)
     if inside > 0:
         copy(to + before * size, row + (w + before) * size, inside * conv.c_in, like)
     if after > 0:
-        clear(to + (before + inside) * size, after * conv.c_in, like)
+        pack_padding(conv, to + (before + inside) * size, row, w + before + inside, w + conv.k_w, like)
 
 
 @njit
-def pack_patch(conv, to, image, h, w, k_first, k_last, like):
-    """Elements `k_first`..`k_last` of the patch whose first tap is at (h, w), taps outside, channels inside."""
+def pack_patch(conv, to, image, d, h, w, k_first, k_last, like):
+    """Elements `k_first`..`k_last` of the patch whose first tap is at (d, h, w), taps outside, channels inside."""
     c_in, size = conv.c_in, conv.itemsize
-    whole_rows = k_first == 0 and k_last == conv.k_h * conv.k_w * c_in and conv.dilation_w == 1
+    whole_rows = k_first == 0 and k_last == conv.window * c_in and conv.dilation_w == 1
     if whole_rows and conv.x_pixel == c_in * size:
-        for k_h in range(conv.k_h):
-            h_in = h + k_h * conv.dilation_h
-            if 0 <= h_in < conv.h_in:
-                pack_kernel_row(conv, to, image + h_in * conv.w_in * conv.x_pixel, w, like)
+        for row in range(conv.k_d * conv.k_h):
+            k_d, k_h = divmod(row, conv.k_h)
+            d_in = source(conv.padding_mode, d + k_d * conv.dilation_d, conv.d_in)
+            h_in = source(conv.padding_mode, h + k_h * conv.dilation_h, conv.h_in)
+            if d_in >= 0 and h_in >= 0:
+                pack_kernel_row(conv, to, image + (d_in * conv.h_in + h_in) * conv.w_in * conv.x_pixel, w, like)
             else:
                 clear(to, conv.k_w * c_in, like)
             to += conv.k_w * c_in * size
@@ -52,8 +69,19 @@ def pack_patch(conv, to, image, h, w, k_first, k_last, like):
     while k < k_last:
         tap, channel = divmod(k, c_in)
         channels = min(c_in - channel, k_last - k)
-        k_h, k_w = divmod(tap, conv.k_w)
-        pack_tap(conv, to, image, h + k_h * conv.dilation_h, w + k_w * conv.dilation_w, channel, channels, like)
+        row, k_w = divmod(tap, conv.k_w)
+        k_d, k_h = divmod(row, conv.k_h)
+        pack_tap(
+            conv,
+            to,
+            image,
+            d + k_d * conv.dilation_d,
+            h + k_h * conv.dilation_h,
+            w + k_w * conv.dilation_w,
+            channel,
+            channels,
+            like,
+        )
         to += channels * size
         k += channels
 
@@ -68,17 +96,8 @@ def pack_tiles(conv, to, image, first, count, k_first, k_last, like):
 def pack_pixels(conv, to, image, start, stop, k_first, k_last, like):
     """Patches of the output pixels `start`..`stop`."""
     for pixel in range(start, stop):
-        h_out, w_out = divmod(pixel, conv.w_out)
-        pack_patch(
-            conv,
-            to,
-            image,
-            h_out * conv.stride_h - conv.pad_top,
-            w_out * conv.stride_w - conv.pad_left,
-            k_first,
-            k_last,
-            like,
-        )
+        d, h, w = first_tap(conv, pixel)
+        pack_patch(conv, to, image, d, h, w, k_first, k_last, like)
         to += conv.patch_pitch
 
 
@@ -92,12 +111,12 @@ def run_tiles(conv, tiles, first, count, patches, image, like):
         start, stop = tile_start(conv, i), tile_start(conv, i + 1)
         base, taps = interior(conv, start, stop - start), conv.taps
         if base < 0:
-            pack_pixels(conv, patches, image, start, stop, np.int64(0), conv.k_h * conv.k_block, like)
+            pack_pixels(conv, patches, image, start, stop, np.int64(0), conv.window * conv.c_in, like)
             base, taps = patches - image, conv.tables
             patches += (stop - start) * conv.patch_pitch
         put(tiles, 0, start)
         put(tiles, 1, stop - start)
         put(tiles, 2, base)
         put(tiles, 3, taps)
-        put(tiles, 4, conv.k_h)
+        put(tiles, 4, conv.k_d * conv.k_h)
         tiles += 8 * TILE

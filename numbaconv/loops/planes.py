@@ -10,39 +10,55 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_core, call_record, clear, conv_record, fill_ones
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.loops.gemm import NV, PANEL_ROW, TILE, VECTOR_BYTES
+from numbaconv.loops.tables import ZEROS, first_tap, source
 from numbaconv.loops.walk import CALL_BYTES, share
 
 
 @njit
-def pack_run(conv, to, source, before, inside, after, like):
-    """One run of one tap for all channels: zeros, pixels, zeros; the kernel's rows of the panel lie between channels."""
-    size = conv.itemsize
-    pitch = conv.k_h * conv.k_w * PANEL_ROW
-    plane = conv.h_in * conv.w_in * size
-    copy_rows(to + before * size, pitch, source, plane, conv.c_in, inside, conv.stride_w, like)
-    if before + after > 0:
-        for _ in range(conv.c_in):
-            if before > 0:
-                clear(to, before, like)
-            if after > 0:
-                clear(to + (before + inside) * size, after, like)
-            to += pitch
+def pack_run(conv, to, source, count, like):
+    """`count` pixels of one tap for all channels; the kernel's rows of the panel lie between channels."""
+    plane = conv.in_pixels * conv.itemsize
+    copy_rows(to, conv.window * PANEL_ROW, source, plane, conv.c_in, count, conv.stride_w, like)
 
 
 @njit
-def pack_segment(conv, to, image, h_out, w_out, count, like):
-    """All taps of `count` output pixels of one row, from (h_out, w_out)."""
-    for k_h in range(conv.k_h):
-        h = h_out * conv.stride_h - conv.pad_top + k_h * conv.dilation_h
-        for k_w in range(conv.k_w):
-            w = w_out * conv.stride_w - conv.pad_left + k_w * conv.dilation_w
-            before, inside = count, 0
-            if 0 <= h < conv.h_in:
-                before = min(count, max(0, (conv.stride_w - 1 - w) // conv.stride_w))
-                inside = min(count - before, max(0, (conv.w_in - 1 - w) // conv.stride_w + 1 - before))
-            source = image + (h * conv.w_in + w + before * conv.stride_w) * conv.itemsize
-            pack_run(conv, to, source, before, inside, count - before - inside, like)
-            to += PANEL_ROW
+def pack_padding(conv, to, row, w, count, like):
+    """`count` pixels of one tap for all channels, from column `w` on, that lie beyond an input row; -1 for a row of zeros."""
+    if conv.padding_mode == ZEROS or row < 0:
+        for _ in range(conv.c_in):
+            clear(to, count, like)
+            to += conv.window * PANEL_ROW
+        return
+    for _ in range(count):
+        pack_run(conv, to, row + source(conv.padding_mode, w, conv.w_in) * conv.itemsize, 1, like)
+        w += conv.stride_w
+        to += conv.itemsize
+
+
+@njit
+def pack_segment(conv, to, image, pixel, count, like):
+    """All taps of `count` output pixels of one row, from number `pixel` on."""
+    size, step = conv.itemsize, conv.stride_w
+    d, h, w = first_tap(conv, pixel)
+    for tap in range(conv.window):
+        line, k_w = divmod(tap, conv.k_w)
+        k_d, k_h = divmod(line, conv.k_h)
+        d_in = source(conv.padding_mode, d + k_d * conv.dilation_d, conv.d_in)
+        h_in = source(conv.padding_mode, h + k_h * conv.dilation_h, conv.h_in)
+        first = w + k_w * conv.dilation_w
+        row, before, inside = -1, count, 0
+        if d_in >= 0 and h_in >= 0:
+            row = image + (d_in * conv.h_in + h_in) * conv.w_in * size
+            before = min(count, max(0, (step - 1 - first) // step))
+            inside = min(count - before, max(0, (conv.w_in - 1 - first) // step + 1 - before))
+        after = count - before - inside
+        if before > 0:
+            pack_padding(conv, to, row, first, before, like)
+        if inside > 0:
+            pack_run(conv, to + before * size, row + (first + before * step) * size, inside, like)
+        if after > 0:
+            pack_padding(conv, to + (count - after) * size, row, first + (count - after) * step, after, like)
+        to += PANEL_ROW
 
 
 @njit
@@ -52,16 +68,15 @@ def pack_panel(conv, to, image, first, last, like):
     if last - first < PANEL_ROW // size:
         # lanes that are not stored must not hold denormal numbers by chance, which are slow to multiply
         clear(to, conv.k_block * (PANEL_ROW // size), like)
-    pixels = conv.h_out * conv.w_out
-    in_place = conv.stride_h == 1 and conv.stride_w == 1 and conv.pad_top == 0 and conv.pad_left == 0
-    if conv.k_h * conv.k_w == 1 and in_place and conv.h_in * conv.w_in == pixels:
-        pack_run(conv, to, image + first * size, 0, last - first, 0, like)
+    unmoved = conv.stride_d == 1 and conv.stride_h == 1 and conv.stride_w == 1
+    unmoved = unmoved and conv.pad_front == 0 and conv.pad_top == 0 and conv.pad_left == 0
+    if conv.window == 1 and unmoved and conv.in_pixels == conv.out_pixels:
+        pack_run(conv, to, image + first * size, last - first, like)
     else:
         pixel = first
         while pixel < last:
-            h_out, w_out = divmod(pixel, conv.w_out)
-            count = min(last - pixel, conv.w_out - w_out)
-            pack_segment(conv, to + (pixel - first) * size, image, h_out, w_out, count, like)
+            count = min(last - pixel, conv.w_out - pixel % conv.w_out)
+            pack_segment(conv, to + (pixel - first) * size, image, pixel, count, like)
             pixel += count
     fill_ones(to + (conv.k_block - 1) * PANEL_ROW, last - first, like)
 
@@ -73,7 +88,7 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
     panels = workspace + CALL_BYTES
     size = conv.itemsize
     width = NV * (VECTOR_BYTES // size)
-    plane = conv.h_out * conv.w_out * size
+    plane = conv.out_pixels * size
     first_panel, last_panel = share(conv.n * conv.groups * conv.tiles_per_line, part // column_parts, row_parts)
     first_tile, last_tile = share(conv.column_block, part % column_parts, column_parts)
     call.tiles = conv.tiles + first_tile * 8 * TILE
@@ -91,8 +106,8 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
     while number < last_panel:
         matrix, panel = divmod(number, conv.tiles_per_line)
         count = min(last_panel - number, conv.tiles_per_line - panel, conv.tile_block)
-        first, end = panel * width, min((panel + count) * width, conv.h_out * conv.w_out)
-        image = x + matrix * conv.c_in * conv.h_in * conv.w_in * size
+        first, end = panel * width, min((panel + count) * width, conv.out_pixels)
+        image = x + matrix * conv.c_in * conv.in_pixels * size
         for i in range(count):
             start = first + i * width
             pack_panel(conv, panels + i * call.panel_bytes, image, start, min(start + width, end), alpha)

@@ -92,13 +92,15 @@ def tile_across(conv, number):
 
 
 @njit
-def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel, turn, ring):
-    """Run records of the tile of `height` outputs from column `w_out`: kernel rows, then channels of a group, then phases.
+def put_runs(conv, address, runs, w_out, height, first_column, row, depth, plane, pixel, turn, ring):
+    """Run records of the tile of `height` outputs from column `w_out`: kernel rows, their slices, channels of a group, phases.
 
-    A starts at input column `first_column`; input rows lie `row` bytes apart, channels of a group `plane`, columns `pixel`.
+    A starts at input column `first_column`; input rows lie `row` bytes apart, slices `depth`, channels of a group `plane`, columns
+    `pixel`.
     Rows are kept in a ring of `ring` rows, in which the kernel's first one is number `turn`.  Taps that meet no column of the
     input are left out.
     """
+    call = slide_record(address)
     for phase in range(conv.phases):
         column = w_out * conv.stride_w - conv.pad_left + phase * conv.dilation_w
         first = max(0, 1 - height - column // conv.step)
@@ -109,16 +111,17 @@ def put_runs(conv, runs, w_out, height, first_column, row, plane, pixel, turn, r
         end = (conv.w_in - column + conv.step - 1) // conv.step
         record = runs + phase * 8 * RUN
         for k_h in range(conv.k_h):
-            tap = k_h * conv.k_w + phase + first * conv.hop
-            place = (turn + k_h * conv.dilation_h) % ring * row
-            for channel in range(conv.c_in):
-                put(record, 0, place + channel * plane + (column - first_column) * pixel)
-                put(record, 1, (tap * conv.c_in + channel) * PANEL_ROW)
-                put(record, 2, taps)
-                put(record, 3, taps // CHUNK * CHUNK)
-                put(record, 4, begin)
-                put(record, 5, end)
-                record += conv.phases * 8 * RUN
+            place = (turn + k_h * conv.dilation_h) % ring * row + (column - first_column) * pixel
+            for i in range(call.slices):
+                tap = ((call.front + i) * conv.k_h + k_h) * conv.k_w + phase + first * conv.hop
+                for channel in range(conv.c_in):
+                    put(record, 0, place + i * depth + channel * plane)
+                    put(record, 1, (tap * conv.c_in + channel) * PANEL_ROW)
+                    put(record, 2, taps)
+                    put(record, 3, taps // CHUNK * CHUNK)
+                    put(record, 4, begin)
+                    put(record, 5, end)
+                    record += conv.phases * 8 * RUN
 
 
 @njit
@@ -137,7 +140,6 @@ def begin_slide(conv, address):
     """Fill in what the calls of one convolution have in common."""
     call = slide_record(address)
     call.weight = conv.hop * conv.c_in * PANEL_ROW
-    call.runs_per_row = conv.c_in * conv.phases
     call.stride_h = conv.stride_h
     call.dilation_h = conv.dilation_h
     call.h_in = conv.h_in
@@ -149,6 +151,18 @@ def begin_slide(conv, address):
     call.residual_pitch = conv.out_step * conv.residual_pixel
     call.activation = conv.activation
     call.zeros = conv.zeros
+
+
+@njit
+def begin_slice(conv, address, d_out):
+    """Let the next calls compute output slice `d_out`; returns the first input slice that they read."""
+    call = slide_record(address)
+    d = d_out * conv.stride_d - conv.pad_front
+    front = max(0, (conv.dilation_d - 1 - d) // conv.dilation_d)
+    call.front = front
+    call.slices = max(0, min(conv.k_d, (conv.d_in - 1 - d) // conv.dilation_d + 1) - front)
+    call.runs_per_row = call.slices * conv.c_in * conv.phases
+    return d + front * conv.dilation_d
 
 
 @njit

@@ -1,4 +1,5 @@
-"""Tap tables: where each row of a register tile finds its channels, for each tap of the kernel; padding becomes a row of zeros.
+"""Tap tables: where each row of a register tile finds its channels, for each tap of the kernel.  Padding becomes a row
+of zeros, or the pixel that it repeats.
 
 The indirect algorithm builds them once a shape (Dukhan, "The Indirect Convolution Algorithm", 2019), the direct one
 only for tiles that touch padding or span two rows.
@@ -9,49 +10,85 @@ from __future__ import annotations
 from numbaconv.codegen.jit import njit
 from numbaconv.codegen.memory import conv_record, get, put
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, tile_start
+from numbaconv.problem import PADDING_MODES
 
 #: Bytes of scratch that `tap_table` needs: the input position of each row's first tap.
-CORNERS = 16 * MR
+CORNERS = 24 * MR
+
+ZEROS, REFLECT, CIRCULAR = (PADDING_MODES.index(mode) for mode in ("zeros", "reflect", "circular"))
+
+
+@njit
+def source(mode, at, size):
+    """Where along an axis of `size` elements position `at` takes its value from; -1 where it is a zero.
+
+    Beyond the padding that a problem may have, the nearest element is as good as any.
+    """
+    if 0 <= at < size:
+        return at
+    if mode == ZEROS:
+        return -1
+    if mode == REFLECT:
+        at = -at if at < 0 else 2 * (size - 1) - at
+    elif mode == CIRCULAR:
+        at = at + size if at < 0 else at - size
+    return min(max(at, 0), size - 1)
+
+
+@njit
+def first_tap(conv, pixel):
+    """(slice, row, column) of the first tap of an output pixel, counted within its image."""
+    line, w_out = divmod(pixel, conv.w_out)
+    d_out, h_out = divmod(line, conv.h_out)
+    return (
+        d_out * conv.stride_d - conv.pad_front,
+        h_out * conv.stride_h - conv.pad_top,
+        w_out * conv.stride_w - conv.pad_left,
+    )
 
 
 @njit
 def tap_table(conv, table, start, height, corners):
     """Tap records of the tile of output pixels `start`..`start + height`; returns how many taps it has.
 
-    Offsets count from the image.  Taps that lie in padding for every row are left out.
+    Offsets count from the image.  Taps that read zeros for every row are left out.
     """
     for i in range(height):
-        h_out, w_out = divmod(start + i, conv.w_out)
-        put(corners, 2 * i, h_out * conv.stride_h - conv.pad_top)
-        put(corners, 2 * i + 1, w_out * conv.stride_w - conv.pad_left)
+        d, h, w = first_tap(conv, start + i)
+        put(corners, 3 * i, d)
+        put(corners, 3 * i + 1, h)
+        put(corners, 3 * i + 2, w)
     taps = 0
-    for k_h in range(conv.k_h):
-        for k_w in range(conv.k_w):
-            inside = False
-            for i in range(height):
-                h = get(corners, 2 * i) + k_h * conv.dilation_h
-                w = get(corners, 2 * i + 1) + k_w * conv.dilation_w
-                at = -1
-                if 0 <= h < conv.h_in and 0 <= w < conv.w_in:
-                    at = (h * conv.w_in + w) * conv.x_pixel
-                    inside = True
-                put(table, 1 + i, at)
-            if inside:
-                put(table, 0, (k_h * conv.k_w + k_w) * conv.c_in * PANEL_ROW)
-                table += 8 * TAP
-                taps += 1
+    for tap in range(conv.window):
+        row, k_w = divmod(tap, conv.k_w)
+        k_d, k_h = divmod(row, conv.k_h)
+        inside = False
+        for i in range(height):
+            d = source(conv.padding_mode, get(corners, 3 * i) + k_d * conv.dilation_d, conv.d_in)
+            h = source(conv.padding_mode, get(corners, 3 * i + 1) + k_h * conv.dilation_h, conv.h_in)
+            w = source(conv.padding_mode, get(corners, 3 * i + 2) + k_w * conv.dilation_w, conv.w_in)
+            at = -1
+            if d >= 0 and h >= 0 and w >= 0:
+                at = ((d * conv.h_in + h) * conv.w_in + w) * conv.x_pixel
+                inside = True
+            put(table, 1 + i, at)
+        if inside:
+            put(table, 0, tap * conv.c_in * PANEL_ROW)
+            table += 8 * TAP
+            taps += 1
     return taps
 
 
 @njit
 def interior(conv, start, height):
     """Byte offset of the first tap of a tile that lies in one row and touches no padding; -1 for any other tile."""
-    h_out, w_out = divmod(start, conv.w_out)
-    h, w = h_out * conv.stride_h - conv.pad_top, w_out * conv.stride_w - conv.pad_left
+    d, h, w = first_tap(conv, start)
+    d_end = d + (conv.k_d - 1) * conv.dilation_d
     h_end = h + (conv.k_h - 1) * conv.dilation_h
     w_end = w + (height - 1) * conv.stride_w + (conv.k_w - 1) * conv.dilation_w
-    if w_out + height <= conv.w_out and h >= 0 and w >= 0 and h_end < conv.h_in and w_end < conv.w_in:
-        return (h * conv.w_in + w) * conv.x_pixel
+    inside = d >= 0 and h >= 0 and w >= 0 and d_end < conv.d_in and h_end < conv.h_in and w_end < conv.w_in
+    if inside and start % conv.w_out + height <= conv.w_out:
+        return ((d * conv.h_in + h) * conv.w_in + w) * conv.x_pixel
     return -1
 
 
@@ -61,11 +98,11 @@ def tap_tiles(conv, tiles, first, count, tables, corners):
     for i in range(first, first + count):
         start = tile_start(conv, i)
         height = tile_start(conv, i + 1) - start
-        base, taps, n_taps = interior(conv, start, height), conv.taps, conv.k_h * conv.k_w
+        base, taps, n_taps = interior(conv, start, height), conv.taps, conv.window
         if base < 0 or conv.taps == 0:
             base, taps = 0, tables
             n_taps = tap_table(conv, tables, start, height, corners)
-            tables += conv.k_h * conv.k_w * 8 * TAP
+            tables += conv.window * 8 * TAP
         put(tiles, 0, start)
         put(tiles, 1, height)
         put(tiles, 2, base)

@@ -1,31 +1,16 @@
 """Winograd: transform a block of tiles, multiply position by position on the GEMM core, transform back.
 
-A block's transformed pixels (positions, tiles, channels) and products (positions, tiles, columns) stay in the L2.  Tiles are
-numbered over all images; where the kernel is dilated they come in `dilation` interleaved sets, and where it is strided each of the
-stride's phases is a set of channels of its own.
+A block's transformed pixels (positions, slices, tiles, channels) and products (positions, slices, tiles, columns) stay in the L2.
+An image has one slice; of a volume, the slices of the kernel are taps of the products, whose sums are transformed once.
 """
 
 from __future__ import annotations
 
-import functools
-
-import numba
-import numpy as np
-from numba import types
-
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import (
-    BLOCK,
-    block_record,
-    call_core,
-    call_record,
-    conv_record,
-    infinity,
-    itemsize,
-    put,
-)
-from numbaconv.codegen.winograd import input_transform, output_transform
-from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TILE, VECTOR_BYTES
+from numbaconv.codegen.memory import BLOCK, block_record, call_core, call_record, conv_record, copy, infinity, put
+from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TAP, TILE, VECTOR_BYTES
+from numbaconv.loops.tables import ZEROS
+from numbaconv.loops.transforms import slots_of
 from numbaconv.loops.walk import CALL_BYTES, share
 
 #: What a thread's workspace starts with: a call record and a block record.
@@ -33,151 +18,63 @@ HEADER = CALL_BYTES + BLOCK.itemsize
 
 
 @njit
-def first_pixel(number, tiles, m, dilation):
-    """First output row (or column) of tile row `number` of `tiles`, which are `dilation` interleaved sets."""
-    offset, inside = divmod(number, tiles // dilation)
-    return offset + inside * m * dilation
+def slice_taps(conv, taps, count):
+    """Tap records of the kernel's slices for rows of a block of `count` tiles."""
+    k = conv.stride_h * conv.stride_w * conv.c_in
+    for tap in range(conv.k_d):
+        put(taps, 0, tap * k * PANEL_ROW)
+        for row in range(MR):
+            put(taps, 1 + row, (tap * conv.dilation_d * count + row) * conv.data_pitch)
+        taps += 8 * TAP
 
 
 @njit
-def tile_corner(conv, number):
-    """(image, first output row, first output column) of a tile."""
-    image, rest = divmod(number, conv.tiles_h * conv.tiles_w)
-    row, column = divmod(rest, conv.tiles_w)
-    return (
-        image,
-        first_pixel(row, conv.tiles_h, conv.m_h, conv.dilation_h),
-        first_pixel(column, conv.tiles_w, conv.m_w, conv.dilation_w),
-    )
+def taps_inside(conv, d_out):
+    """The kernel's slices, first and beyond the last, that output slice `d_out` finds inside of the input."""
+    if conv.padding_mode != ZEROS:
+        return 0, conv.k_d
+    d = d_out * conv.stride_d - conv.pad_front
+    first = max(0, (conv.dilation_d - 1 - d) // conv.dilation_d)
+    return first, max(first, min(conv.k_d, (conv.d_in - 1 - d) // conv.dilation_d + 1))
 
 
 @njit
-def input_pixels(conv, block, image, h, w):
-    """(base, table) of a tile whose first input pixel is (h, w); beyond the image stand zeros."""
-    step_h, step_w = conv.stride_h * conv.dilation_h, conv.stride_w * conv.dilation_w
-    here = block.x + image * conv.x_image + block.channel * conv.itemsize
-    h_end, w_end = h + (conv.n_h - 1) * step_h, w + (conv.n_w - 1) * step_w
-    if h >= 0 and w >= 0 and h_end < conv.h_in and w_end < conv.w_in:
-        return here + (h * conv.w_in + w) * conv.x_pixel, conv.input_table
-    for i in range(conv.n_h):
-        row = h + i * step_h
-        for j in range(conv.n_w):
-            column = w + j * step_w
-            at = conv.zeros
-            if 0 <= row < conv.h_in and 0 <= column < conv.w_in:
-                at = here + (row * conv.w_in + column) * conv.x_pixel
-            put(block.table, i * conv.n_w + j, at)
-    return 0, block.table
+def slice_tiles(conv, block, tiles, taps):
+    """Tile list of a block's rows, in tiles of even height; returns its length.
+
+    Neighbouring slices that see the same of the kernel are one run of rows where their input slices follow one another.
+    """
+    total, number = 0, 0
+    while number < block.slices:
+        first, last = taps_inside(conv, block.slice + number)
+        end = number + 1
+        while end < block.slices and conv.stride_d == 1 and taps_inside(conv, block.slice + end) == (first, last):
+            end += 1
+        rows = (end - number) * block.count
+        count = (rows + MR - 1) // MR
+        for i in range(count):
+            start, stop = share(rows, i, count)
+            put(tiles, 0, number * block.count + start)
+            put(tiles, 1, stop - start)
+            put(tiles, 2, (number * conv.stride_d * block.count + start) * conv.data_pitch)
+            put(tiles, 3, taps + first * 8 * TAP)
+            put(tiles, 4, last - first)
+            tiles += 8 * TILE
+        total += count
+        number = end
+    return total
 
 
 @njit
-def output_pixels(conv, base, pixel, table, interior, outside, image, h, w):
-    """(base, table) of a tile of an output-shaped tensor with `pixel` bytes a pixel; `outside` stands for pixels beyond it."""
-    here = base + image * conv.h_out * conv.w_out * pixel
-    if h + (conv.m_h - 1) * conv.dilation_h < conv.h_out and w + (conv.m_w - 1) * conv.dilation_w < conv.w_out:
-        return here + (h * conv.w_out + w) * pixel, interior
-    for i in range(conv.m_h):
-        row = h + i * conv.dilation_h
-        for j in range(conv.m_w):
-            column = w + j * conv.dilation_w
-            at = outside
-            if row < conv.h_out and column < conv.w_out:
-                at = here + (row * conv.w_out + column) * pixel
-            put(table, i * conv.m_w + j, at)
-    return 0, table
-
-
-def _input(m_h: int, r_h: int, m_w: int, r_w: int):
-    """The function that transforms a block's pixels; the sizes of F are constants of the compiled code."""
-
-    def transform(block_address, alpha, beta):
-        block = block_record(block_address)
-        conv = conv_record(block.conv)
-        size = itemsize(alpha)
-        for i in range(block.count):
-            image, h_out, w_out = tile_corner(conv, block.first + i)
-            h, w = h_out * conv.stride_h - conv.pad_top, w_out * conv.stride_w - conv.pad_left
-            data = block.data + i * conv.data_pitch
-            # Phases of the stride follow one another as sets of channels.
-            for phase in range(conv.stride_h * conv.stride_w):
-                down, across = divmod(phase, conv.stride_w)
-                pixels, table = input_pixels(conv, block, image, h + down, w + across)
-                input_transform(m_h, r_h, m_w, r_w, pixels, table, data, conv.data_position, block.channels, alpha)
-                data += conv.c_in * size
-
-    return transform
-
-
-def _output(m_h: int, r_h: int, m_w: int, r_w: int):
-    """The function that transforms a block's products and finishes the pixels of the result."""
-
-    def transform(block_address, alpha, beta):
-        block = block_record(block_address)
-        conv = conv_record(block.conv)
-        size = itemsize(alpha)
-        residual, no_residual = block.residual, np.int64(block.residual == 0)
-        bias = conv.bias + block.channel * size
-        for i in range(block.count):
-            image, h, w = tile_corner(conv, block.first + i)
-            # interleaved sets are of unequal size, so that some tiles lie wholly beyond the result
-            if h >= conv.h_out or w >= conv.w_out:
-                continue
-            out, table = output_pixels(
-                conv, block.out, conv.out_pixel, block.table, conv.output_table, block.spare, image, h, w
-            )
-            added, residual_table = residual, conv.residual_table
-            if no_residual == 0:
-                added, residual_table = output_pixels(
-                    conv,
-                    residual,
-                    conv.residual_pixel,
-                    block.residual_table,
-                    conv.residual_table,
-                    conv.zeros,
-                    image,
-                    h,
-                    w,
-                )
-            output_transform(
-                m_h, r_h, m_w, r_w,
-                block.products + i * conv.product_pitch, conv.product_position,
-                out, table, added, residual_table, no_residual,
-                bias, block.channels, conv.activation, alpha, beta,
-            )  # fmt: skip
-
-    return transform
-
-
-@functools.cache
-def _transforms(m_h: int, r_h: int, m_w: int, r_w: int) -> tuple[NativeFunction, NativeFunction]:
-    sizes = m_h, r_h, m_w, r_w
-    name = f"{m_h}x{m_w}_{r_h}x{r_w}"
-    return NativeFunction(_input(*sizes), f"winograd_input_{name}"), NativeFunction(
-        _output(*sizes), f"winograd_output_{name}"
-    )
-
-
-def transform_addresses(m_h: int, r_h: int, m_w: int, r_w: int, np_dtype) -> tuple[int, int]:
-    """Entry points of the input's and the output's transform for F(m_h, r_h) by F(m_w, r_w)."""
-    scalar = numba.from_dtype(np_dtype)
-    signature = types.void(types.intp, scalar, scalar)
-    first, second = _transforms(m_h, r_h, m_w, r_w)
-    return first.address(signature), second.address(signature)
-
-
-@njit
-def row_tiles(tiles, rows, pitch, taps):
-    """Tile list of `rows` rows, `pitch` bytes apart, in tiles of even height that share one tap record; returns its length."""
-    count = (rows + MR - 1) // MR
-    for i in range(count):
-        first, last = share(rows, i, count)
-        put(tiles, 0, first)
-        put(tiles, 1, last - first)
-        put(tiles, 2, first * pitch)
-        put(tiles, 3, taps)
-        put(tiles, 4, 1)
-        tiles += 8 * TILE
-    return count
+def keep_slots(conv, block, before, like):
+    """Move the transformed slices that a block shares with the one before it, which began at output slice `before`; how many."""
+    shift = (block.slice - before) * conv.stride_d
+    kept = max(0, slots_of(conv, block.slice - before) - shift)
+    nbytes = block.count * conv.data_pitch
+    for position in range(conv.n_h * conv.n_w):
+        data = block.data + position * conv.data_position
+        copy(data, data + shift * nbytes, kept * nbytes // conv.itemsize, like)
+    return kept
 
 
 @njit
@@ -243,13 +140,14 @@ def winograd_block(conv, workspace, first_column, last_column, x, out, residual,
 
 
 def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
-    """One thread's share.  Workspace: call, block, tile list, tables, spare pixel, transformed pixels, products."""
+    """One thread's share.  Workspace: call, block, tap records, tile list, tables, spare pixel, transformed pixels, products."""
     conv = conv_record(conv_address)
     call, block = call_record(workspace), block_record(workspace + CALL_BYTES)
     positions, pixels = conv.n_h * conv.n_w, conv.m_h * conv.m_w
     block.conv = conv_address
-    call.tiles = workspace + HEADER
-    block.table = call.tiles + ((conv.tile_block + MR - 1) // MR) * 8 * TILE
+    taps = workspace + HEADER
+    call.tiles = taps + conv.k_d * 8 * TAP
+    block.table = call.tiles + conv.block_slices * ((conv.tile_block + MR - 1) // MR) * 8 * TILE
     block.residual_table = block.table + 8 * positions
     block.spare = block.residual_table + 8 * pixels
     block.data = workspace + conv.data_offset
@@ -264,9 +162,17 @@ def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual,
     first_column, last_column = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     total = conv.n * conv.tiles_h * conv.tiles_w
     for number in range(first_block, last_block):
-        block.first, end = share(total, number, conv.lines)
-        block.count = end - block.first
-        call.tile_count = row_tiles(call.tiles, block.count, conv.data_pitch, conv.taps)
+        # Tiles outside, slices inside: the next block finds the slices that the two share transformed already.
+        which, chunk = divmod(number, conv.chunks)
+        block.first, end = share(total, which, conv.lines // conv.chunks)
+        before = block.slice
+        block.slice, slice_end = share(conv.d_out, chunk, conv.chunks)
+        block.count, block.slices = end - block.first, slice_end - block.slice
+        slice_taps(conv, taps, block.count)
+        call.tile_count = slice_tiles(conv, block, call.tiles, taps)
+        block.first_slot = 0
+        if conv.keeps != 0 and number > first_block and chunk > 0:
+            block.first_slot = keep_slots(conv, block, before, alpha)
         winograd_block(conv, workspace, first_column, last_column, x, out, residual, alpha, beta)
 
 

@@ -43,12 +43,10 @@ CHECKS |= {"Conv": check_window, "ConvTranspose": check_window}
 def conv(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
     """A convolution with its epilogue; with a computed weight it becomes a host step."""
     x, weight, bias, residual = _operands(node, operands)
-    if weight.dtype not in FLOATS or x.dtype not in FLOATS:
+    if weight.dtype not in FLOATS or x.dtype not in FLOATS or len(weight.shape) not in (3, 4, 5):
         return None
     if len(x.shape) != len(weight.shape):
         raise ShapeError(f"x has shape {x.shape}, but the weight needs {len(weight.shape)} dimensions")
-    if len(weight.shape) not in (3, 4):
-        return None
     window = Window.read(node.attributes, weight.shape[2:])
     geometry = {
         "stride": window.strides,

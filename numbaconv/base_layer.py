@@ -1,0 +1,162 @@
+"""What every layer shares: operands that are checked once a call, and plans that are kept for the shapes used last."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.base import CompiledPlan, Plan
+from numbaconv.algorithms.tiled import address
+from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
+from numbaconv.errors import ShapeError
+from numbaconv.loops.launch import usable_threads
+from numbaconv.options import options
+from numbaconv.workspace import scratch
+
+_KERNEL = ("k_d", "k_h", "k_w")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with what a call checks against; `compiled` where it runs on addresses."""
+
+    plan: Plan
+    x_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    residual: bool
+    accuracy: Accuracy
+    compiled: bool
+
+
+class BaseLayer:
+    """A layer over `axes` spatial axes; a subclass says what plan runs for a shape (`_make_plan`).
+
+    A layer may be called by several threads at once.  Plans are kept for the shapes used last, as many as
+    ``NUMBACONV_PLAN_CACHE`` says.
+    """
+
+    axes: int
+
+    def __init__(self, dtype: np.dtype, accuracy=None):
+        self.dtype = np.dtype(dtype.type)
+        self.accuracy = None if accuracy is None else Accuracy.of(accuracy)
+        self._planned: OrderedDict[tuple, Planned] = OrderedDict()
+        self._lock = threading.Lock()
+        self._last: Planned | None = None
+
+    def _make_plan(self, x_shape: tuple[int, ...], residual: bool, accuracy: Accuracy) -> tuple[Plan, tuple[int, ...]]:
+        """The plan for a batched input of this shape, and the shape of its result."""
+        raise NotImplementedError
+
+    @classmethod
+    def _checked_weight(cls, weight, channels: str) -> np.ndarray:
+        """`weight` as an array with two axes of `channels` and one a spatial axis, none of them empty."""
+        weight = operand("weight", weight)
+        if weight.ndim != cls.axes + 2:
+            form = ", ".join((channels, *_KERNEL[-cls.axes :]))
+            raise ShapeError(f"weight has shape {weight.shape}; it must have {cls.axes + 2} axes: ({form})")
+        if 0 in weight.shape:
+            raise ShapeError(f"weight has shape {weight.shape}; no axis may be empty")
+        return weight
+
+    def plan(self, x_shape: tuple[int, ...], residual: bool = False) -> Plan:
+        """The plan that runs for a batched input of this shape; ``plan.algorithm`` is the name of its algorithm."""
+        return self._find(tuple(x_shape), residual).plan
+
+    def __call__(self, x, *, residual=None, out=None) -> np.ndarray:
+        """Convolve `x`.
+
+        Parameters
+        ----------
+        x : array, (n, c_in, *spatial) or (n, *spatial, c_in) as `layout` says, or without n
+            The dtype of the weights.
+        residual : array of the result's shape, optional
+            Added before the activation.
+        out : ndarray of the result's shape, optional
+            Where the result goes; it may be `residual` itself but must not overlap `x`.  With a contiguous `out` and operands
+            that need no copy, a warm call allocates no array memory.
+
+        Returns
+        -------
+        ndarray
+            `out`, or a new contiguous array.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            If an array has another shape or dtype than the layer or the result asks for.
+        """
+        if out is not None and self._run_again(x, residual, out):
+            return out
+        x = operand("x", x, self.dtype, "weight")
+        batched = x.ndim != self.axes + 1
+        if not batched:
+            x = x[None]
+        elif x.ndim != self.axes + 2:
+            raise ShapeError(
+                f"x has shape {x.shape}; it must have {self.axes + 2} axes, or {self.axes + 1} without a batch"
+            )
+        found = self._find(x.shape, residual is not None)
+        shape = found.output_shape if batched else found.output_shape[1:]
+        if residual is not None:
+            residual = shaped("residual", operand("residual", residual, self.dtype, "weight"), shape, "the result")
+        if out is None:
+            result = target = np.empty(shape, self.dtype)
+        else:
+            result = result_array(out, shape, self.dtype, {"x": x, "residual": residual})
+            target = result if plain(result) else np.empty(shape, self.dtype)
+        # only now, when nothing can be refused any more, is memory taken for copies
+        x = contiguous(x)
+        residual = None if residual is None else contiguous(residual)
+        if batched:
+            found.plan.run(x, target, residual)
+        else:
+            found.plan.run(x, target[None], None if residual is None else residual[None])
+        if target is not result:
+            result[...] = target
+        return result
+
+    def _run_again(self, x, residual, out) -> bool:
+        """Run the plan used last, if these arrays plainly are what it takes; whatever else they are is found out elsewhere."""
+        last, dtype = self._last, self.dtype
+        if last is None or last.residual is (residual is None) or last.accuracy is not Accuracy.of(self.accuracy):
+            return False
+        arrays = [(x, last.x_shape), (out, last.output_shape)]
+        if residual is not None:
+            arrays.append((residual, last.output_shape))
+        for array, shape in arrays:
+            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+                return False
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return False
+        at, to = address(x), address(out)
+        apart = to >= at + x.nbytes or at >= to + out.nbytes
+        added = 0 if residual is None else address(residual)
+        if not (apart and out.flags.writeable and (added in (0, to) or abs(added - to) >= out.nbytes)):
+            return False
+        threads = usable_threads()
+        last.plan.run_at(at, to, added, scratch(last.plan.scratch_bytes(threads)), threads)
+        return True
+
+    def _find(self, x_shape: tuple[int, ...], residual: bool) -> Planned:
+        accuracy = Accuracy.of(self.accuracy)
+        key = x_shape, residual, accuracy
+        with self._lock:
+            found = self._planned.get(key)
+            if found is not None:
+                self._planned.move_to_end(key)
+                self._last = found if found.compiled else None
+                return found
+        plan, output_shape = self._make_plan(x_shape, residual, accuracy)
+        found = Planned(plan, x_shape, output_shape, residual, accuracy, isinstance(plan, CompiledPlan))
+        with self._lock:
+            self._planned[key] = found
+            self._last = found if found.compiled else None
+            while len(self._planned) > options().plan_cache:
+                self._planned.popitem(last=False)
+        return found
