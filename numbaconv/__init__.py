@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbaconv.accuracy import get_accuracy, set_accuracy
+from numbaconv.deformable import DeformConv2d, deform_conv2d
 from numbaconv.dispatch.explain import explain
 from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
 from numbaconv.functional import conv1d, conv2d, conv3d
@@ -20,6 +21,7 @@ __all__ = [
     "ConvLayer",
     "ConvProblem",
     "DTypeError",
+    "DeformConv2d",
     "InferenceSession",
     "ModelError",
     "ShapeError",
@@ -27,6 +29,7 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "deform_conv2d",
     "explain",
     "get_accuracy",
     "get_num_threads",

@@ -17,31 +17,20 @@ from numbaconv.algorithms.geometry import (
 from numbaconv.algorithms.planes import Planes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.loops.gemm import MR
-from numbaconv.loops.im2col import im2col_share
+from numbaconv.codegen.jit import NativeFunction
+from numbaconv.loops.gemm import MR, core_address
+from numbaconv.loops.im2col import HEADER, copies, im2col_share
 
 
-class Im2col(TiledAlgorithm):
-    """At most 1 MiB of patches a thread; a patch that is too long is cut along K."""
+class PackedPatches(TiledAlgorithm):
+    """At most 1 MiB of patches a thread; a patch that is too long is cut along K.  `packer` is what fills the rows."""
 
-    name = Planes.name
+    head_bytes = HEADER
     share = im2col_share
+    packer: NativeFunction
 
-    _planes = Planes()
-
-    def native(self, problem):
-        """Both layouts, but for channels-first patches too long for the workspace."""
-        return super().native(problem) or self._planes.native(problem)
-
-    def estimate(self, problem, machine):
-        if self._planes.native(problem):
-            return self._planes.estimate(problem, machine)
-        return super().estimate(problem, machine)
-
-    def plan(self, problem, weights, epilogue, machine):
-        if self._planes.native(problem):
-            return self._planes.plan(problem, weights, epilogue, machine)
-        return super().plan(problem, weights, epilogue, machine)
+    def functions(self, g, np_dtype):
+        return super().functions(g, np_dtype) | {"packer": core_address(self.packer, np_dtype)}
 
     def cut(self, g, machine):
         lines = image_lines(g)
@@ -64,6 +53,29 @@ class Im2col(TiledAlgorithm):
         """Blocks of tiles are outside: weights come once each."""
         weight_bytes = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
         return cost.far_cycles(g, machine, weight_bytes, 1, -(-cost.tile_count(g) // g["tile_block"]))
+
+
+class Im2col(PackedPatches):
+    """Patches are copies of the input."""
+
+    name = Planes.name
+    packer = copies
+
+    _planes = Planes()
+
+    def native(self, problem):
+        """Both layouts, but for channels-first patches too long for the workspace."""
+        return super().native(problem) or self._planes.native(problem)
+
+    def estimate(self, problem, machine):
+        if self._planes.native(problem):
+            return self._planes.estimate(problem, machine)
+        return super().estimate(problem, machine)
+
+    def plan(self, problem, weights, epilogue, machine):
+        if self._planes.native(problem):
+            return self._planes.plan(problem, weights, epilogue, machine)
+        return super().plan(problem, weights, epilogue, machine)
 
     def extra_cycles(self, problem, g, machine):
         """Packing: kernel rows in one run where their taps are neighbours in memory, tap by tap elsewhere."""

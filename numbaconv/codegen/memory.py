@@ -43,7 +43,7 @@ CONV = _integers(
     "n d_in h_in w_in in_pixels c_in d_out h_out w_out out_pixels c_out groups k_d k_h k_w window stride_d stride_h stride_w "
     "dilation_d dilation_h dilation_w pad_front pad_top pad_left padding_mode "
     "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
-    "core lines line tiles_per_line tile_block column_block tiles_outside fetch k_block patch_pitch tiles taps tables "
+    "core packer lines line tiles_per_line tile_block column_block tiles_outside fetch k_block patch_pitch tiles taps tables "
     "depthwise bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
     "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
@@ -71,6 +71,17 @@ ELEMENTWISE = _integers(
 #: that tells it what to do, its operands, and workspace of which each share has `pitch` bytes.
 STEP = np.dtype(
     _integers("function rows columns record x out residual workspace pitch").descr + [("alpha", "f8"), ("beta", "f8")]
+)
+
+#: One call of a packer: elements `k_first`..`k_last` of patches of tiles `first`..`first + count` of an image go to rows at `to`,
+#: for the channels of a group; `x` is what the plan was given, `spare` the address of `SPARE` bytes.
+PACK = _integers("conv x image group first count k_first k_last to spare")
+SPARE = 64
+
+#: What deformable convolution reads besides weights: x, and for each output pixel and tap where to look and how much to take of it.
+#: Images of offsets and masks, their pixels and channels lie so many bytes apart; `mask` is 0 where there is none.
+SAMPLES = _integers(
+    "x offset offset_image offset_pixel offset_channel mask mask_image mask_pixel mask_channel group_channels"
 )
 
 #: Bytes of a cache line.
@@ -132,6 +143,18 @@ def elementwise_record(typingctx, address):
 def step_record(typingctx, address):
     """The `STEP` record at an address."""
     return _record(address, STEP)
+
+
+@intrinsic
+def pack_record(typingctx, address):
+    """The `PACK` record at an address."""
+    return _record(address, PACK)
+
+
+@intrinsic
+def samples_record(typingctx, address):
+    """The `SAMPLES` record at an address."""
+    return _record(address, SAMPLES)
 
 
 @intrinsic
@@ -286,6 +309,31 @@ def put(typingctx, address, index, value):
         return context.get_dummy_value()
 
     return types.void(address, index, types.intp), codegen
+
+
+@intrinsic
+def element(typingctx, address, like):
+    """The scalar of the type of `like` at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load(_scalar(context, builder, arguments[0], like), align=like.bitwidth // 8)
+
+    return like(address, like), codegen
+
+
+@intrinsic
+def put_element(typingctx, address, value):
+    """Write a scalar at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.store(arguments[1], _scalar(context, builder, arguments[0], value), align=value.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(address, value), codegen
+
+
+def _scalar(context, builder, address, like):
+    return builder.inttoptr(address, context.get_value_type(like).as_pointer())
 
 
 def _slot(builder, address, index):
