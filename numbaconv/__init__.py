@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbaconv.accuracy import get_accuracy, set_accuracy
 from numbaconv.deformable import DeformConv2d, deform_conv2d
+from numbaconv.depthwise_separable import DepthwiseSeparableConv2d, depthwise_separable_conv2d
 from numbaconv.dispatch.explain import explain
 from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
 from numbaconv.functional import conv1d, conv2d, conv3d
@@ -22,6 +23,7 @@ __all__ = [
     "ConvProblem",
     "DTypeError",
     "DeformConv2d",
+    "DepthwiseSeparableConv2d",
     "InferenceSession",
     "ModelError",
     "ShapeError",
@@ -30,6 +32,7 @@ __all__ = [
     "conv2d",
     "conv3d",
     "deform_conv2d",
+    "depthwise_separable_conv2d",
     "explain",
     "get_accuracy",
     "get_num_threads",

@@ -95,11 +95,19 @@ class TiledAlgorithm(DirectSums):
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """Cycles of the GEMM core, of operands that come from beyond the L2, and the algorithm's own."""
+        g, cut, cycles = self._near(problem, machine)
+        seconds = (cycles + self.far_cycles(g, machine)) / machine.rates.clock
+        return Cost(seconds, self.head_bytes + cut.workspace_bytes, cut.plan_bytes)
+
+    def near_cycles(self, problem: ConvProblem, machine: Machine) -> float:
+        """What the same would take if all operands were in the L2."""
+        return self._near(problem, machine)[2]
+
+    def _near(self, problem: ConvProblem, machine: Machine) -> tuple[dict[str, int], Cut, float]:
         g = geometry(problem, planes=self.reads_planes)
         cut = self.cut(g, machine)
         g |= cut.fields
-        cycles = self.gemm_cycles(g, machine) + self.far_cycles(g, machine) + self.extra_cycles(problem, g, machine)
-        return Cost(cycles / machine.rates.clock, self.head_bytes + cut.workspace_bytes, cut.plan_bytes)
+        return g, cut, self.gemm_cycles(g, machine) + self.extra_cycles(problem, g, machine)
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> TiledPlan:
         """Pack the weights, unless another plan has, and build tables."""
@@ -162,6 +170,10 @@ class TiledPlan:
 
     def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         run_shares(self._shares(variant, threads), x, out, residual, workspace)
+
+    def shares(self, threads: int, pitches: tuple[int, int, int] | None = None) -> Shares:
+        """The work cut for so many threads; `pitches` are elements from pixel to pixel of x, out and residual."""
+        return self._shares(self._default if pitches is None else self._variant(pitches), threads)
 
     def _shares(self, variant: _Variant, threads: int) -> Shares:
         shares = variant.launches.get(threads)

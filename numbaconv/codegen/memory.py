@@ -84,6 +84,14 @@ SAMPLES = _integers(
     "x offset offset_image offset_pixel offset_channel mask mask_image mask_pixel mask_channel group_channels"
 )
 
+#: A depthwise convolution between two of 1x1, strip by strip: functions and `CONV` records of the three (`expand` is 0 where there
+#: is no first one), their activations' numbers in pairs at `scalars`, rows in bytes, and where things lie in the workspace.
+BOTTLENECK = _integers(
+    "n strips h_in h_out w_in w_out stride_h pad_top extent_h x_row x_image expand_function expand depthwise_function depthwise "
+    "project_function project streamed scalars expanded_row deep_row out_row residual_row at_expand at_project at_inner "
+    "at_expanded at_deep"
+)
+
 #: Bytes of a cache line.
 LINE = 64
 
@@ -155,6 +163,12 @@ def pack_record(typingctx, address):
 def samples_record(typingctx, address):
     """The `SAMPLES` record at an address."""
     return _record(address, SAMPLES)
+
+
+@intrinsic
+def bottleneck_record(typingctx, address):
+    """The `BOTTLENECK` record at an address."""
+    return _record(address, BOTTLENECK)
 
 
 @intrinsic

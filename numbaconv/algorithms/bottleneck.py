@@ -1,0 +1,232 @@
+"""A depthwise convolution with a 1x1 after it, and perhaps one before, fused: strips of rows go through all of them in the L2.
+
+This is the depthwise separable convolution of MobileNet (Howard et al., 2017) and the inverted residual of MobileNetV2 (Sandler et
+al., 2018).  Wins where what lies between the convolutions is larger than the L2; where images are small there is nothing to save,
+and narrow strips fill tiles badly.
+
+    cycles = strips x (each convolution of one strip with its operands in the L2 + rows that are moved)
+           + what comes from beyond the L2 (`cost.far_cycles`): x, the result, and weights, once a strip where they do not stay
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.depthwise import Depthwise
+from numbaconv.algorithms.geometry import geometry, streamed
+from numbaconv.algorithms.grouped import Grouped
+from numbaconv.algorithms.pointwise import Pointwise
+from numbaconv.algorithms.sliding import SlidingAlgorithm
+from numbaconv.algorithms.tiled import address
+from numbaconv.algorithms.weights import Weights, row_pitch
+from numbaconv.codegen.memory import BOTTLENECK
+from numbaconv.epilogue import IDENTITY, Activation, Epilogue
+from numbaconv.loops.bottleneck import RECORD_BYTES, bottleneck_share
+from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.shares import Shares, run_shares, share_address
+from numbaconv.machine import Machine
+from numbaconv.problem import ConvProblem
+from numbaconv.workspace import rounded, scratch
+
+#: The part of the L2 that a strip's results may take.
+_PART = 4
+
+_POINTWISE = Pointwise()
+_SLIDING: tuple[SlidingAlgorithm, ...] = (Depthwise(), Grouped())
+
+
+class Stage(NamedTuple):
+    """One of the convolutions with what belongs to it."""
+
+    problem: ConvProblem
+    weights: Weights
+    activation: Activation = IDENTITY
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """The problems of the two or three convolutions, each on what the one before it makes; all channels-last."""
+
+    expand: ConvProblem | None
+    depthwise: ConvProblem
+    project: ConvProblem
+
+    @property
+    def problems(self) -> tuple[ConvProblem, ...]:
+        """Those that there are, in their order."""
+        return tuple(p for p in (self.expand, self.depthwise, self.project) if p is not None)
+
+    def whole(self, layout: str) -> ConvProblem:
+        """A problem with the input and the output of all of them together."""
+        return dataclasses.replace(
+            self.depthwise, c_in=self.problems[0].c_in, c_out=self.project.c_out, groups=1, layout=layout, bias=False
+        )
+
+    def sliding(self, machine: Machine) -> SlidingAlgorithm | None:
+        """The algorithm of the depthwise convolution; its shares are rows, as strips are."""
+        return next((a for a in _SLIDING if a.unsupported(self.depthwise, Epilogue(), machine) is None), None)
+
+    def unsupported(self, machine: Machine) -> str | None:
+        """Why these convolutions are not fused, or None."""
+        if self.sliding(machine) is None:
+            return "the middle convolution is not depthwise"
+        for p in (self.expand, self.project):
+            if p and (p.taps > 1 or p.groups > 1 or p.stride != (1, 1) or p.padding != ((0, 0), (0, 0))):
+                return "the convolutions around the depthwise one are not dense 1x1 of stride 1"
+        for before, after in zip(self.problems, self.problems[1:]):
+            if before.output_shape != after.input_shape or before.dtype != after.dtype:
+                return "the convolutions do not take what the ones before them make"
+        return None
+
+    def strips(self, machine: Machine) -> int:
+        """How many strips an image is cut into at least, for their results to fit the L2."""
+        p, h_out = self.depthwise, self.depthwise.out_spatial[0]
+        row = p.c_out * p.out_spatial[1] * p.itemsize
+        halo = 0
+        if self.expand:
+            expanded = p.c_in * p.spatial[1] * p.itemsize
+            row += p.stride[0] * expanded
+            halo = max(p.extent[0] - p.stride[0], 0) * expanded
+        return -(-h_out // min(max((machine.l2 // _PART - halo) // row, 1), h_out))
+
+    def strip(self, machine: Machine) -> Bottleneck:
+        """The problems of the tallest strip."""
+        p = self.depthwise
+        h_out = -(-p.out_spatial[0] // self.strips(machine))
+        h_in = min((h_out - 1) * p.stride[0] + p.extent[0], p.spatial[0])
+        # padding that makes just so many rows of so many; where the image starts and ends is for the whole problem to say
+        padding = ((0, max((h_out - 1) * p.stride[0] + p.extent[0] - h_in, 0)), p.padding[1])
+        expand = self.expand and dataclasses.replace(self.expand, n=1, spatial=(h_in, p.spatial[1]))
+        depthwise = dataclasses.replace(p, n=1, spatial=(h_in, p.spatial[1]), padding=padding)
+        return Bottleneck(expand, depthwise, dataclasses.replace(self.project, n=1, spatial=depthwise.out_spatial))
+
+    def estimate(self, machine: Machine) -> Cost:
+        """What running would cost on channels-last tensors; pure."""
+        strip, strips = self.strip(machine), self.depthwise.n * self.strips(machine)
+        p, sliding = self.depthwise, self.sliding(machine)
+        cycles = strips * (
+            sliding.near_cycles(strip.depthwise, machine) + _POINTWISE.near_cycles(strip.project, machine)
+        )
+        if self.expand:
+            # each row is expanded once, and moved if the next strip needs it again
+            rows = p.n * p.spatial[0] / strip.expand.spatial[0]
+            moved = max(p.extent[0] - p.stride[0], 0) * p.spatial[1] * p.c_in * p.itemsize
+            cycles += rows * _POINTWISE.near_cycles(strip.expand, machine) + strips * moved / machine.rates.copy_bytes
+        far = sum(self._far_cycles(p, machine, strips) for p in self.problems)
+        between = sum(prod(p.output_shape) * p.itemsize for p in strip.problems[:-1])
+        inner = sliding.estimate(strip.depthwise, machine).workspace_bytes
+        return Cost((cycles + far) / machine.rates.clock, inner + between)
+
+    def _far_cycles(self, p: ConvProblem, machine: Machine, strips: int) -> float:
+        """What one of them waits for from beyond the L2: weights, and what none of the others makes or takes."""
+        first, last = p is self.problems[0], p is self.project
+        g = geometry(p)
+        g |= {"x_pixel": g["x_pixel"] * first, "out_pixel": g["out_pixel"] * last}
+        return cost.far_cycles(g, machine, p.parameters * p.itemsize, 1, strips)
+
+
+class BottleneckPlan:
+    """Plan of a `Bottleneck` for channels-last tensors, with a residual of the result's shape if there is to be one."""
+
+    algorithm = "strips"
+
+    def __init__(self, expand: Stage | None, depthwise: Stage, project: Stage, residual: bool, machine: Machine):
+        whole = self._whole = Bottleneck(expand and expand.problem, depthwise.problem, project.problem)
+        strip = whole.strip(machine)
+        self.problem = whole.whole("channels_last")
+        self.epilogue = Epilogue(project.problem.bias, residual, project.activation)
+        p = depthwise.problem
+        # rows of pixels that would collide in the L1 get a wider pitch here, where it costs nothing
+        deep = row_pitch(p.c_out * p.itemsize) // p.itemsize if p.c_out * p.itemsize % 1024 == 0 else p.c_out
+        stages = {"expand": expand, "depthwise": depthwise, "project": project}
+        pitches = {
+            "expand": expand and (expand.problem.c_in, p.c_in, p.c_in),
+            "depthwise": (p.c_in, deep, deep),
+            "project": (deep, project.problem.c_out, project.problem.c_out),
+        }
+        problems = {"expand": strip.expand, "depthwise": p, "project": strip.project}
+        scalars = np.zeros((3, 2), p.np_dtype)
+        fields, inner, keep = {}, 0, [scalars]
+        for i, (name, stage) in enumerate(stages.items()):
+            if stage is None:
+                continue
+            algorithm = whole.sliding(machine) if name == "depthwise" else _POINTWISE
+            epilogue = Epilogue(stage.problem.bias, residual and name == "project", stage.activation)
+            shares = algorithm.plan(problems[name], stage.weights, epilogue, machine).shares(1, pitches[name])
+            fields |= {f"{name}_function": shares.function, name: shares.record}
+            scalars[i] = shares.alpha, shares.beta
+            inner = max(inner, shares.pitch)
+            keep.append(shares)
+        itemsize, (h_in, w_in), (h_out, w_out) = p.itemsize, p.spatial, p.out_spatial
+        fields |= {
+            "n": p.n,
+            "strips": whole.strips(machine),
+            "h_in": h_in,
+            "h_out": h_out,
+            "w_in": w_in,
+            "w_out": w_out,
+            "stride_h": p.stride[0],
+            "pad_top": p.padding[0][0],
+            "extent_h": p.extent[0],
+            "x_row": w_in * self.problem.c_in * itemsize,
+            "x_image": h_in * w_in * self.problem.c_in * itemsize,
+            "streamed": streamed(geometry(self.problem), machine)["streamed"],
+            "scalars": address(scalars),
+            "expanded_row": w_in * p.c_in * itemsize,
+            "deep_row": w_out * deep * itemsize,
+            "out_row": w_out * self.problem.c_out * itemsize,
+            "residual_row": w_out * self.problem.c_out * itemsize,
+        }
+        at = 0
+        for name, nbytes in (
+            ("at_expand", RECORD_BYTES),
+            ("at_project", RECORD_BYTES),
+            ("at_inner", inner),
+            ("at_deep", strip.project.spatial[0] * fields["deep_row"]),
+            ("at_expanded", strip.depthwise.spatial[0] * fields["expanded_row"] if expand else 0),
+        ):
+            fields[name] = at
+            at += rounded(nbytes)
+        self.workspace_bytes, self.plan_bytes = at, 0
+        record = np.zeros((), BOTTLENECK)
+        for name, value in fields.items():
+            record[name] = value
+        self._record, self._keep = record, keep
+        self._function, self._zero = share_address(bottleneck_share, p.np_dtype), p.np_dtype.type(0)
+        self._shares: dict[int, Shares] = {}
+
+    def shares(self, threads: int) -> Shares:
+        """The work cut for so many threads, each of which gets at least one strip where there are rows enough."""
+        shares = self._shares.get(threads)
+        if shares is None:
+            record, images = self._record.copy(), self.problem.n
+            record["strips"] = max(record["strips"], min(-(-threads // images), record["h_out"]))
+            rows = min(threads, images * int(record["strips"]))
+            shares = self._shares[threads] = Shares(
+                self._function, rows, 1, record.ctypes.data, self.workspace_bytes, self._zero, self._zero,
+                (record, self._keep),
+            )  # fmt: skip
+        return shares
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Bytes of workspace that `run` needs on so many threads."""
+        return self.workspace_bytes * threads
+
+    def run(self, x, out, residual=None, workspace=None, threads=None) -> None:
+        """Compute into `out`, on contiguous arrays; see `Plan.run`."""
+        threads = threads or usable_threads()
+        if workspace is None:
+            workspace = scratch(self.scratch_bytes(threads))
+        self.run_at(address(x), address(out), 0 if residual is None else address(residual), workspace, threads)
+
+    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
+        """As `run`, on addresses."""
+        if self.problem.n:
+            run_shares(self.shares(threads), x, out, residual, workspace)
