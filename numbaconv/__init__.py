@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbaconv.accuracy import get_accuracy, set_accuracy
+from numbaconv.causal import CausalConv1d, StreamState
 from numbaconv.deformable import DeformConv2d, deform_conv2d
 from numbaconv.depthwise_separable import DepthwiseSeparableConv2d, depthwise_separable_conv2d
 from numbaconv.dispatch.explain import explain
@@ -15,6 +16,7 @@ from numbaconv.problem import ConvProblem
 
 __version__ = "0.1.0"
 __all__ = [
+    "CausalConv1d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -27,6 +29,7 @@ __all__ = [
     "InferenceSession",
     "ModelError",
     "ShapeError",
+    "StreamState",
     "UnsupportedError",
     "conv1d",
     "conv2d",
