@@ -13,6 +13,8 @@ from numbaconv.graph import InferenceSession
 from numbaconv.layers import Conv1d, Conv2d, Conv3d, ConvLayer
 from numbaconv.options import get_num_threads, num_threads, set_num_threads
 from numbaconv.problem import ConvProblem
+from numbaconv.resize import ResizeConv2d, resize_conv2d
+from numbaconv.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,9 +30,11 @@ __all__ = [
     "DepthwiseSeparableConv2d",
     "InferenceSession",
     "ModelError",
+    "ResizeConv2d",
     "ShapeError",
     "StreamState",
     "UnsupportedError",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -40,6 +44,9 @@ __all__ = [
     "get_accuracy",
     "get_num_threads",
     "num_threads",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "resize_conv2d",
     "set_accuracy",
     "set_num_threads",
 ]

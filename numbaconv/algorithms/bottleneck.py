@@ -19,6 +19,7 @@ import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.geometry import geometry, streamed
 from numbaconv.algorithms.grouped import Grouped
@@ -29,11 +30,10 @@ from numbaconv.algorithms.weights import Weights, row_pitch
 from numbaconv.codegen.memory import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.loops.bottleneck import RECORD_BYTES, bottleneck_share
-from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded, scratch
+from numbaconv.workspace import rounded
 
 #: The part of the L2 that a strip's results may take.
 _PART = 4
@@ -132,7 +132,7 @@ class Bottleneck:
         return cost.far_cycles(g, machine, p.parameters * p.itemsize, 1, strips)
 
 
-class BottleneckPlan:
+class BottleneckPlan(ComposedPlan):
     """Plan of a `Bottleneck` for channels-last tensors, with a residual of the result's shape if there is to be one."""
 
     algorithm = "strips"
@@ -218,13 +218,6 @@ class BottleneckPlan:
     def scratch_bytes(self, threads: int) -> int:
         """Bytes of workspace that `run` needs on so many threads."""
         return self.workspace_bytes * threads
-
-    def run(self, x, out, residual=None, workspace=None, threads=None) -> None:
-        """Compute into `out`, on contiguous arrays; see `Plan.run`."""
-        threads = threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(self.scratch_bytes(threads))
-        self.run_at(address(x), address(out), 0 if residual is None else address(residual), workspace, threads)
 
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from numbaconv.algorithms.base import Cost, Plan
-from numbaconv.algorithms.tiled import address
+from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Epilogue
-from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.shares import run_shares
 from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded, scratch
+from numbaconv.workspace import rounded
 
 
 def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> Cost:
@@ -34,7 +31,7 @@ def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machin
     return Cost(seconds, cost.workspace_bytes, cost.plan_bytes, nbytes)
 
 
-class ChannelsFirst:
+class ChannelsFirst(ComposedPlan):
     """A plan for contiguous (n, c, *spatial) arrays made of a plan for (n, *spatial, c) ones."""
 
     def __init__(self, inner: Plan, problem: ConvProblem):
@@ -55,21 +52,6 @@ class ChannelsFirst:
     def scratch_bytes(self, threads: int) -> int:
         """Bytes for the transposed tensors and the inner plan's workspace."""
         return self._staging + self.inner.scratch_bytes(threads)
-
-    def run(
-        self,
-        x: np.ndarray,
-        out: np.ndarray,
-        residual: np.ndarray | None = None,
-        workspace: int | None = None,
-        threads: int | None = None,
-    ) -> None:
-        """Compute into `out`; all arrays are contiguous and channels-first."""
-        threads = threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(self.scratch_bytes(threads))
-        addresses = (0 if array is None else address(array) for array in (x, out, residual))
-        self.run_at(*addresses, workspace, threads)
 
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses."""

@@ -84,6 +84,12 @@ SAMPLES = _integers(
     "x offset offset_image offset_pixel offset_channel mask mask_image mask_pixel mask_channel group_channels"
 )
 
+#: Channels-last images to be enlarged; `places` is the address of the tables of rows and columns.
+ENLARGE = _integers("n h_in w_in channels h_out w_out places")
+
+#: Phases of an image, (n, h, w, down, across) pixels of so many bytes, to be interleaved into rows and columns of the result.
+PHASES = _integers("n h w down across pixel h_out w_out")
+
 #: A depthwise convolution between two of 1x1, strip by strip: functions and `CONV` records of the three (`expand` is 0 where there
 #: is no first one), their activations' numbers in pairs at `scalars`, rows in bytes, and where things lie in the workspace.
 BOTTLENECK = _integers(
@@ -163,6 +169,18 @@ def pack_record(typingctx, address):
 def samples_record(typingctx, address):
     """The `SAMPLES` record at an address."""
     return _record(address, SAMPLES)
+
+
+@intrinsic
+def enlarge_record(typingctx, address):
+    """The `ENLARGE` record at an address."""
+    return _record(address, ENLARGE)
+
+
+@intrinsic
+def phases_record(typingctx, address):
+    """The `PHASES` record at an address."""
+    return _record(address, PHASES)
 
 
 @intrinsic

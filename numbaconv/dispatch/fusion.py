@@ -9,15 +9,14 @@ from math import prod
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.base import Plan
 from numbaconv.algorithms.bottleneck import Bottleneck, BottleneckPlan, Stage
+from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.layout import ChannelsFirst, around
-from numbaconv.algorithms.tiled import address
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import make_plan, rank
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
-from numbaconv.loops.launch import usable_threads
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded, scratch
+from numbaconv.workspace import rounded
 
 STRIPS, STEPS = WAYS = ("strips", "steps")
 #: Where estimates are as close as this, strips are faster: measured on the blocks of MobileNet and MobileNetV2.
@@ -104,7 +103,7 @@ def make_fused_plan(
     return plan if layout == "channels_last" else ChannelsFirst(plan, _bottleneck(problems).whole(layout))
 
 
-class StepsPlan:
+class StepsPlan(ComposedPlan):
     """Plans that run one after the other, with what lies between them in the workspace."""
 
     algorithm = STEPS
@@ -123,13 +122,6 @@ class StepsPlan:
     def scratch_bytes(self, threads: int) -> int:
         """Bytes of workspace that `run` needs on so many threads."""
         return sum(self._between) + max(plan.scratch_bytes(threads) for plan in self._plans)
-
-    def run(self, x, out, residual=None, workspace=None, threads=None) -> None:
-        """Compute into `out`, on contiguous arrays; see `Plan.run`."""
-        threads = threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(self.scratch_bytes(threads))
-        self.run_at(address(x), address(out), 0 if residual is None else address(residual), workspace, threads)
 
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses."""

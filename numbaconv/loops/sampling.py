@@ -5,12 +5,22 @@ from __future__ import annotations
 from math import floor, nan
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import conv_record, element, pack_record, put, put_element, samples_record
+from numbaconv.codegen.memory import conv_record, element, itemsize, pack_record, put, put_element, samples_record
 from numbaconv.codegen.weighted import weighted_rows
 from numbaconv.loops.gemm import tile_start
 
 #: Bytes of the pixel numbers of four neighbours; their weights follow.
-_NUMBERS = 32
+NUMBERS = 32
+
+
+@njit
+def add_pixel(spare, entries, pixel, weight, like):
+    """One more entry for a pixel by its number, unless its weight is zero; returns how many entries there are."""
+    if weight == 0.0:
+        return entries
+    put(spare, entries, pixel)
+    put_element(spare + NUMBERS + entries * itemsize(like), type(like)(weight))
+    return entries + 1
 
 
 @njit
@@ -18,9 +28,7 @@ def add_neighbour(conv, spare, entries, h, w, weight, like):
     """One more entry for the pixel (h, w), unless it lies outside; returns how many entries there are."""
     if not (0 <= h < conv.h_in and 0 <= w < conv.w_in):
         return entries
-    put(spare, entries, h * conv.w_in + w)
-    put_element(spare + _NUMBERS + entries * conv.itemsize, type(like)(weight))
-    return entries + 1
+    return add_pixel(spare, entries, h * conv.w_in + w, weight, like)
 
 
 @njit
@@ -77,7 +85,7 @@ def _deformed(address, alpha, beta):
                 samples.x + pack.image * conv.x_image + (first_channel + inside) * conv.itemsize,
                 conv.x_pixel,
                 pack.spare,
-                pack.spare + _NUMBERS,
+                pack.spare + NUMBERS,
                 sample_tap(conv, samples, pack.spare, pack.image, pixel, tap, number, alpha),
                 channels,
                 alpha,
