@@ -10,6 +10,7 @@ from numbaconv.dispatch.explain import explain
 from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
 from numbaconv.functional import conv1d, conv2d, conv3d
 from numbaconv.graph import InferenceSession
+from numbaconv.graph_convolution import graph_conv
 from numbaconv.layers import Conv1d, Conv2d, Conv3d, ConvLayer
 from numbaconv.options import get_num_threads, num_threads, set_num_threads
 from numbaconv.problem import ConvProblem
@@ -43,6 +44,7 @@ __all__ = [
     "explain",
     "get_accuracy",
     "get_num_threads",
+    "graph_conv",
     "num_threads",
     "pixel_shuffle",
     "pixel_unshuffle",

@@ -18,8 +18,8 @@ PACKAGE = Path(numbaconv.__file__).resolve().parent
 #: A layer imports from itself and from those before it.  `__init__` is the public interface, a facade of all but the last two.
 LAYERS = (
     "errors", "options", "accuracy", "sizes", "problem", "epilogue", "machine", "codegen", "workspace", "loops",
-    "reference", "algorithms", "dispatch", "arguments", "base_layer", "layers", "resize", "shuffle", "causal",
-    "depthwise_separable", "deformable", "transposed", "functional", "graph", "__init__", "cli", "__main__",
+    "reference", "algorithms", "dispatch", "arguments", "base_layer", "layers", "graph_convolution", "resize", "shuffle",
+    "causal", "depthwise_separable", "deformable", "transposed", "functional", "graph", "__init__", "cli", "__main__",
 )  # fmt: skip
 #: Optional dependencies, and those of tests: none is needed for a convolution.
 OPTIONAL = ("onnx", "onnxruntime", "torch", "typer", "rich", "scipy", "PIL", "matplotlib")

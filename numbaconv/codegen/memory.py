@@ -84,6 +84,9 @@ SAMPLES = _integers(
     "x offset offset_image offset_pixel offset_channel mask mask_image mask_pixel mask_channel group_channels"
 )
 
+#: Rows that are weighted sums of rows: those of number `indices[e]` for the entries e of a row, from `starts[row]` on.
+NEIGHBOURS = _integers("rows starts indices weights channels")
+
 #: Channels-last images to be enlarged; `places` is the address of the tables of rows and columns.
 ENLARGE = _integers("n h_in w_in channels h_out w_out places")
 
@@ -169,6 +172,12 @@ def pack_record(typingctx, address):
 def samples_record(typingctx, address):
     """The `SAMPLES` record at an address."""
     return _record(address, SAMPLES)
+
+
+@intrinsic
+def neighbours_record(typingctx, address):
+    """The `NEIGHBOURS` record at an address."""
+    return _record(address, NEIGHBOURS)
 
 
 @intrinsic
