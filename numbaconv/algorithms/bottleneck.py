@@ -177,7 +177,7 @@ class BottleneckPlan(ComposedPlan):
             "extent_h": p.extent[0],
             "x_row": w_in * self.problem.c_in * itemsize,
             "x_image": h_in * w_in * self.problem.c_in * itemsize,
-            "streamed": streamed(geometry(self.problem), machine)["streamed"],
+            "streamed": streamed(geometry(self.problem))["streamed"],
             "scalars": address(scalars),
             "expanded_row": w_in * p.c_in * itemsize,
             "deep_row": w_out * deep * itemsize,

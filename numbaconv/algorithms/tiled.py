@@ -171,10 +171,6 @@ class TiledPlan:
     def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         run_shares(self._shares(variant, threads), x, out, residual, workspace)
 
-    def shares(self, threads: int, pitches: tuple[int, int, int] | None = None) -> Shares:
-        """The work cut for so many threads; `pitches` are elements from pixel to pixel of x, out and residual."""
-        return self._shares(self._default if pitches is None else self._variant(pitches), threads)
-
     def _shares(self, variant: _Variant, threads: int) -> Shares:
         shares = variant.launches.get(threads)
         if shares is None:
