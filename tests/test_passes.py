@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 from numbaconv.epilogue import Activation  # noqa: E402
-from numbaconv.graph.ir import read_graph  # noqa: E402
+from numbaconv.graph.ir import Node, read_graph  # noqa: E402
 from numbaconv.graph.passes import PASSES, optimise  # noqa: E402
 from numbaconv.graph.reference import ReferenceKernel  # noqa: E402
 
@@ -65,8 +65,7 @@ def run(graph, feed):
         elif step.op == "LayerNormalization":
             results = [layer_norm(*operands, **step.attributes)]
         else:
-            kernel = ReferenceKernel(step.proto(), graph.opsets, ())
-            results = kernel(*(values[name] for name in kernel.inputs))
+            results = ReferenceKernel(step, graph.opsets)(*(values[name] for name in (*step.inputs, *step.captured)))
         values.update(zip(filter(None, step.outputs), results))
     return [values[value.name] for value in graph.outputs]
 
@@ -74,7 +73,7 @@ def run(graph, feed):
 def convolve(step, opsets, x, weight, bias=None):
     """Group after group, since the reference's transposed convolution knows only one."""
     attributes = {k: v for k, v in step.attributes.items() if k not in ("activation", "group")}
-    kernel = ReferenceKernel(helper.make_node(step.op, ["x", "w"], ["y"], **attributes), opsets, ())
+    kernel = ReferenceKernel(Node(step.op, ("x", "w"), ("y",), attributes), opsets)
     groups = step.attributes.get("group", 1)
     parts = zip(np.split(x, groups, axis=1), np.split(weight, groups))
     y = np.concatenate([kernel(*part)[0] for part in parts], axis=1)
