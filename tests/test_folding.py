@@ -41,6 +41,19 @@ def test_batch_norm_folds_into_a_matrix_product():
     assert ops(optimised(model_of(*nodes, x=(3, 5), w=random(4, 5), k=random(4), **STATISTICS))) == ["Dense"]
 
 
+def test_batch_norm_after_a_matrix_product_of_higher_rank_is_over_another_axis():
+    nodes = node("MatMul", "x w", "c"), node("BatchNormalization", "c s b m v")
+    assert ops(optimised(model_of(*nodes, x=(3, 4, 5), w=random(5, 4), **STATISTICS))) == [
+        "Dense",
+        "BatchNormalization",
+    ]
+    # nothing but a product is known of the result of a reshape by a computed shape
+    nodes = node("Shape", "r", "1"), node("Reshape", "x 1", "2"), node("MatMul", "2 w", "c"), nodes[1]
+    model = model_of(*nodes, x=(3, 4, 5), inputs={"r": ("a", "b", 5)}, w=random(5, 4), **STATISTICS)
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+    assert ops(optimise(read_graph(model)))[-2:] == ["Dense", "BatchNormalization"]
+
+
 def test_batch_norm_in_single_precision_is_rounded_once():
     statistics = {name: array.astype(np.float32) for name, array in STATISTICS.items()}
     weight = WEIGHT.astype(np.float32)
@@ -143,6 +156,26 @@ def test_a_shift_before_a_padded_convolution_stays_and_a_scale_goes():
     assert ops(optimised(model_of(node("Mul", "x s", "1"), padded, s=random(4, 1, 1), w=WEIGHT))) == ["Conv"]
     same = node("Conv", "1 w", auto_pad="SAME_UPPER")
     assert ops(optimised(model_of(node("Add", "x b", "1"), same, b=2.0, w=WEIGHT))) == ["Add", "Conv"]
+
+
+@pytest.mark.parametrize("shape", [(), (4, 1, 1)], ids=str)
+def test_a_scale_goes_into_a_padded_convolution_past_a_shift_that_stays(shape):
+    nodes = node("Mul", "x s", "1"), node("Sub", "1 b", "2"), node("Conv", "2 w", pads=[1, 1, 1, 1], group=2)
+    constants = {"s": random(*shape), "b": random(*shape, seed=1), "w": random(4, 2, 3, 3)}
+    assert ops(optimised(model_of(*nodes, **constants))) == ["Add", "Conv"]
+    constants["s"] = np.zeros(shape)
+    assert ops(optimised(model_of(*nodes, **constants))) == ["Mul", "Sub", "Conv"]
+
+
+def test_a_scale_whose_result_something_else_reads_does_not_go_past_a_shift():
+    nodes = (
+        node("Mul", "x s", "1"),
+        node("Add", "1 b", "2"),
+        node("Conv", "2 w", pads=[1, 1, 1, 1]),
+        node("Neg", "1", "n"),
+    )
+    graph = optimised(model_of(*nodes, s=2.0, b=3.0, w=WEIGHT, outputs=("y", "n")))
+    assert sorted(ops(graph)) == ["Add", "Conv", "Mul", "Neg"]
 
 
 @pytest.mark.parametrize("groups", [1, 2])

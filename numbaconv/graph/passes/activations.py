@@ -19,10 +19,10 @@ def name_activations(graph: Graph) -> Graph:
 def _rule(draft: Draft, node: Node) -> Edit | None:
     read = _ACTIVATIONS.get(node.op)
     activation = read(draft, node) if read and is_float(draft, node.outputs[0]) else None
-    if activation is None:
-        return None
     # of Max and Min either operand may be the constant
-    x = next(name for name in node.inputs if draft.constant(name) is None)
+    x = next((name for name in node.inputs if draft.constant(name) is None), "")
+    if activation is None or not x:
+        return None
     return Edit.fuse([node], activation_node(node, x, activation))
 
 

@@ -87,12 +87,12 @@ def _bytes(draft: Draft, node: Node) -> int:
         if shape is not None and all(isinstance(size, int) for size in shape):
             elements = math.prod(shape)
         elif node.op == "ConstantOfShape":
-            elements = math.prod(integers(draft.constant(node.inputs[0])))
+            elements = math.prod(integers(draft.constant(node.inputs[0])) or ())
         elif node.op == "Expand":
             # a dimension of 1 keeps the operand's size, which the bound allows for
-            elements = math.prod(integers(draft.constant(node.inputs[1])))
+            elements = math.prod(integers(draft.constant(node.inputs[1])) or ())
         elif node.op == "Tile":
-            elements = draft.constant(node.inputs[0]).size * math.prod(integers(draft.constant(node.inputs[1])))
+            elements = draft.constant(node.inputs[0]).size * math.prod(integers(draft.constant(node.inputs[1])) or ())
         else:
             continue
         total += elements * (8 if dtype is None else dtype.itemsize)
