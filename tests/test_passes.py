@@ -30,6 +30,11 @@ def test_passes_leave_the_graph_they_are_given_as_it_was():
     np.testing.assert_array_equal(graph.constants["w"], weight)
 
 
+def test_folded_weights_are_values_that_nobody_can_change():
+    graph = optimise(read_graph(model_of(CONV, node("Mul", "c k"), w=WEIGHT, k=2.0)))
+    assert not any(array.flags.writeable for array in graph.constants.values())
+
+
 def test_nodes_of_other_domains_are_left_alone():
     foreign = helper.make_node("Relu", ["c"], ["y"], domain="custom")
     model = model_of(CONV, foreign, w=WEIGHT)

@@ -28,11 +28,7 @@ def fold_constants(graph: Graph) -> Graph:
 
     def rule(draft: Draft, node: Node) -> Edit | None:
         values = _values(draft, node, graph.opsets)
-        if values is None:
-            return None
-        for value in values.values():
-            value.setflags(write=False)
-        return Edit.fuse([node], constants=values)
+        return None if values is None else Edit.fuse([node], constants=values)
 
     return rewrite(graph, rule)
 

@@ -128,6 +128,8 @@ class Draft:
     def apply(self, edit: Edit) -> None:
         """Carry out an edit."""
         self._changed = True
+        for array in edit.constants.values():
+            array.setflags(write=False)
         self._constants.update(edit.constants)
         self._added.update(edit.constants)
         for old, new in edit.swaps:
