@@ -111,6 +111,12 @@ def test_a_convolution_that_something_else_reads_keeps_its_batch_norm():
     assert "BatchNormalization" in ops(optimised(model_of(*nodes, w=WEIGHT, outputs=("y", "n"), **STATISTICS)))
 
 
+def test_batch_norm_by_computed_statistics_stays():
+    statistics = {name: array for name, array in STATISTICS.items() if name != "m"}
+    model = model_of(CONV, node("BatchNormalization", "c s b m v"), w=WEIGHT, inputs={"m": (4,)}, **statistics)
+    assert ops(optimised(model)) == ["Conv", "BatchNormalization"]
+
+
 def test_batch_norm_in_training_is_left_alone():
     norm = node("BatchNormalization", "c s b m v", "y om ov", training_mode=1)
     assert "BatchNormalization" in ops(optimise(read_graph(model_of(CONV, norm, w=WEIGHT, **STATISTICS))))

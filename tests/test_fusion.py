@@ -31,6 +31,7 @@ from graphs import (  # noqa: E402
 from numbaconv.epilogue import Activation  # noqa: E402
 from numbaconv.graph.ir import read_graph  # noqa: E402
 from numbaconv.graph.passes import optimise  # noqa: E402
+from numbaconv.graph.passes.activations import name_activations  # noqa: E402
 
 # Activations
 
@@ -38,6 +39,9 @@ SINGLE = {
     "Relu": (node("Relu", "x"), 17, Activation.of("relu")),
     "Clip by operands": (node("Clip", "x low high"), 17, Activation("clip", -0.5, 2)),
     "Clip with one bound": (node("Clip", "x - high"), 17, Activation("clip", -math.inf, 2)),
+    "Clip since opset 11": (node("Clip", "x low high"), 11, Activation("clip", -0.5, 2)),
+    "Clip to one number": (node("Clip", "x high high"), 17, Activation("clip", 2, 2)),
+    "Clip by one attribute": (node("Clip", "x", max=2.0), 10, Activation("clip", -math.inf, 2)),
     "Clip by attributes": (node("Clip", "x", min=-0.5, max=2.0), 10, Activation("clip", -0.5, 2)),
     "Max": (node("Max", "low x"), 17, Activation("clip", -0.5, math.inf)),
     "Min": (node("Min", "x high"), 17, Activation("clip", -math.inf, 2)),
@@ -184,11 +188,20 @@ def test_bounds_that_follow_each_other_are_one_pair():
         assert activation_of(graph) == Activation("clip", *pair)
 
 
+def test_bounds_and_other_activations_that_follow_each_other_stay_two():
+    relu, other = node("Relu", "1"), node("LeakyRelu", "x", "1", alpha=0.5)
+    assert ops(optimised(model_of(other, relu))) == ["Activation"] * 2
+    relu, other = node("Clip", "x low high", "1"), node("Tanh", "1")
+    assert ops(optimised(model_of(relu, other, low=-1.0, high=0.5))) == ["Activation"] * 2
+
+
 NOT_AN_ACTIVATION = {
     "integers": (node("Relu", "x"), I64, 17),
     "half precision": (node("Sigmoid", "x"), F16, 17),
     "the tanh form of GELU": (node("Gelu", "x", approximate="tanh"), F64, 20),
     "crossed bounds": (node("Clip", "x two one"), F64, 17),
+    "an infinite slope": (node("LeakyRelu", "x", alpha=math.inf), F64, 17),
+    "an infinite factor": (node("HardSigmoid", "x", alpha=math.inf), F64, 17),
     "a slope for each channel": (node("PRelu", "x slopes"), F64, 17),
     "a bound for each column": (node("Max", "x columns"), F64, 17),
 }
@@ -202,9 +215,15 @@ def test_what_the_tiles_do_not_compute_keeps_its_operator(case):
     assert only(optimised(model_of(step, kind=kind, opset=opset, **used), tolerance=1e-2)).op == step.op_type
 
 
-def test_computed_bounds_are_no_activation():
-    model = model_of(node("Clip", "x low"), inputs={"low": ()})
+@pytest.mark.parametrize("bounds", ["low", "- low", "zero low", "low zero"])
+def test_computed_bounds_are_no_activation(bounds):
+    model = model_of(node("Clip", f"x {bounds}"), inputs={"low": ()}, zero=0.0)
     assert only(optimise(read_graph(model))).op == "Clip"
+
+
+def test_an_activation_of_a_constant_is_not_one_of_nothing():
+    graph = read_graph(model_of(node("Relu", "zero"), zero=0.0))
+    assert name_activations(graph) is graph
 
 
 # Epilogues
