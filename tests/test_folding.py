@@ -86,6 +86,7 @@ NOT_CHANNELS = {
     "numbers for each image": ("Mul", random(2, 1, 1, 1)),
     "numbers for each pixel": ("Add", random(1, 4, 6, 5)),
     "a constant of higher rank": ("Mul", random(1, 1, 4, 1, 1)),
+    "a power": ("Pow", np.array(2.0)),
     "division by zero": ("Div", np.array([1.0, 0.0, 1.0, 1.0]).reshape(4, 1, 1)),
     "a scale that is not finite": ("Mul", np.array(np.inf)),
 }
@@ -95,6 +96,11 @@ NOT_CHANNELS = {
 def test_arithmetic_that_is_no_scale_or_shift_of_channels_stays(case):
     op, constant = NOT_CHANNELS[case]
     assert ops(optimised(model_of(CONV, node(op, "c k"), w=WEIGHT, k=constant))) == ["Conv", op]
+
+
+def test_one_channel_that_becomes_many_is_no_scale_of_channels():
+    model = model_of(CONV, node("Mul", "c k"), w=random(1, 4, 3, 3), k=random(5, 1, 1))
+    assert ops(optimised(model)) == ["Conv", "Mul"]
 
 
 def test_a_constant_divided_by_a_value_is_no_scale():

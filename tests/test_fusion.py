@@ -35,13 +35,14 @@ from numbaconv.graph.passes.activations import name_activations  # noqa: E402
 
 # Activations
 
+SINGLE_MAX = float(np.finfo(np.float32).max)
 SINGLE = {
     "Relu": (node("Relu", "x"), 17, Activation.of("relu")),
     "Clip by operands": (node("Clip", "x low high"), 17, Activation("clip", -0.5, 2)),
     "Clip with one bound": (node("Clip", "x - high"), 17, Activation("clip", -math.inf, 2)),
     "Clip since opset 11": (node("Clip", "x low high"), 11, Activation("clip", -0.5, 2)),
     "Clip to one number": (node("Clip", "x high high"), 17, Activation("clip", 2, 2)),
-    "Clip by one attribute": (node("Clip", "x", max=2.0), 10, Activation("clip", -math.inf, 2)),
+    "Clip by one attribute": (node("Clip", "x", max=2.0), 10, Activation("clip", -SINGLE_MAX, 2)),
     "Clip by attributes": (node("Clip", "x", min=-0.5, max=2.0), 10, Activation("clip", -0.5, 2)),
     "Max": (node("Max", "low x"), 17, Activation("clip", -0.5, math.inf)),
     "Min": (node("Min", "x high"), 17, Activation("clip", -math.inf, 2)),

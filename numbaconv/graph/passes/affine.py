@@ -65,7 +65,7 @@ def _arithmetic(draft: Draft, node: Node, channels: int, axis: int, rank: int) -
 
 def _per_channel(constant: np.ndarray, channels: int, axis: int, rank: int) -> np.ndarray | None:
     """The numbers of a constant that, broadcast against a value, differs from channel to channel only."""
-    if constant.ndim > rank or constant.dtype.kind != "f":
+    if constant.ndim > rank:
         return None
     others = list(constant.shape)
     along = others.pop(axis) if constant.ndim >= -axis else 1
