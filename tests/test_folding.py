@@ -123,9 +123,21 @@ def test_batch_norm_by_computed_statistics_stays():
     assert ops(optimised(model)) == ["Conv", "BatchNormalization"]
 
 
-def test_batch_norm_in_training_is_left_alone():
-    norm = node("BatchNormalization", "c s b m v", "y om ov", training_mode=1)
-    assert "BatchNormalization" in ops(optimise(read_graph(model_of(CONV, norm, w=WEIGHT, **STATISTICS))))
+@pytest.mark.parametrize(
+    ("outputs", "opset", "attributes"),
+    [("y", 14, {"training_mode": 1}), ("y om ov", 13, {})],
+    ids=["attribute", "outputs"],
+)
+def test_batch_norm_in_training_is_left_alone(outputs, opset, attributes):
+    norm = node("BatchNormalization", "c s b m v", outputs, **attributes)
+    model = model_of(CONV, norm, w=WEIGHT, opset=opset, outputs=tuple(outputs.split()), **STATISTICS)
+    assert ops(optimise(read_graph(model))) == ["Conv", "BatchNormalization"]
+
+
+def test_batch_norm_of_images_of_unknown_size_folds():
+    model = model_of(CONV, node("BatchNormalization", "c s b m v"), w=WEIGHT, opset=7, **STATISTICS)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert ops(optimise(read_graph(model))) == ["Conv"]
 
 
 def test_batch_norm_before_opset_7_tells_training_by_an_attribute():

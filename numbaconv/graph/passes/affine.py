@@ -26,7 +26,7 @@ class Affine:
         None where it is another operator, or its constants differ along other axes or are not finite.
         """
         if node.op == "BatchNormalization":
-            affine = _batch_norm(draft, node, channels, axis, rank)
+            affine = _batch_norm(draft, node, channels, axis)
         else:
             affine = _arithmetic(draft, node, channels, axis, rank)
         if affine is None or not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
@@ -74,9 +74,9 @@ def _per_channel(constant: np.ndarray, channels: int, axis: int, rank: int) -> n
     return constant.reshape(-1).astype(np.float64)
 
 
-def _batch_norm(draft: Draft, node: Node, channels: int, axis: int, rank: int) -> Affine | None:
-    # its channels lie along the second axis
-    if not _is_inference(draft, node) or (draft.type(node.outputs[0]).rank or rank) != 1 - axis:
+def _batch_norm(draft: Draft, node: Node, channels: int, axis: int) -> Affine | None:
+    # its channels lie along the second axis, which is the last one of matrices only
+    if not _is_inference(draft, node) or (axis == -1 and draft.type(node.outputs[0]).rank != 2):
         return None
     parameters = [draft.constant(name) for name in node.inputs[1:5]]
     if len(parameters) != 4 or any(p is None or p.shape != (channels,) for p in parameters):
@@ -90,6 +90,6 @@ def _batch_norm(draft: Draft, node: Node, channels: int, axis: int, rank: int) -
 def _is_inference(draft: Draft, node: Node) -> bool:
     """Training has been spelled as an attribute, as further outputs, and as the lack of an attribute."""
     attributes = node.attributes
-    if any(node.outputs[1:]) or attributes.get("training_mode", 0) or not attributes.get("spatial", 1):
+    if any(node.outputs[1:]) or attributes.get("training_mode", 0):
         return False
     return draft.opset >= 7 or bool(attributes.get("is_test", 0))
