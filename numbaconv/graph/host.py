@@ -37,7 +37,7 @@ def _warn(op: str, domain: str) -> None:
 
 def kernel(store: Store, node: Node, opsets: Mapping[str, int]) -> ReferenceKernel:
     """The reference operator of a node, made once a session."""
-    return store.get(("evaluator", node.outputs), lambda: ReferenceKernel(node, opsets))
+    return store.get(("evaluator", node.op, node.inputs, node.outputs), lambda: ReferenceKernel(node, opsets))
 
 
 def check(graph: Graph, store: Store) -> None:

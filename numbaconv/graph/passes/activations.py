@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from numbaconv.epilogue import Activation
 from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.passes.match import is_float, scalar, scalar_operand
 from numbaconv.graph.passes.rewrite import Draft, Edit, rewrite
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def name_activations(graph: Graph) -> Graph:
@@ -19,10 +23,10 @@ def name_activations(graph: Graph) -> Graph:
 def _rule(draft: Draft, node: Node) -> Edit | None:
     read = _ACTIVATIONS.get(node.op)
     activation = read(draft, node) if read and is_float(draft, node.outputs[0]) else None
-    if activation is None:
-        return None
     # of Max and Min either operand may be the constant
-    x = next(name for name in node.inputs if draft.constant(name) is None)
+    x = next((name for name in node.inputs if draft.constant(name) is None), "")
+    if activation is None or not x:
+        return None
     return Edit.fuse([node], activation_node(node, x, activation))
 
 
@@ -51,7 +55,8 @@ def _clip(low: float | None, high: float | None) -> Activation | None:
 
 def _clip_node(draft: Draft, node: Node) -> Activation | None:
     if draft.opset < 11:
-        return _clip(node.attributes.get("min", -math.inf), node.attributes.get("max", math.inf))
+        # attributes default to the largest single-precision numbers, operands to no bound
+        return _clip(*(node.attributes.get(name, sign * _LARGEST) for name, sign in (("min", -1), ("max", 1))))
     bounds = ((1, -math.inf), (2, math.inf))
     return _clip(*(scalar(draft.constant(node.operand(i))) if node.operand(i) else free for i, free in bounds))
 

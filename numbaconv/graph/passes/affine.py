@@ -65,7 +65,7 @@ def _arithmetic(draft: Draft, node: Node, channels: int, axis: int, rank: int) -
 
 def _per_channel(constant: np.ndarray, channels: int, axis: int, rank: int) -> np.ndarray | None:
     """The numbers of a constant that, broadcast against a value, differs from channel to channel only."""
-    if constant.ndim > rank or constant.dtype.kind != "f":
+    if constant.ndim > rank:
         return None
     others = list(constant.shape)
     along = others.pop(axis) if constant.ndim >= -axis else 1
@@ -75,7 +75,8 @@ def _per_channel(constant: np.ndarray, channels: int, axis: int, rank: int) -> n
 
 
 def _batch_norm(draft: Draft, node: Node, channels: int, axis: int) -> Affine | None:
-    if not _is_inference(draft, node) or draft.type(node.outputs[0]).rank not in (None, 1 - axis):
+    # its channels lie along the second axis, which is the last one of matrices only
+    if not _is_inference(draft, node) or (axis == -1 and draft.type(node.outputs[0]).rank != 2):
         return None
     parameters = [draft.constant(name) for name in node.inputs[1:5]]
     if len(parameters) != 4 or any(p is None or p.shape != (channels,) for p in parameters):
@@ -89,6 +90,6 @@ def _batch_norm(draft: Draft, node: Node, channels: int, axis: int) -> Affine | 
 def _is_inference(draft: Draft, node: Node) -> bool:
     """Training has been spelled as an attribute, as further outputs, and as the lack of an attribute."""
     attributes = node.attributes
-    if any(node.outputs[1:]) or attributes.get("training_mode", 0) or not attributes.get("spatial", 1):
+    if any(node.outputs[1:]) or attributes.get("training_mode", 0):
         return False
     return draft.opset >= 7 or bool(attributes.get("is_test", 0))

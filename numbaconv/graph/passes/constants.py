@@ -6,17 +6,12 @@ import math
 
 import numpy as np
 
-from numbaconv.errors import ConvError, ModelError
 from numbaconv.graph import model as models
+from numbaconv.graph.host import RANDOM, evaluate
 from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.passes.match import integers
 from numbaconv.graph.passes.rewrite import Draft, Edit, rewrite
 from numbaconv.graph.reference import ReferenceKernel
-
-#: Operators that may give something new each time.
-_RANDOM = frozenset(
-    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
 
 #: Bytes up to which a result may be larger than what it is computed from.
 _LARGEST = 64 << 20
@@ -33,11 +28,7 @@ def fold_constants(graph: Graph) -> Graph:
 
     def rule(draft: Draft, node: Node) -> Edit | None:
         values = _values(draft, node, graph.opsets)
-        if values is None:
-            return None
-        for value in values.values():
-            value.setflags(write=False)
-        return Edit.fuse([node], constants=values)
+        return None if values is None else Edit.fuse([node], constants=values)
 
     return rewrite(graph, rule)
 
@@ -81,7 +72,7 @@ def _shape(draft: Draft, node: Node) -> np.ndarray | None:
 def is_pure(node: Node) -> bool:
     """Whether a node gives the same for the same operands, and its attributes say all there is to know of it."""
     subgraphs = node.source is not None and any(a.HasField("g") or a.graphs for a in node.source.attribute)
-    return node.op not in _RANDOM and not subgraphs
+    return node.op not in RANDOM and not subgraphs
 
 
 def _bytes(draft: Draft, node: Node) -> int:
@@ -92,12 +83,12 @@ def _bytes(draft: Draft, node: Node) -> int:
         if shape is not None and all(isinstance(size, int) for size in shape):
             elements = math.prod(shape)
         elif node.op == "ConstantOfShape":
-            elements = math.prod(integers(draft.constant(node.inputs[0])))
+            elements = math.prod(integers(draft.constant(node.inputs[0])) or ())
         elif node.op == "Expand":
             # a dimension of 1 keeps the operand's size, which the bound allows for
-            elements = math.prod(integers(draft.constant(node.inputs[1])))
+            elements = math.prod(integers(draft.constant(node.inputs[1])) or ())
         elif node.op == "Tile":
-            elements = draft.constant(node.inputs[0]).size * math.prod(integers(draft.constant(node.inputs[1])))
+            elements = draft.constant(node.inputs[0]).size * math.prod(integers(draft.constant(node.inputs[1])) or ())
         else:
             continue
         total += elements * (8 if dtype is None else dtype.itemsize)
@@ -105,20 +96,7 @@ def _bytes(draft: Draft, node: Node) -> int:
 
 
 def _evaluate(draft: Draft, node: Node, opsets) -> dict[str, np.ndarray] | None:
-    try:
-        kernel = ReferenceKernel(node.proto(), opsets, ())
-        with np.errstate(all="ignore"):
-            results = kernel(*(draft.constant(name) for name in kernel.inputs))
-    except ConvError as error:
-        raise type(error)(f"{node.label}: {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{node.label} reads constants alone and cannot be computed: {type(error).__name__}: {error}"
-        ) from error
-    arrays = [np.asarray(result) if isinstance(result, np.generic) else result for result in results]
+    results = evaluate(node, ReferenceKernel(node, opsets), [draft.constant(name) for name in node.inputs])
+    arrays = {name: np.asarray(a) if isinstance(a, np.generic) else a for name, a in zip(node.outputs, results) if name}
     # a sequence is no constant of a graph
-    if not all(isinstance(array, np.ndarray) for array in arrays):
-        return None
-    return dict(zip(filter(None, node.outputs), arrays, strict=True))
+    return arrays if all(isinstance(array, np.ndarray) for array in arrays.values()) else None

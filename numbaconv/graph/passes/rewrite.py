@@ -35,7 +35,7 @@ Rule = Callable[["Draft", Node], "Edit | None"]
 
 
 class Draft:
-    """A graph in the middle of a sweep."""
+    """A graph while rules rewrite it."""
 
     def __init__(self, graph: Graph):
         self.opset = graph.opset
@@ -43,6 +43,7 @@ class Draft:
         self._kept = graph.output_names()
         self._constants = dict(graph.constants)
         self._added: dict[str, np.ndarray] = {}
+        self._changed = False
         self._slots: list[list[Node]] = []
         self._producers: dict[str, Node] = {}
         # nodes are compared by identity: their attributes may be anything
@@ -126,6 +127,9 @@ class Draft:
 
     def apply(self, edit: Edit) -> None:
         """Carry out an edit."""
+        self._changed = True
+        for array in edit.constants.values():
+            array.setflags(write=False)
         self._constants.update(edit.constants)
         self._added.update(edit.constants)
         for old, new in edit.swaps:
@@ -135,14 +139,15 @@ class Draft:
             for node in new:
                 self._insert(node, slot)
 
-    def sweep(self, rule: Rule) -> Graph:
-        """Apply a rule to each node, and again to what it leaves there; the graph itself where nothing changed."""
-        changed = False
+    def sweep(self, rule: Rule) -> None:
+        """Apply a rule to each node, and again to what it leaves there."""
         for slot in self._slots:
             while edit := next(filter(None, (rule(self, node) for node in slot if not node.domain)), None):
                 self.apply(edit)
-                changed = True
-        if not changed:
+
+    def finished(self) -> Graph:
+        """The rewritten graph; the one that it was made from where nothing changed."""
+        if not self._changed:
             return self._graph
         return self._graph.with_nodes((node for slot in self._slots for node in slot), self._added)
 
@@ -167,6 +172,7 @@ class Draft:
 
 def rewrite(graph: Graph, *rules: Rule) -> Graph:
     """The graph after one sweep of each rule."""
+    draft = Draft(graph)
     for rule in rules:
-        graph = Draft(graph).sweep(rule)
-    return graph
+        draft.sweep(rule)
+    return draft.finished()
