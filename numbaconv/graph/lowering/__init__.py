@@ -1,3 +1,3 @@
 """What each operator becomes: importing this package registers all of them."""
 
-from numbaconv.graph.lowering import convolution, elementwise, shapes  # noqa: F401
+from numbaconv.graph.lowering import bottleneck, convolution, elementwise, shapes  # noqa: F401

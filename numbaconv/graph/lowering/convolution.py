@@ -47,22 +47,33 @@ def conv(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value]
         return None
     if len(x.shape) != len(weight.shape):
         raise ShapeError(f"x has shape {x.shape}, but the weight needs {len(weight.shape)} dimensions")
-    window = Window.read(node.attributes, weight.shape[2:])
-    geometry = {
+    if not isinstance(weight, np.ndarray) or not (bias is None or isinstance(bias, np.ndarray)):
+        return _computed_weight(trace, node, x, weight, bias, _geometry(node, x.shape, weight.shape))
+    problem, weights = pose(trace, node, x.shape, weight, bias)
+    result = (problem.n, problem.c_out, *problem.out_spatial)
+    return [convolve(trace, node, problem, weights, trace.pixels(x), residual, result, channels_last)]
+
+
+def pose(trace: Trace, node: Node, shape: tuple[int, ...], weight, bias) -> tuple[ConvProblem, Weights]:
+    """The problem that a Conv node with a constant weight poses for an input of that shape, and its packed weights."""
+    geometry = _geometry(node, shape, weight.shape)
+    weights = trace.store.get(("weights", node.outputs), lambda: Weights(weight, bias, geometry["groups"]))
+    n, c_in, *spatial = shape
+    problem = ConvProblem.of(
+        (n, *spatial, c_in), weight.shape, **geometry, dtype=NAMES[weight.dtype], bias=bias is not None,
+        layout="channels_last",
+    )  # fmt: skip
+    return problem, weights
+
+
+def _geometry(node: Node, shape: tuple[int, ...], weight: tuple[int, ...]) -> dict[str, object]:
+    window = Window.read(node.attributes, weight[2:])
+    return {
         "stride": window.strides,
-        "padding": window.conv_pads(x.shape[2:]),
+        "padding": window.conv_pads(shape[2:]),
         "dilation": window.dilations,
         "groups": window.group,
     }
-    if not isinstance(weight, np.ndarray) or not (bias is None or isinstance(bias, np.ndarray)):
-        return _computed_weight(trace, node, x, weight, bias, geometry)
-    weights = trace.store.get(("weights", node.outputs), lambda: Weights(weight, bias, window.group))
-    shape = (x.shape[0], *x.shape[2:], x.shape[1])
-    problem = ConvProblem.of(
-        shape, weight.shape, **geometry, dtype=NAMES[x.dtype], bias=bias is not None, layout="channels_last"
-    )
-    result = (problem.n, problem.c_out, *problem.out_spatial)
-    return [convolve(trace, node, problem, weights, trace.pixels(x), residual, result, channels_last)]
 
 
 @lowers("Dense")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from numbaconv.graph.ir import Graph
 from numbaconv.graph.passes.activations import name_activations
 from numbaconv.graph.passes.batch_norm import fold_batch_norms
+from numbaconv.graph.passes.bottleneck import group_bottlenecks
 from numbaconv.graph.passes.common import merge_common_nodes
 from numbaconv.graph.passes.constants import fold_constants
 from numbaconv.graph.passes.dead_code import remove_dead_code
@@ -42,11 +43,11 @@ __all__ = ["PASSES", "optimise"]
 
 
 def optimise(graph: Graph) -> Graph:
-    """The graph after all passes, repeated until none changes anything."""
+    """The graph after all passes, repeated until none changes anything, and with what may run as one put together."""
     for _ in range(_ROUNDS):
         before = graph
         for rewritten in PASSES:
             graph = rewritten(graph)
         if graph is before:
             break
-    return graph
+    return group_bottlenecks(graph)
