@@ -6,6 +6,7 @@ import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import TRANSPOSE, itemsize, transpose_record
+from numbaconv.codegen.overlap import STREAMS, weave
 from numbaconv.codegen.target import target
 from numbaconv.codegen.transpose import transpose_block
 from numbaconv.loops.shares import Shares, share_address
@@ -46,18 +47,18 @@ def transpose_part(part, rows, columns, record, x, out, residual, workspace, alp
     lanes = VECTOR_BYTES // size
     strips = (t.columns + lanes - 1) // lanes
     first, last = share(t.n * strips, part, rows * columns)
-    for strip in range(first, last):
-        image, number = divmod(strip, strips)
-        transpose_strip(
-            x + image * t.x_image,
-            t.x_row,
-            out + image * t.out_image,
-            t.out_row,
-            t.rows,
-            number * lanes,
-            t.columns,
-            alpha,
-        )
+    # few rows that become pixels without gaps are woven by shuffles, as far as whole vectors of them reach
+    woven = t.columns // lanes if t.rows <= STREAMS and t.out_row == t.rows * size else 0
+    while first < last:
+        image, number = divmod(first, strips)
+        end = min(number + last - first, strips)
+        source, destination = x + image * t.x_image, out + image * t.out_image
+        first += end - number
+        if number < min(end, woven):
+            begin, number = number, min(end, woven)
+            weave(destination, source, t.x_row, t.rows, begin * lanes * t.rows, number * lanes * t.rows, alpha)
+        for strip in range(number, end):
+            transpose_strip(source, t.x_row, destination, t.out_row, t.rows, strip * lanes, t.columns, alpha)
 
 
 transpose_share = NativeFunction(transpose_part, "transpose_share")
