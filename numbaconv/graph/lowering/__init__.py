@@ -1,3 +1,12 @@
 """What each operator becomes: importing this package registers all of them."""
 
-from numbaconv.graph.lowering import convolution, elementwise, shapes  # noqa: F401
+from numbaconv.graph.lowering import (  # noqa: F401
+    activations,
+    convolution,
+    elementwise,
+    normalization,
+    pools,
+    reductions,
+    resize,
+    shapes,
+)

@@ -106,9 +106,9 @@ def _bytes(draft: Draft, node: Node) -> int:
 
 def _evaluate(draft: Draft, node: Node, opsets) -> dict[str, np.ndarray] | None:
     try:
-        kernel = ReferenceKernel(node.proto(), opsets, ())
+        kernel = ReferenceKernel(node, opsets)
         with np.errstate(all="ignore"):
-            results = kernel(*(draft.constant(name) for name in kernel.inputs))
+            results = kernel(*(draft.constant(name) if name else None for name in node.inputs))
     except ConvError as error:
         raise type(error)(f"{node.label}: {error}") from error
     except MemoryError:
