@@ -11,7 +11,7 @@ from collections.abc import Callable
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.activations import ACTIVATIONS, exp
+from numbaconv.codegen.activations import ACTIVATIONS, erfc_abs, exp, expm1
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, Vectors, branch_to, counted_loop, i64, offset
 
@@ -22,12 +22,52 @@ def _either_nan(v: Vectors, chosen, a, b):
     return v.builder.select(nan, v.builder.fadd(a, b), chosen)
 
 
-def _largest(v: Vectors, a, b):
+def largest(v: Vectors, a, b):
+    """The larger one, NaN where one of them is."""
     return _either_nan(v, v.maximum(a, b), a, b)
 
 
-def _smallest(v: Vectors, a, b):
+def smallest(v: Vectors, a, b):
+    """The smaller one, NaN where one of them is."""
     return _either_nan(v, v.minimum(a, b), a, b)
+
+
+def _negative(v: Vectors, x):
+    return v.builder.fcmp_ordered("<", x, v.constant(0))
+
+
+def _elu(v: Vectors, x, alpha, beta):
+    """beta (alpha (exp(x) - 1)) below zero, beta x above."""
+    b = v.builder
+    below = b.fmul(alpha, expm1(v, v.minimum(v.constant(0), x)))
+    return b.fmul(beta, b.select(_negative(v, x), below, x))
+
+
+def _celu(v: Vectors, x, alpha, inverse):
+    b = v.builder
+    below = b.fmul(alpha, expm1(v, b.fmul(v.minimum(v.constant(0), x), inverse)))
+    return b.select(_negative(v, x), below, x)
+
+
+def _erf(v: Vectors, x, *_):
+    return v.intrinsic("copysign", v.builder.fsub(v.constant(1), erfc_abs(v, x)), x)
+
+
+def _mish(v: Vectors, x, *_):
+    """x tanh(log(1 + e)) = x n / (n + 2) with e = exp(x), n = e (e + 2); beyond 20 that is x."""
+    b = v.builder
+    e = exp(v, v.minimum(v.constant(20), x))
+    n = b.fmul(e, b.fadd(e, v.constant(2)))
+    return b.fmul(x, b.fdiv(n, b.fadd(n, v.constant(2))))
+
+
+def _softsign(v: Vectors, x, *_):
+    return v.builder.fdiv(x, v.builder.fadd(v.constant(1), v.intrinsic("fabs", x)))
+
+
+def _thresholded_relu(v: Vectors, x, alpha, _):
+    """x above alpha, else zero; NaN stays."""
+    return v.builder.select(v.builder.fcmp_ordered("<=", x, alpha), v.constant(0), x)
 
 
 def _prelu(v: Vectors, a, b):
@@ -44,6 +84,14 @@ UNARY: dict[str, Callable] = {
     "exp": lambda v, x, *_: exp(v, x),
     "floor": lambda v, x, *_: v.intrinsic("floor", x),
     "ceil": lambda v, x, *_: v.intrinsic("ceil", x),
+    "inverse_root": lambda v, x, alpha, _: v.builder.fdiv(v.constant(1), v.intrinsic("sqrt", v.builder.fadd(x, alpha))),
+    "elu": _elu,
+    "celu": _celu,
+    "erf": _erf,
+    "mish": _mish,
+    "softsign": _softsign,
+    "thresholded_relu": _thresholded_relu,
+    "round": lambda v, x, *_: v.intrinsic("rint", x),
     "affine": lambda v, x, alpha, beta: v.fma(x, alpha, beta),
 }
 #: Functions of two vectors, clamped between the two numbers.
@@ -52,8 +100,8 @@ BINARY: dict[str, Callable] = {
     "subtract": lambda v, a, b: v.builder.fsub(a, b),
     "multiply": lambda v, a, b: v.builder.fmul(a, b),
     "divide": lambda v, a, b: v.builder.fdiv(a, b),
-    "maximum": _largest,
-    "minimum": _smallest,
+    "maximum": largest,
+    "minimum": smallest,
     "prelu": _prelu,
 }
 #: An operation's number is its place here.

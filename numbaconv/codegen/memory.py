@@ -67,6 +67,30 @@ ELEMENTWISE = _integers(
     "operation split n_0 n_1 n_2 rows count a_step b_step out_row a_row b_row out_0 a_0 b_0 out_1 a_1 b_1 out_2 a_2 b_2"
 )
 
+#: Reductions: `m_0` x `m_1` x `m_2` times, runs of `count` neighbouring elements are reduced over `n_0` x `n_1` x `n_2` steps:
+#: element by element, or `across` the run, too.  Pitches are in bytes, `chunk` elements of a run are one piece of work; results are
+#: divided by `divisor`.
+REDUCE = _integers(
+    "operation across m_0 m_1 m_2 n_0 n_1 n_2 count chunk divisor x_m_0 x_m_1 x_m_2 out_m_0 out_m_1 out_m_2 "
+    "x_n_0 x_n_1 x_n_2"
+)
+
+#: A pool: windows over pixels `x_pixel` bytes apart.  Where `padded` says so, padding counts in a mean: `pad` elements
+#: before each axis and `end` behind it.
+POOL = _integers(
+    "operation mean padded n channels x_pixel out_pixel size_d size_h size_w out_d out_h out_w k_d k_h k_w "
+    "stride_d stride_h stride_w dilation_d dilation_h dilation_w pad_d pad_h pad_w end_d end_h end_w"
+)
+
+#: A resampling: each output pixel is a sum over taps along three axes.  `at_*` are tables of byte offsets, `weight_*` of weights,
+#: with `taps_*` entries for each position of the output.
+RESAMPLE = _integers(
+    "n channels x_image out_pixel out_d out_h out_w taps_d taps_h taps_w at_d at_h at_w weight_d weight_h weight_w"
+)
+
+#: Rows of `count` elements: their exponentials' shares of the sum, or their logarithms; or normalised, times `gain`, plus `bias`.
+ROWS = _integers("rows count x_row out_row logarithm statistics gain bias")
+
 #: One step of a program: a function that computes shares of some work, how many rows and columns of shares there are, the record
 #: that tells it what to do, its operands, and workspace of which each share has `pitch` bytes.
 STEP = np.dtype(
@@ -154,6 +178,30 @@ def transpose_record(typingctx, address):
 def elementwise_record(typingctx, address):
     """The `ELEMENTWISE` record at an address."""
     return _record(address, ELEMENTWISE)
+
+
+@intrinsic
+def reduce_record(typingctx, address):
+    """The `REDUCE` record at an address."""
+    return _record(address, REDUCE)
+
+
+@intrinsic
+def pool_record(typingctx, address):
+    """The `POOL` record at an address."""
+    return _record(address, POOL)
+
+
+@intrinsic
+def resample_record(typingctx, address):
+    """The `RESAMPLE` record at an address."""
+    return _record(address, RESAMPLE)
+
+
+@intrinsic
+def rows_record(typingctx, address):
+    """The `ROWS` record at an address."""
+    return _record(address, ROWS)
 
 
 @intrinsic

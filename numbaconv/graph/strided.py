@@ -21,7 +21,7 @@ from numbaconv.loops.shares import Shares, share_address
 from numbaconv.loops.transpose import Transposition
 
 #: Elements below which a second thread costs more than it saves.
-_WORTH_THREADS = 1 << 14
+WORTH_THREADS = 1 << 14
 #: Axes that the loops walk: blocks in three, rows, elements.
 _AXES = 5
 
@@ -84,7 +84,7 @@ def elementwise(operation: str, out: Tensor, operands: Sequence[Tensor], alpha: 
     alpha, beta = scalar(alpha), scalar(beta)
 
     def work(threads: int) -> Shares:
-        parts = 1 if out.view.size < _WORTH_THREADS else max(1, min(threads, lengths[split]))
+        parts = 1 if out.view.size < WORTH_THREADS else max(1, min(threads, lengths[split]))
         function = share_address(elementwise_share, out.dtype)
         return Shares(function, parts, 1, record.ctypes.data, 0, alpha, beta, record)
 

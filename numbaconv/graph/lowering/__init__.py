@@ -1,3 +1,13 @@
 """What each operator becomes: importing this package registers all of them."""
 
-from numbaconv.graph.lowering import bottleneck, convolution, elementwise, shapes  # noqa: F401
+from numbaconv.graph.lowering import (  # noqa: F401
+    activations,
+    bottleneck,
+    convolution,
+    elementwise,
+    normalization,
+    pools,
+    reductions,
+    resize,
+    shapes,
+)

@@ -23,6 +23,7 @@ _UNARY = {
     "Exp": "exp",
     "Floor": "floor",
     "Ceil": "ceil",
+    "Round": "round",
 }
 
 

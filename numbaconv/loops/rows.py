@@ -1,0 +1,45 @@
+"""Softmax and normalisation of rows of neighbouring elements: several passes over a row while it is in the L1."""
+
+from __future__ import annotations
+
+import math
+
+from numbaconv.codegen.jit import NativeFunction
+from numbaconv.codegen.memory import rows_record
+from numbaconv.codegen.rows import run_affine, run_deviation, run_exponentials, run_maximum, run_sum
+from numbaconv.loops.walk import share
+
+
+def softmax_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """One thread's share of rows: exponentials divided by their sum, or the logarithm of that."""
+    r = rows_record(record)
+    zero, one = type(alpha)(0), type(alpha)(1)
+    first, last = share(r.rows, part, rows * columns)
+    for row in range(first, last):
+        source, to = x + row * r.x_row, out + row * r.out_row
+        top = run_maximum(source, r.count, alpha)
+        # the result may take the place of x, which the logarithm still needs: its exponentials go to the workspace
+        total = run_exponentials(workspace if r.logarithm else to, source, r.count, top)
+        if r.logarithm:
+            run_affine(to, source, 0, 0, r.count, top, one, -type(alpha)(math.log(total)))
+        else:
+            run_affine(to, to, 0, 0, r.count, zero, one / total, zero)
+
+
+def normalize_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """One thread's share of rows: brought to mean 0 and variance 1 (plus `alpha`) where asked for, then times gain plus bias."""
+    r = rows_record(record)
+    zero, one = type(alpha)(0), type(alpha)(1)
+    first, last = share(r.rows, part, rows * columns)
+    count = type(alpha)(r.count)
+    for row in range(first, last):
+        source = x + row * r.x_row
+        center, scale = zero, one
+        if r.statistics:
+            center = run_sum(source, r.count, alpha) / count
+            scale = one / type(alpha)(math.sqrt(run_deviation(source, r.count, center) / count + alpha))
+        run_affine(out + row * r.out_row, source, r.gain, r.bias, r.count, center, scale, zero)
+
+
+softmax_share = NativeFunction(softmax_part, "softmax_share")
+normalize_share = NativeFunction(normalize_part, "normalize_share")
