@@ -122,10 +122,10 @@ def test_a_weight_may_be_an_input(op):
     check(build(nodes, {name: [None] * array.ndim for name, array in feed.items()}, ["y"]), feed)
 
 
-def test_conv_in_three_dimensions_is_left_to_the_reference():
+def test_conv_in_three_dimensions_runs_on_our_tiles():
     x, w = random(1, 2, 4, 5, 6), random(3, 2, 2, 2, 2)
     session = check(one_node("Conv", x, w), {"x": x})
-    assert session.layers_by_algorithm() == {"onnx reference": 1}
+    assert "onnx reference" not in session.layers_by_algorithm()
 
 
 def test_conv_in_half_precision_is_left_to_the_reference():

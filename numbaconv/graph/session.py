@@ -79,7 +79,7 @@ class InferenceSession:
         try:
             from numbaconv.graph import host, ir, model
             from numbaconv.graph.executable import Executable
-            from numbaconv.graph.passes import optimise
+            from numbaconv.graph.passes import optimise, pack_weights
             from numbaconv.graph.trace import Store
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "onnx":
@@ -92,7 +92,7 @@ class InferenceSession:
             graph, store = ir.read_graph(proto), Store()
             host.check(graph, store)
             self._inputs, self._outputs = graph.inputs, graph.outputs
-            self._executable = Executable(optimise(graph), store)
+            self._executable = Executable(pack_weights(optimise(graph)), store)
             self._executable.prepare()
         self._trail: Trail = []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from numbaconv.algorithms.bottleneck import Stage
 from numbaconv.dispatch.fusion import STRIPS, make_fused_plan, weigh
 from numbaconv.epilogue import IDENTITY, Epilogue
@@ -11,7 +13,7 @@ from numbaconv.graph.instructions import Compiled
 from numbaconv.graph.ir import Node
 from numbaconv.graph.lowering.convolution import fused_name, pose
 from numbaconv.graph.tensors import channels_last
-from numbaconv.graph.trace import FLOATS, LOWERINGS, Trace, Value, lowers
+from numbaconv.graph.trace import LOWERINGS, Trace, Value, lowers
 from numbaconv.loops.shares import Shares
 
 
@@ -20,9 +22,9 @@ def bottleneck(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[
     """Strips, or the stages one after the other."""
     nodes: tuple[Node, ...] = node.attributes["stages"]
     x = trace.tensor(operands[0])
-    stages = _stages(trace, nodes, x.shape) if x.dtype in FLOATS and len(x.shape) == 4 else None
+    stages = _stages(nodes, x.shape, x.dtype)
     residual = trace.values[nodes[-1].operand(3)] if nodes[-1].operand(3) else None
-    if stages is not None and (residual is None or residual.shape == _shape(stages[-1])):
+    if residual is None or residual.shape == _shape(stages[-1]):
         problems, last = tuple(stage.problem for stage in stages), stages[-1]
         fusion = weigh(problems, Epilogue(last.problem.bias, residual is not None, last.activation))
         if fusion.ways[0].name == STRIPS:
@@ -34,13 +36,12 @@ def bottleneck(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[
     return [trace.values[nodes[-1].outputs[0]]]
 
 
-def _stages(trace: Trace, nodes: Sequence[Node], shape: tuple[int, ...]) -> tuple[Stage, ...]:
+def _stages(nodes: Sequence[Node], shape: tuple[int, ...], dtype: np.dtype) -> tuple[Stage, ...]:
     stages = []
     for node in nodes:
-        weight, bias = (trace.graph.constants.get(node.operand(index)) for index in (1, 2))
-        problem, weights = pose(trace, node, shape, weight, bias)
-        stages.append(Stage(problem, weights, node.attributes.get("activation", IDENTITY)))
-        shape = _shape(stages[-1])
+        stage = Stage(pose(node, shape, dtype), node.attributes["weights"], node.attributes.get("activation", IDENTITY))
+        stages.append(stage)
+        shape = _shape(stage)
     return tuple(stages)
 
 

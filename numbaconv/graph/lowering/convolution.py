@@ -11,7 +11,7 @@ from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
 from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
-from numbaconv.errors import ShapeError
+from numbaconv.errors import DTypeError, ShapeError
 from numbaconv.functional import conv2d
 from numbaconv.graph.instructions import Compiled, Host
 from numbaconv.graph.ir import Graph, Node
@@ -43,27 +43,41 @@ CHECKS |= {"Conv": check_window, "ConvTranspose": check_window}
 def conv(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
     """A convolution with its epilogue; with a computed weight it becomes a host step."""
     x, weight, bias, residual = _operands(node, operands)
-    if weight.dtype not in FLOATS or x.dtype not in FLOATS or len(weight.shape) not in (3, 4, 5):
-        return None
+    if "weights" not in node.attributes:
+        if weight.dtype not in FLOATS or x.dtype not in FLOATS or len(weight.shape) not in (3, 4, 5):
+            return None
+        _check_rank(x, weight)
+        return _computed_weight(trace, node, x, weight, bias, _geometry(node, x.shape, weight.shape))
+    problem = pose(node, x.shape, x.dtype)
+    result = (problem.n, problem.c_out, *problem.out_spatial)
+    return [convolve(trace, node, problem, trace.pixels(x), residual, result, channels_last)]
+
+
+def pose(node: Node, shape: tuple[int, ...], dtype: np.dtype) -> ConvProblem:
+    """The problem that a Conv node with packed weights poses for an input of that shape."""
+    weights: Weights = node.attributes["weights"]
+    _check_dtype(dtype, weights)
+    if len(shape) != len(weights.shape):
+        raise ShapeError(f"x has shape {shape}, but the weight needs {len(weights.shape)} dimensions")
+    n, c_in, *spatial = shape
+    return ConvProblem.of(
+        (n, *spatial, c_in),
+        weights.shape,
+        **_geometry(node, shape, weights.shape),
+        dtype=NAMES[weights.dtype],
+        bias=weights.bias is not None,
+        layout="channels_last",
+    )
+
+
+def _check_rank(x: Value, weight: Value) -> None:
     if len(x.shape) != len(weight.shape):
         raise ShapeError(f"x has shape {x.shape}, but the weight needs {len(weight.shape)} dimensions")
-    if not isinstance(weight, np.ndarray) or not (bias is None or isinstance(bias, np.ndarray)):
-        return _computed_weight(trace, node, x, weight, bias, _geometry(node, x.shape, weight.shape))
-    problem, weights = pose(trace, node, x.shape, weight, bias)
-    result = (problem.n, problem.c_out, *problem.out_spatial)
-    return [convolve(trace, node, problem, weights, trace.pixels(x), residual, result, channels_last)]
 
 
-def pose(trace: Trace, node: Node, shape: tuple[int, ...], weight, bias) -> tuple[ConvProblem, Weights]:
-    """The problem that a Conv node with a constant weight poses for an input of that shape, and its packed weights."""
-    geometry = _geometry(node, shape, weight.shape)
-    weights = trace.store.get(("weights", node.outputs), lambda: Weights(weight, bias, geometry["groups"]))
-    n, c_in, *spatial = shape
-    problem = ConvProblem.of(
-        (n, *spatial, c_in), weight.shape, **geometry, dtype=NAMES[weight.dtype], bias=bias is not None,
-        layout="channels_last",
-    )  # fmt: skip
-    return problem, weights
+def _check_dtype(dtype: np.dtype, weights: Weights) -> None:
+    if dtype != weights.dtype:
+        raise DTypeError(f"x is {dtype}, but the weight is {weights.dtype}")
 
 
 def _geometry(node: Node, shape: tuple[int, ...], weight: tuple[int, ...]) -> dict[str, object]:
@@ -79,43 +93,45 @@ def _geometry(node: Node, shape: tuple[int, ...], weight: tuple[int, ...]) -> di
 @lowers("Dense")
 def dense(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value]:
     """A matrix product over the last axis: a 1x1 convolution of as many pixels as there are rows."""
-    x, weight, bias, residual = _operands(node, operands)
-    if not x.shape or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(f"x has shape {x.shape}, but the weight takes {weight.shape[1]} elements in the last axis")
-    weights = trace.store.get(("weights", node.outputs), lambda: Weights(weight[..., None], bias, 1))
-    rows = prod(x.shape[:-1])
+    x, _, _, residual = _operands(node, operands)
+    weights: Weights = node.attributes["weights"]
+    _check_dtype(x.dtype, weights)
+    c_out, c_in, _ = weights.shape
+    if not x.shape or x.shape[-1] != c_in:
+        raise ShapeError(f"x has shape {x.shape}, but the weight takes {c_in} elements in the last axis")
     problem = ConvProblem.of(
-        (1, rows, x.shape[-1]), (*weight.shape, 1), dtype=NAMES[x.dtype], bias=bias is not None, layout="channels_last"
+        (1, prod(x.shape[:-1]), c_in),
+        weights.shape,
+        dtype=NAMES[x.dtype],
+        bias=weights.bias is not None,
+        layout="channels_last",
     )
-    result = (*x.shape[:-1], weight.shape[0])
-    return [convolve(trace, node, problem, weights, trace.ordered(x, row_major), residual, result, row_major)]
+    return [convolve(trace, node, problem, trace.ordered(x, row_major), residual, (*x.shape[:-1], c_out), row_major)]
 
 
 def convolve(
-    trace: Trace, node: Node, problem: ConvProblem, weights: Weights, x: Tensor, residual, shape, order
+    trace: Trace, node: Node, problem: ConvProblem, x: Tensor, residual: Value, shape: tuple[int, ...], order
 ) -> Tensor:
     """Emit one convolution; a residual of another shape is added in a step of its own, and the activation then, too."""
     activation = node.attributes.get("activation", IDENTITY)
     fused = residual is not None and residual.shape == shape
     if residual is not None and not fused:
-        partial = _emit(trace, node, problem, weights, x, None, IDENTITY, trace.temporary(shape, x.dtype, order))
+        partial = _emit(trace, node, problem, x, None, IDENTITY, trace.temporary(shape, x.dtype, order))
         total = combine(trace, "add", partial, residual, "" if not activation.is_identity else node.outputs[0])
         return total if activation.is_identity else activate(trace, total, activation, node.outputs[0])
     if fused:
         residual = trace.pixels(residual) if order is channels_last else trace.ordered(residual, row_major)
-    return _emit(
-        trace, node, problem, weights, x, residual, activation, trace.new(node.outputs[0], shape, x.dtype, order)
-    )
+    return _emit(trace, node, problem, x, residual, activation, trace.new(node.outputs[0], shape, x.dtype, order))
 
 
-def _emit(trace, node, problem, weights, x, residual, activation, out) -> Tensor:
+def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
     epilogue = Epilogue(problem.bias, residual is not None, activation)
     candidate = best(problem, epilogue)
     made = []
 
     def work(threads: int) -> Shares:
         if not made:
-            made.append(make_plan(problem, epilogue, weights))
+            made.append(make_plan(problem, epilogue, node.attributes["weights"]))
         pitches = tuple(_pitch(tensor, channels) for tensor, channels in (
             (x, problem.c_in), (out, problem.c_out), (residual, problem.c_out)))  # fmt: skip
         return made[0].shares(threads, pitches)
@@ -183,8 +199,7 @@ def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Seque
     x, weight, bias, _ = _operands(node, operands)
     if weight.dtype not in FLOATS or x.dtype not in FLOATS or len(weight.shape) not in (3, 4):
         return None
-    if len(x.shape) != len(weight.shape):
-        raise ShapeError(f"x has shape {x.shape}, but the weight needs {len(weight.shape)} dimensions")
+    _check_rank(x, weight)
     rank, missing = len(weight.shape), 4 - len(weight.shape)
     window = Window.read(node.attributes, weight.shape[2:])
     growth = per_axis(node.attributes, "output_padding", rank - 2, 0)
