@@ -88,6 +88,7 @@ NOT_CHANNELS = {
     "a constant of higher rank": ("Mul", random(1, 1, 4, 1, 1)),
     "a power": ("Pow", np.array(2.0)),
     "division by zero": ("Div", np.array([1.0, 0.0, 1.0, 1.0]).reshape(4, 1, 1)),
+    "a shift that is not finite": ("Add", np.array(np.inf)),
     "a scale that is not finite": ("Mul", np.array(np.inf)),
 }
 
@@ -96,6 +97,11 @@ NOT_CHANNELS = {
 def test_arithmetic_that_is_no_scale_or_shift_of_channels_stays(case):
     op, constant = NOT_CHANNELS[case]
     assert ops(optimised(model_of(CONV, node(op, "c k"), w=WEIGHT, k=constant))) == ["Conv", op]
+
+
+def test_a_scale_after_an_activation_stays():
+    nodes = CONV, node("Relu", "c", "1"), node("Mul", "1 k")
+    assert ops(optimised(model_of(*nodes, w=WEIGHT, k=-2.0))) == ["Conv", "Mul"]
 
 
 def test_one_channel_that_becomes_many_is_no_scale_of_channels():
