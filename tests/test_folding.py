@@ -175,8 +175,8 @@ def test_half_precision_and_weights_that_are_computed_are_left_to_others():
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_scale_and_a_shift_before_an_unpadded_convolution_go_into_it(groups):
-    nodes = node("Mul", "x s", "1"), node("Add", "1 b", "2"), node("Conv", "2 w", group=groups)
-    constants = {"s": random(4, 1, 1), "b": random(1, 4, 1, 1), "w": random(8, 4 // groups, 3, 2)}
+    nodes = node("Mul", "x s", "1"), node("Add", "1 b", "2"), node("Conv", "2 w k", group=groups)
+    constants = {"s": random(4, 1, 1), "b": random(1, 4, 1, 1), "w": random(8, 4 // groups, 3, 2), "k": random(8)}
     assert ops(optimised(model_of(*nodes, **constants))) == ["Conv"]
 
 
@@ -195,6 +195,16 @@ def test_a_scale_goes_into_a_padded_convolution_past_a_shift_that_stays(shape):
     assert ops(optimised(model_of(*nodes, **constants))) == ["Add", "Conv"]
     constants["s"] = np.zeros(shape)
     assert ops(optimised(model_of(*nodes, **constants))) == ["Mul", "Sub", "Conv"]
+
+
+def test_only_a_bare_scale_goes_past_only_a_bare_shift():
+    norm, padded = ("BatchNormalization", "{} s b m v"), node("Conv", "2 w", pads=[1, 1, 1, 1])
+    for nodes in (
+        [node(norm[0], norm[1].format("x"), "1"), node("Add", "1 k", "2")],
+        [node("Mul", "x k", "1"), node(norm[0], norm[1].format("1"), "2")],
+    ):
+        graph = optimised(model_of(*nodes, padded, w=WEIGHT, k=2.0, **STATISTICS))
+        assert ops(graph) == [*(step.op_type for step in nodes), "Conv"]
 
 
 def test_a_scale_whose_result_something_else_reads_does_not_go_past_a_shift():
