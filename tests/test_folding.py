@@ -160,8 +160,9 @@ def test_batch_norm_of_single_elements_stays():
 
 
 def test_broadcasting_by_an_attribute_is_not_taken_for_that_of_today():
-    add = node("Add", "c b", axis=1, broadcast=1)
-    assert ops(optimise(read_graph(model_of(CONV, add, w=WEIGHT, b=random(4), opset=6)))) == ["Conv", "Add"]
+    nodes = node("Gemm", "x w k", "c", broadcast=1), node("Add", "c b", axis=0, broadcast=1)
+    model = model_of(*nodes, x=(3, 5), w=random(5, 3), k=random(3), b=random(3), opset=6)
+    assert ops(optimise(read_graph(model))) == ["Dense", "Add"]
 
 
 def test_half_precision_and_weights_that_are_computed_are_left_to_others():
@@ -170,6 +171,12 @@ def test_half_precision_and_weights_that_are_computed_are_left_to_others():
     graph = optimised(model_of(CONV, norm, kind=F16, w=WEIGHT.astype(np.float16), **halves), tolerance=0.1)
     assert ops(graph) == ["Conv", "BatchNormalization"]
     graph = optimised(model_of(CONV, norm, inputs={"w": WEIGHT.shape}, **STATISTICS))
+    assert ops(graph) == ["Conv", "BatchNormalization"]
+
+
+def test_a_convolution_with_a_computed_bias_is_left_alone():
+    nodes = node("Conv", "x w k", "c"), node("BatchNormalization", "c s b m v")
+    graph = optimised(model_of(*nodes, w=WEIGHT, inputs={"k": (4,)}, **STATISTICS))
     assert ops(graph) == ["Conv", "BatchNormalization"]
 
 

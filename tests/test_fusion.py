@@ -204,6 +204,7 @@ NOT_AN_ACTIVATION = {
     "an infinite slope": (node("LeakyRelu", "x", alpha=math.inf), F64, 17),
     "an infinite factor": (node("HardSigmoid", "x", alpha=math.inf), F64, 17),
     "a slope for each channel": (node("PRelu", "x slopes"), F64, 17),
+    "the largest of three": (node("Max", "x one two"), F64, 17),
     "a bound for each column": (node("Max", "x columns"), F64, 17),
 }
 

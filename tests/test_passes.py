@@ -202,6 +202,27 @@ def test_strings_are_cast_to_numbers():
     assert ops(optimise(read_graph(model))) == ["Cast", "Neg"]
 
 
+RANKS = {
+    "a convolution has that of its weight": (node("Conv", "x w", "c"), (4, 4, 3, 3), (1, 1, 1, 1), True),
+    "but no more": (node("Conv", "x w", "c"), (4, 4, 3, 3), (1, 1, 1, 1, 1), False),
+    "a product with a matrix has one axis": (node("MatMul", "x w", "c"), (5, 4), (1,), True),
+    "but maybe no second": (node("MatMul", "x w", "c"), (5, 4), (1, 1), False),
+    "a sum has those of its constant": (node("Add", "x w", "c"), (4, 5), (1, 1), True),
+    "of other values nothing is known": (node("Abs", "x", "c"), (), (1,), False),
+    "nor of an input": (node("Abs", "x", "c"), (), (1,), False),
+}
+
+
+@pytest.mark.parametrize("case", RANKS)
+def test_without_a_type_a_rank_is_known_from_what_computes_the_value(case):
+    first, weight, ones, unchanged = RANKS[case]
+    one = node("Mul", "x k" if "input" in case else "c k", "1")
+    # the caller reads the first result as well, which keeps the product from going into the weights
+    model = model_of(first, one, node("Neg", "1"), w=random(*weight), k=np.ones(ones), outputs=("y", "c"))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert ("Mul" not in ops(optimise(read_graph(model)))) == unchanged
+
+
 def test_integers_too_are_left_as_they_are_by_zero_and_one():
     nodes = node("Add", "x zero", "1"), node("Mul", "1 one", "2"), node("Neg", "2")
     assert ops(optimised(model_of(*nodes, kind=I64, zero=0, one=1))) == ["Neg"]
