@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from graphs import CONV, F16, F32, STATISTICS, WEIGHT, model_of, node, only, ops, optimised, random, run  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
 
 from numbaconv.graph.ir import read_graph  # noqa: E402
 from numbaconv.graph.passes import optimise  # noqa: E402
@@ -274,6 +275,23 @@ def test_padding_that_a_convolution_cannot_imply_stays(case):
     weight = random(*conv.pop("kernel", (4, 4, 3, 3)))
     nodes = node("Pad", "x p z", "1", **mode), node("Conv", "1 w", **conv)
     assert ops(optimised(model_of(*nodes, p=np.array(pads), z=fill, w=weight))) == ["Pad", "Conv"]
+
+
+OTHER_PADDING = {
+    "a pool that takes the largest": (node("Pad", "x p", "1"), node("MaxPool", "1", kernel_shape=[4, 4]), 17),
+    "more than a window": (node("Pad", "x p", "1"), node("AveragePool", "1", kernel_shape=[3, 3]), 17),
+    "axes by number": (node("Pad", "x q - a", "1"), node("Conv", "1 w"), 18),
+    "computed pads": (node("Pad", "x r", "1"), node("Conv", "1 w"), 17),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_PADDING)
+def test_padding_that_means_something_else_stays(case):
+    *nodes, opset = OTHER_PADDING[case]
+    constants = {"p": np.array(PADS), "q": np.array(PADS), "a": np.arange(4), "w": WEIGHT}
+    model = model_of(*nodes, opset=opset, **constants)
+    model.graph.input.append(helper.make_tensor_value_info("r", TensorProto.INT64, (8,)))
+    assert ops(optimise(read_graph(model))) == ["Pad", nodes[1].op_type]
 
 
 def test_a_crop_is_no_padding():
