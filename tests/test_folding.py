@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from graphs import CONV, F16, F32, STATISTICS, WEIGHT, model_of, node, only, ops, optimised, random, run  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
 
 from numbaconv.graph.ir import read_graph  # noqa: E402
 from numbaconv.graph.passes import optimise  # noqa: E402
@@ -88,6 +89,7 @@ NOT_CHANNELS = {
     "a constant of higher rank": ("Mul", random(1, 1, 4, 1, 1)),
     "a power": ("Pow", np.array(2.0)),
     "division by zero": ("Div", np.array([1.0, 0.0, 1.0, 1.0]).reshape(4, 1, 1)),
+    "a shift that is not finite": ("Add", np.array(np.inf)),
     "a scale that is not finite": ("Mul", np.array(np.inf)),
 }
 
@@ -96,6 +98,11 @@ NOT_CHANNELS = {
 def test_arithmetic_that_is_no_scale_or_shift_of_channels_stays(case):
     op, constant = NOT_CHANNELS[case]
     assert ops(optimised(model_of(CONV, node(op, "c k"), w=WEIGHT, k=constant))) == ["Conv", op]
+
+
+def test_a_scale_after_an_activation_stays():
+    nodes = CONV, node("Relu", "c", "1"), node("Mul", "1 k")
+    assert ops(optimised(model_of(*nodes, w=WEIGHT, k=-2.0))) == ["Conv", "Mul"]
 
 
 def test_one_channel_that_becomes_many_is_no_scale_of_channels():
@@ -154,8 +161,9 @@ def test_batch_norm_of_single_elements_stays():
 
 
 def test_broadcasting_by_an_attribute_is_not_taken_for_that_of_today():
-    add = node("Add", "c b", axis=1, broadcast=1)
-    assert ops(optimise(read_graph(model_of(CONV, add, w=WEIGHT, b=random(4), opset=6)))) == ["Conv", "Add"]
+    nodes = node("Gemm", "x w k", "c", broadcast=1), node("Add", "c b", axis=0, broadcast=1)
+    model = model_of(*nodes, x=(3, 5), w=random(5, 3), k=random(3), b=random(3), opset=6)
+    assert ops(optimise(read_graph(model))) == ["Dense", "Add"]
 
 
 def test_half_precision_and_weights_that_are_computed_are_left_to_others():
@@ -167,10 +175,16 @@ def test_half_precision_and_weights_that_are_computed_are_left_to_others():
     assert ops(graph) == ["Conv", "BatchNormalization"]
 
 
+def test_a_convolution_with_a_computed_bias_is_left_alone():
+    nodes = node("Conv", "x w k", "c"), node("BatchNormalization", "c s b m v")
+    graph = optimised(model_of(*nodes, w=WEIGHT, inputs={"k": (4,)}, **STATISTICS))
+    assert ops(graph) == ["Conv", "BatchNormalization"]
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_scale_and_a_shift_before_an_unpadded_convolution_go_into_it(groups):
-    nodes = node("Mul", "x s", "1"), node("Add", "1 b", "2"), node("Conv", "2 w", group=groups)
-    constants = {"s": random(4, 1, 1), "b": random(1, 4, 1, 1), "w": random(8, 4 // groups, 3, 2)}
+    nodes = node("Mul", "x s", "1"), node("Add", "1 b", "2"), node("Conv", "2 w k", group=groups)
+    constants = {"s": random(4, 1, 1), "b": random(1, 4, 1, 1), "w": random(8, 4 // groups, 3, 2), "k": random(8)}
     assert ops(optimised(model_of(*nodes, **constants))) == ["Conv"]
 
 
@@ -189,6 +203,16 @@ def test_a_scale_goes_into_a_padded_convolution_past_a_shift_that_stays(shape):
     assert ops(optimised(model_of(*nodes, **constants))) == ["Add", "Conv"]
     constants["s"] = np.zeros(shape)
     assert ops(optimised(model_of(*nodes, **constants))) == ["Mul", "Sub", "Conv"]
+
+
+def test_only_a_bare_scale_goes_past_only_a_bare_shift():
+    norm, padded = ("BatchNormalization", "{} s b m v"), node("Conv", "2 w", pads=[1, 1, 1, 1])
+    for nodes in (
+        [node(norm[0], norm[1].format("x"), "1"), node("Add", "1 k", "2")],
+        [node("Mul", "x k", "1"), node(norm[0], norm[1].format("1"), "2")],
+    ):
+        graph = optimised(model_of(*nodes, padded, w=WEIGHT, k=2.0, **STATISTICS))
+        assert ops(graph) == [*(step.op_type for step in nodes), "Conv"]
 
 
 def test_a_scale_whose_result_something_else_reads_does_not_go_past_a_shift():
@@ -251,6 +275,23 @@ def test_padding_that_a_convolution_cannot_imply_stays(case):
     weight = random(*conv.pop("kernel", (4, 4, 3, 3)))
     nodes = node("Pad", "x p z", "1", **mode), node("Conv", "1 w", **conv)
     assert ops(optimised(model_of(*nodes, p=np.array(pads), z=fill, w=weight))) == ["Pad", "Conv"]
+
+
+OTHER_PADDING = {
+    "a pool that takes the largest": (node("Pad", "x p", "1"), node("MaxPool", "1", kernel_shape=[4, 4]), 17),
+    "more than a window": (node("Pad", "x p", "1"), node("AveragePool", "1", kernel_shape=[3, 3]), 17),
+    "axes by number": (node("Pad", "x q - a", "1"), node("Conv", "1 w"), 18),
+    "computed pads": (node("Pad", "x r", "1"), node("Conv", "1 w"), 17),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_PADDING)
+def test_padding_that_means_something_else_stays(case):
+    *nodes, opset = OTHER_PADDING[case]
+    constants = {"p": np.array(PADS), "q": np.array(PADS), "a": np.arange(4), "w": WEIGHT}
+    model = model_of(*nodes, opset=opset, **constants)
+    model.graph.input.append(helper.make_tensor_value_info("r", TensorProto.INT64, (8,)))
+    assert ops(optimise(read_graph(model))) == ["Pad", nodes[1].op_type]
 
 
 def test_a_crop_is_no_padding():

@@ -204,6 +204,7 @@ NOT_AN_ACTIVATION = {
     "an infinite slope": (node("LeakyRelu", "x", alpha=math.inf), F64, 17),
     "an infinite factor": (node("HardSigmoid", "x", alpha=math.inf), F64, 17),
     "a slope for each channel": (node("PRelu", "x slopes"), F64, 17),
+    "the largest of three": (node("Max", "x one two"), F64, 17),
     "a bound for each column": (node("Max", "x columns"), F64, 17),
 }
 
@@ -336,6 +337,9 @@ def test_layer_norm_may_be_spelled_out(axes, square):
 NO_NORM = {
     "axes that are not the last": norm_nodes([1]),
     "different axes": norm_nodes([-1], second=[-2]),
+    "a mean that loses its axis": [node("ReduceMean", "x", "1", axes=[-1], keepdims=0), *norm_nodes([-1])[1:]],
+    "the mean of something else": [node("Neg", "x", "0"), *norm_nodes([-1], n1=("ReduceMean", "0", "1"))],
+    "a quotient of two": norm_nodes([-1], n8=("Div", "7 s", "8")),
     "a cube": norm_nodes([-1], n3=("Pow", "2 e", "3")),
     "another mean": norm_nodes([-1], n2=("Sub", "1 x", "2")),
     "another quotient": norm_nodes([-1], n7=("Div", "x 6", "7")),
@@ -344,8 +348,49 @@ NO_NORM = {
 
 @pytest.mark.parametrize("case", NO_NORM)
 def test_what_is_no_layer_norm_stays_arithmetic(case):
-    model = model_of(*NO_NORM[case], x=(2, 5, 5), two=2.0, e=3.0, s=random(5), b=random(5))
+    model = model_of(*NO_NORM[case], x=(5, 5, 5), two=2.0, e=3.0, s=random(5), b=random(5))
     assert "LayerNormalization" not in ops(optimised(model))
+
+
+@pytest.mark.parametrize("shape", [(1,), (5, 5), (1, 1)], ids=str)
+def test_a_scale_of_another_shape_than_the_normalised_axes_is_none_of_a_layer_norm(shape):
+    model = model_of(*norm_nodes([-1]), x=(2, 5, 5), two=2.0, e=1e-3, s=random(*shape), b=random(5))
+    assert "LayerNormalization" not in ops(optimised(model))
+
+
+def test_since_opset_18_the_axes_of_a_mean_are_an_operand():
+    steps = [
+        node("ReduceMean", f"{s.input[0]} axes", *s.output) if s.op_type == "ReduceMean" else s
+        for s in norm_nodes([-1])
+    ]
+    model = model_of(*steps, opset=18, axes=np.array([-1]), two=2.0, e=1e-3, s=random(5), b=random(5))
+    assert only(optimised(model)).op == "LayerNormalization"
+
+
+@pytest.mark.parametrize(("axis", "named"), [(-1, True), (3, False)])
+def test_without_a_rank_only_axes_counted_from_the_end_are_known_to_be_the_last(axis, named):
+    model = model_of(*norm_nodes([axis]), two=2.0, e=1e-3, s=random(5), b=random(5))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert ("LayerNormalization" in ops(optimise(read_graph(model)))) == named
+
+
+def test_a_layer_norm_that_has_a_bias_or_another_reader_takes_no_further_one():
+    norm, add = node("LayerNormalization", "x s s", "1", axis=-1), node("Add", "1 s")
+    assert ops(optimise(read_graph(model_of(norm, add, s=random(5))))) == ["LayerNormalization", "Add"]
+    norm = node("LayerNormalization", "x s", "1", axis=-1)
+    graph = optimise(read_graph(model_of(norm, add, node("Neg", "1", "n"), s=random(5), outputs=("y", "n"))))
+    assert sorted(ops(graph)) == ["Add", "LayerNormalization", "Neg"]
+
+
+def test_a_bias_of_another_shape_is_added_to_a_layer_norm():
+    model = model_of(*norm_nodes([-1]), x=(2, 5, 5), two=2.0, e=1e-3, s=random(5), b=random(5, 5))
+    assert ops(optimised(model)) == ["LayerNormalization", "Add"]
+
+
+def test_the_layer_norm_of_half_precision_stays_arithmetic():
+    constants = {"two": 2.0, "e": 1e-3, "s": random(5, dtype=np.float16), "b": random(5, dtype=np.float16)}
+    graph = optimised(model_of(*norm_nodes([-1]), x=(2, 5, 5), kind=F16, **constants), tolerance=0.05)
+    assert "LayerNormalization" not in ops(graph)
 
 
 def test_a_layer_norm_whose_variance_is_asked_for_stays_arithmetic():

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from graphs import CONV, F32, F64, I64, NUMBERS, WEIGHT, model_of, node, only, ops, optimised, random  # noqa: E402
-from onnx import helper, numpy_helper  # noqa: E402
+from graphs import CONV, F32, F64, I64, NUMBERS, STATISTICS, WEIGHT, model_of, node, only, ops, optimised, random  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from numbaconv.graph.ir import read_graph  # noqa: E402
 from numbaconv.graph.passes import PASSES, optimise  # noqa: E402
@@ -84,6 +84,17 @@ def test_the_shape_of_a_value_is_a_constant_where_all_of_it_is_known():
     assert ops(optimised(model_of(node("Shape", "x"), x=("n", 4, 6, 5)))) == ["Shape"]
 
 
+def test_a_batch_norm_of_constants_is_left_to_those_who_know_its_old_forms():
+    model = model_of(node("BatchNormalization", "w s b m v"), w=WEIGHT, opset=9, **STATISTICS)
+    assert ops(optimise(read_graph(model))) == ["BatchNormalization"]
+
+
+def test_a_constant_of_a_shape_has_that_shape():
+    filled = node("ConstantOfShape", "shape", "1", value=numpy_helper.from_array(np.array([2.0])))
+    graph = optimised(model_of(filled, node("Add", "x 1"), shape=np.array([6, 5])))
+    assert graph.constants["1"].shape == (6, 5)
+
+
 def test_random_numbers_are_drawn_anew_each_time():
     assert ops(optimise(read_graph(model_of(node("RandomNormal", "", shape=[3]))))) == ["RandomNormal"]
     assert ops(optimise(read_graph(model_of(node("Bernoulli", "a"), a=[0.5])))) == ["Bernoulli"]
@@ -93,8 +104,12 @@ def test_random_numbers_are_drawn_anew_each_time():
 def test_a_constant_does_not_grow_beyond_measure(op):
     operands = {"ConstantOfShape": "shape", "Expand": "a shape", "Tile": "a shape"}
     model = model_of(node(op, operands[op]), shape=np.array([5000, 5000]), a=np.ones((1, 1)))
-    graph = optimise(read_graph(model))
-    assert ops(graph) == [op]
+    assert ops(optimise(read_graph(model))) == [op]
+    # a shape that only its computation tells
+    model = model_of(
+        node("Neg", "minus", "shape"), node(op, operands[op]), minus=np.array([-5000, -5000]), a=np.ones((1, 1))
+    )
+    assert ops(optimise(read_graph(model))) == [op]
 
 
 def test_a_constant_that_cannot_be_computed_is_refused_by_the_name_of_its_node():
@@ -121,6 +136,12 @@ UNCHANGED = {
 }
 KEPT = {
     "Cast to another type": node("Cast", "x", "1", to=F32),
+    "a sum with one": node("Add", "x one", "1"),
+    "a product with zero": node("Mul", "x zero", "1"),
+    "Pad by what is computed": node("Pad", "x computed", "1"),
+    "Dropout in training": node("Dropout", "x zero yes", "1"),
+    "Reshape to another shape": node("Reshape", "x other", "1"),
+    "Reshape to another rank": node("Reshape", "x flat", "1"),
     "zero minus a value": node("Sub", "zero x", "1"),
     "one over a value": node("Div", "one x", "1"),
     "zeros that add an axis": node("Add", "x zeros", "1"),
@@ -133,6 +154,9 @@ SHAPES = {
     "some": np.arange(8) % 2,
     "same": np.array([0, -1, 6, 5]),
     "no": np.array(False),
+    "yes": np.array(True),
+    "other": np.array([4, 2, 6, -1]),
+    "flat": np.array([2, 4, -1]),
     "zeros": np.zeros((1, 1, 1, 1, 1)),
 }
 
@@ -146,8 +170,57 @@ def test_nodes_that_change_nothing_disappear(case):
 @pytest.mark.parametrize("case", KEPT)
 def test_nodes_that_change_something_stay(case):
     outputs = ("y", "mask") if "mask" in case else ("y",)
-    graph = optimised(model_of(KEPT[case], node("Neg", "1"), outputs=outputs, **NUMBERS, **SHAPES))
-    assert ops(graph) == [KEPT[case].op_type, "Neg"]
+    model = model_of(KEPT[case], node("Neg", "1"), outputs=outputs, **NUMBERS, **SHAPES)
+    if "computed" in KEPT[case].input:
+        pads = helper.make_tensor_value_info("computed", I64, (8,))
+        model.graph.input.append(pads)
+        assert ops(optimise(read_graph(model))) == ["Pad", "Neg"]
+    else:
+        assert ops(optimised(model)) == [KEPT[case].op_type, "Neg"]
+
+
+def test_a_reshape_of_open_sizes_goes_where_no_more_than_one_is_open():
+    for shape, left in (
+        ([0, 4, -1, 5], ["Reshape", "Neg"]),
+        ([0, -1, 6, 5], ["Neg"]),
+        ([4, -1, 6, 5], ["Reshape", "Neg"]),
+    ):
+        x = ("n", 4, "h", 5) if shape[2] < 0 else ("n", 4, 6, 5)
+        model = model_of(node("Reshape", "x s", "1"), node("Neg", "1"), x=x, s=np.array(shape))
+        assert ops(optimise(read_graph(model))) == left
+
+
+def test_before_opset_7_dropout_tells_training_by_an_attribute():
+    for is_test, left in ((0, ["Dropout", "Neg"]), (1, ["Neg"])):
+        model = model_of(node("Dropout", "x", "1", is_test=is_test), node("Neg", "1"), opset=6)
+        assert ops(optimise(read_graph(model))) == left
+    assert ops(optimise(read_graph(model_of(node("Dropout", "x", "1"), node("Neg", "1"), opset=7)))) == ["Neg"]
+
+
+def test_strings_are_cast_to_numbers():
+    model = model_of(node("Cast", "x", "1", to=F64), node("Neg", "1"), kind=TensorProto.STRING)
+    assert ops(optimise(read_graph(model))) == ["Cast", "Neg"]
+
+
+RANKS = {
+    "a convolution has that of its weight": (node("Conv", "x w", "c"), (4, 4, 3, 3), (1, 1, 1, 1), True),
+    "but no more": (node("Conv", "x w", "c"), (4, 4, 3, 3), (1, 1, 1, 1, 1), False),
+    "a product with a matrix has one axis": (node("MatMul", "x w", "c"), (5, 4), (1,), True),
+    "but maybe no second": (node("MatMul", "x w", "c"), (5, 4), (1, 1), False),
+    "a sum has those of its constant": (node("Add", "x w", "c"), (4, 5), (1, 1), True),
+    "of other values nothing is known": (node("Abs", "x", "c"), (), (1,), False),
+    "nor of an input": (node("Abs", "x", "c"), (), (1,), False),
+}
+
+
+@pytest.mark.parametrize("case", RANKS)
+def test_without_a_type_a_rank_is_known_from_what_computes_the_value(case):
+    first, weight, ones, unchanged = RANKS[case]
+    one = node("Mul", "x k" if "input" in case else "c k", "1")
+    # the caller reads the first result as well, which keeps the product from going into the weights
+    model = model_of(first, one, node("Neg", "1"), w=random(*weight), k=np.ones(ones), outputs=("y", "c"))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert ("Mul" not in ops(optimise(read_graph(model)))) == unchanged
 
 
 def test_integers_too_are_left_as_they_are_by_zero_and_one():
@@ -200,6 +273,11 @@ def test_what_is_computed_twice_is_computed_once():
     assert ops(graph) == ["Transpose", "Neg", "Concat"]
     other = node("Transpose", "x", "2", perm=[0, 1, 3, 2])
     assert len(optimised(model_of(nodes[0], other, outputs=("1", "2"))).nodes) == 2
+
+
+def test_three_nodes_of_which_the_caller_reads_the_second_are_one():
+    nodes = node("Neg", "x", "1"), node("Neg", "x"), node("Neg", "x", "2"), node("Concat", "1 2", "z", axis=0)
+    assert ops(optimised(model_of(*nodes, outputs=("y", "z")))) == ["Neg", "Concat"]
 
 
 def test_random_numbers_are_not_shared():

@@ -27,7 +27,7 @@ def _fold_after(draft: Draft, node: Node) -> Edit | None:
     total, steps, y = None, [], node.outputs[0]
     while (user := draft.sole_user(y)) and (step := Affine.read(draft, user, **geometry)):
         # a shift may be added before or after the residual, a scale may not
-        if step.value != y or (linear.residual and not step.is_shift):
+        if linear.residual and not step.is_shift:
             break
         total = step if total is None else total.then(step)
         steps.append(user)

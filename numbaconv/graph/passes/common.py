@@ -14,12 +14,13 @@ def merge_common_nodes(graph: Graph) -> Graph:
     seen: dict[tuple, list[Node]] = defaultdict(list)
 
     def rule(draft: Draft, node: Node) -> Edit | None:
-        if len(node.outputs) != 1 or not is_pure(node):
+        if not is_pure(node):
             return None
         # operands of earlier nodes are in their final form when a sweep comes to their readers
         alike = seen[node.op, node.inputs]
         for other in alike:
-            if other is not node and draft.producer(other.outputs[0]) is other and other.attributes == node.attributes:
+            # one that took the name of an output since is another node
+            if draft.producer(other.outputs[0]) is other and other.attributes == node.attributes:
                 return draft.without(node, other.outputs[0])
         alike.append(node)
         return None

@@ -18,8 +18,7 @@ def _rule(draft: Draft, node: Node) -> Edit | None:
     matrix = draft.constant(node.operand(1)) if node.op in ("Gemm", "MatMul") else None
     if matrix is None or matrix.ndim != 2 or matrix.dtype not in FLOATS or draft.constant(node.inputs[0]) is not None:
         return None
-    if node.op == "MatMul":
-        return _dense(draft, node, matrix.T)
+    # MatMul is a Gemm without attributes
     return None if node.attributes.get("transA", 0) else _gemm(draft, node, matrix)
 
 

@@ -71,8 +71,6 @@ class Linear:
     def is_padded(self) -> bool:
         """Whether zeros may be read beside the input."""
         attributes = self.node.attributes
-        if self.node.op == "Dense":
-            return False
         return any(attributes.get("pads", ())) or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
 
     @property
