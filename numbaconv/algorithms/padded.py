@@ -82,7 +82,7 @@ class PaddedCopy:
     def _copy(self, x: int, to: int, pitch: int, threads: int) -> None:
         conv = self._record(pitch)
         parts = 1 if self._bytes < _WORTH_THREADS else min(threads, max(int(conv["n"] * conv["out_pixels"]), 1))
-        work = Shares(self._function, parts, 1, conv.ctypes.data, 0, self._zero, self._zero)
+        work = Shares(self._function, parts, 1, conv.ctypes.data, 0, self._zero, self._zero, conv)
         run_shares(work, x, to, 0, 0)
 
     def _record(self, pitch: int) -> np.ndarray:
