@@ -35,6 +35,9 @@ CORNERS = (
     "n2c17w50o33k3p1", "c5w40o6k5p4dil2", "c5d4h7w6o7k3p1", "n2c17d5h9w9o33k3p1sd2sh1sw1",
     "c9d7h8w8o20kd3kh3kw3p2_1dild2dilh1dilw1", "c9d7h8w8o12k3s2p1", "c8d3h8w8o8kd1kh3kw3pd0ph1pw1", "c8d8h3w3o8kd3kh1kw1pd1ph0pw0",
     "c10d4h5w6o20k3p1g5", "c40d60h5w5o20k3p1", "c300d3h4w4o10k3p1", "c3d2h6w6o8k3p3f64",
+    # kernels in pieces: more than one tile and phase, one output, dilated sets that end early, rows of an image
+    "c5w60o7k11p5", "n2c9w77o33k15p7dil3", "c6w90o6k21s2p10", "c16h6w40o20kh3kw12ph1pw6", "c30w64o30k13p6g3", "c17w33o9k31p15f64",
+    "c8w40o8k13p6reflect",
     "c8h7w9o8k3p2reflect", "c8d3h7w6o8k3p1reflect", "c8h5w9o8k3p1s2circular", "c8d3h4w5o8k3p2replicate",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from numbaconv.algorithms.strips import Strips
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.by_panel import by_panel_share
-from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES
 from numbaconv.workspace import rounded
 
@@ -66,6 +66,8 @@ class _PanelsOfPlanes(_Panels):
         fields = {
             "images": g["n"], "n": 1, "x_pixel": PANEL_ROW, "out_pixel": PANEL_ROW, "residual_pixel": PANEL_ROW,
             "inner_bytes": inner, "column_block": 1,
+            # pixels of the workspace have room for whole vectors
+            "x_image": g["in_pixels"] * PANEL_ROW + VECTOR_BYTES,
         }  # fmt: skip
         return Cut(cut.fields | fields, inner + _block_bytes(g))
 

@@ -2,7 +2,7 @@
 
 Wins on kernels of 3 and more taps with enough channels, unless the transformed weights are too large for the time that the
 image takes.  A dilated kernel is an ordinary one on interleaved sets of pixels; a strided one is the sum of ordinary
-ones over the phases of its stride.
+ones over the phases of its stride, that of a volume the sum over its slices, and a wide one that over pieces of m taps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ _WAITED = 0.35
 
 @dataclass(frozen=True)
 class _Pack:
-    """Packs weights for F(m_h, r_h) by F(m_w, r_w) over a stride's phases: (groups, positions, panels, k_d phases c_in, NR).
+    """Packs weights for F(m_h, r_h) by F(m_w, r_w) over a stride's phases: (groups, positions, panels, summed phases c_in, NR).
+
+    What is `summed` are the slices of the kernel, or `pieces` of its rows.
 
     G w G^T is computed in float64 and rounded once.
     """
@@ -53,28 +55,33 @@ class _Pack:
     stride_h: int
     stride_w: int
     kernel: tuple[int, int, int]
+    pieces: int
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
         c_out, c_in = weight.shape[0] // groups, weight.shape[1]
         k_d, k_h, k_w = self.kernel
         weight = weight.reshape(*weight.shape[:2], *self.kernel)
         r_h, r_w = -(-k_h // self.stride_h), -(-k_w // self.stride_w)
+        if self.pieces > 1:
+            r_w = self.m_w
+        summed = k_d * self.pieces
         kernel = np.kron(_matrix(self.m_h, r_h), _matrix(self.m_w, r_w))
         columns = PANEL_ROW // weight.itemsize
-        panels, k = -(-c_out // columns), k_d * self.stride_h * self.stride_w * c_in
+        panels, k = -(-c_out // columns), summed * self.stride_h * self.stride_w * c_in
         shape = (groups, len(kernel), panels, k, columns)
         packed = aligned(int(np.prod(shape)) * weight.itemsize).view(weight.dtype).reshape(shape)
-        padded = np.zeros((columns, c_in, k_d, r_h * self.stride_h, r_w * self.stride_w))
+        padded = np.zeros((columns, c_in, k_d, r_h * self.stride_h, self.pieces * r_w * self.stride_w))
         for group in range(groups):
             for panel in range(panels):
                 first = group * c_out + panel * columns
                 part = weight[first : min(first + columns, (group + 1) * c_out)]
                 padded[...] = 0
                 padded[: len(part), :, :, :k_h, :k_w] = part
-                # (column, channel, slice, tap, phase, tap, phase) -> (tap, tap, slice, phase, phase, channel, column)
-                phases = padded.reshape(columns, c_in, k_d, r_h, self.stride_h, r_w, self.stride_w).transpose(
-                    3, 5, 2, 4, 6, 1, 0
-                )
+                # (column, channel, slice, tap, phase, piece, tap, phase)
+                # -> (tap, tap, slice, piece, phase, phase, channel, column)
+                phases = padded.reshape(
+                    columns, c_in, k_d, r_h, self.stride_h, self.pieces, r_w, self.stride_w
+                ).transpose(3, 6, 2, 5, 4, 7, 1, 0)
                 packed[group, :, panel] = (kernel @ phases.reshape(r_h * r_w, -1)).reshape(-1, k, columns)
         return packed
 
@@ -104,7 +111,14 @@ class Winograd(TiledAlgorithm):
         """(m, r) down and across; a signal has height 1."""
         problem = folded(problem)
         taps = [-(-k // s) for k, s in zip(problem.kernel[-2:], problem.stride[-2:])]
+        if self._pieces(problem) > 1:
+            taps[-1] = self.m
         return [(self.m if r > 1 else 1, r) for r in [1] * (2 - len(taps)) + taps]
+
+    def _pieces(self, problem) -> int:
+        """Pieces of m taps that the kernel's rows are cut into where no F is known for all their taps; a volume's are not."""
+        taps = -(-problem.kernel[-1] // problem.stride[-1])
+        return -(-taps // self.m) if self.m + taps - 1 > MAX_POINTS and len(problem.spatial) < 3 else 1
 
     def rms_error(self, problem):
         """Rounding of a sum of K products, amplified down and across; `SAFETY` covers what differs between problems.
@@ -114,7 +128,13 @@ class Winograd(TiledAlgorithm):
         For independent operands around zero; the two constants are fitted to K from 4 to 1024.
         """
         problem = folded(problem)
-        k = problem.c_in // problem.groups * prod(problem.stride[-2:]) * prod(problem.kernel[:-2])
+        k = (
+            problem.c_in
+            // problem.groups
+            * prod(problem.stride[-2:])
+            * prod(problem.kernel[:-2])
+            * self._pieces(problem)
+        )
         rounding = float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(k))
         return _SAFETY * rounding * prod(amplification(m, r) for m, r in self._sizes(problem))
 
@@ -128,9 +148,9 @@ class Winograd(TiledAlgorithm):
             return "strided and dilated along one axis"
         if problem.groups > 1 and max(stride) > 1:
             return "grouped and strided"
-        taps = max(-(-k // s) for k, s in zip(kernel, stride))
-        if taps == 1:
+        if max(-(-k // s) for k, s in zip(kernel, stride)) == 1:
             return "the phases of the stride have one tap each"
+        taps = max(r for _, r in self._sizes(problem))
         if self.m + taps - 1 > MAX_POINTS:
             return f"F({self.m}, {taps}) needs more than {MAX_POINTS} points"
         if (reason := super().unsupported(problem, epilogue, machine)) is not None:
@@ -140,6 +160,7 @@ class Winograd(TiledAlgorithm):
 
     def cut(self, g, machine):
         fields = self._tiles(g)
+        g = g | fields
         positions = fields["n_h"] * fields["n_w"]
         k = g["stride_h"] * g["stride_w"] * g["c_in"]
         panels = g["groups"] * g["panels_per_group"]
@@ -207,7 +228,15 @@ class Winograd(TiledAlgorithm):
                 f"dilation_{axis}": dilation,
                 f"tiles_{axis}": dilation * -(-g[f"{axis}_out"] // (dilation * m)),
             }
-        return fields
+        if fields["n_w"] <= MAX_POINTS:
+            return fields | {"tile_step": 0}
+        # the tiles of a line are slices, each as far from the next one as a piece of the kernel is
+        step = self.m * fields["dilation_w"]
+        slices, pieces = -(-g["w_out"] // step), -(-(fields["n_w"] - self.m + 1) // self.m)
+        return fields | {
+            "tile_step": step, "tiles_w": fields["dilation_w"], "n_w": 2 * self.m - 1,
+            "k_d": pieces, "d_out": slices, "d_in": slices + pieces - 1,
+        }  # fmt: skip
 
     def tables(self, g, cut):
         step_h, step_w = g["stride_h"] * g["dilation_h"], g["stride_w"] * g["dilation_w"]
@@ -220,12 +249,9 @@ class Winograd(TiledAlgorithm):
         }
 
     def operands(self, weights, g):
-        return {
-            "panels": weights.form(
-                _Pack(g["m_h"], g["m_w"], g["stride_h"], g["stride_w"], (g["k_d"], g["k_h"], g["k_w"]))
-            ),
-            "bias": weights.flat_bias,
-        }
+        k_d, pieces = (1, g["k_d"]) if g["tile_step"] else (g["k_d"], 1)
+        pack = _Pack(g["m_h"], g["m_w"], g["stride_h"], g["stride_w"], (k_d, g["k_h"], g["k_w"]), pieces)
+        return {"panels": weights.form(pack), "bias": weights.flat_bias}
 
     def functions(self, g, np_dtype):
         r_h, r_w = g["n_h"] - g["m_h"] + 1, g["n_w"] - g["m_w"] + 1

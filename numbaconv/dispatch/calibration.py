@@ -206,7 +206,7 @@ def _transposition(nbytes: int) -> Callable[[int], object]:
     matrix = Transposition(1, nbytes // _SIZE // columns, columns, np.float32)
     shares = matrix.shares(1)
 
-    def run(times: int, keep=matrix) -> None:
+    def run(times: int) -> None:
         for _ in range(times):
             run_shares(shares, source.ctypes.data, destination.ctypes.data, 0, 0)
 

@@ -150,6 +150,30 @@ def through_strip(
 
 
 @njit
+def lines_in_place(conv, address, image, d, h_out, count):
+    """How many of `count` lines from number `h_out` on may read the same panels in place, and how many panels these are.
+
+    Tiles read whole vectors.  Where channels do not fill them, the last panel of a pixel ends in the next one, which the tensor's
+    last rows do not have.
+    """
+    if conv.depthwise == 0:
+        return count, 0
+    if conv.c_out * conv.itemsize % VECTOR_BYTES == 0:
+        return count, conv.panels_per_group
+    row = conv.w_in * conv.x_pixel
+    last = d + max(slide_record(address).slices - 1, 0) * conv.dilation_d
+    room = (conv.n - image) * conv.x_image - last * conv.h_in * row - VECTOR_BYTES
+    # rows of the last slice that is read, and the lines whose kernel ends there
+    rows = min(room // row, conv.h_in)
+    safe = (rows - 1 - (conv.k_h - 1) * conv.dilation_h + conv.pad_top) // conv.stride_h + 1 - h_out
+    if rows == conv.h_in:
+        safe = count
+    if safe > 0:
+        return min(count, safe), conv.panels_per_group
+    return count, conv.panels_per_group - 1
+
+
+@njit
 def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta):
     """`count` lines of a block of panels across tile number `tile`, which reads zeros where it touches padding at its sides."""
     runs = address + SLIDE_BYTES
@@ -198,12 +222,6 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
     first_line, last_line = share(conv.n * conv.d_out * conv.h_out, part // column_parts, row_parts)
     first_panel, last_panel = share(conv.panels_per_group, part % column_parts, column_parts)
     across = tiles_across(conv)
-    # tiles read whole vectors, which in place end with the pixel
-    whole_panels = 0
-    if conv.depthwise != 0:
-        whole_panels = (
-            conv.panels_per_group if conv.c_out * conv.itemsize % VECTOR_BYTES == 0 else conv.panels_per_group - 1
-        )
     begin_slide(conv, workspace)
     # Blocks of channels outside: the kernel's rows, one block of tiles wide, then stay in the L1 on the way down the image.
     for panel in range(first_panel, last_panel, conv.column_block):
@@ -213,8 +231,10 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
         while line < last_line:
             number, h_out = divmod(line, conv.h_out)
             image, d_out = divmod(number, conv.d_out)
-            count = min(last_line - line, conv.h_out - h_out)
             d = begin_slice(conv, workspace, d_out)
+            count, panels_in_place = lines_in_place(
+                conv, workspace, image, d, h_out, min(last_line - line, conv.h_out - h_out)
+            )
             x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
             out_image = slice_of(conv, out, number, conv.out_pixel)
             residual_image = slice_of(conv, residual, number, conv.residual_pixel)
@@ -222,8 +242,8 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                 first, last = columns_under(conv, tile)
                 start = panel
                 inside = first >= 0 and last <= conv.w_in
-                if (inside or conv.bordered != 0) and panel < whole_panels:
-                    start = min(panel_end, whole_panels)
+                if (inside or conv.bordered != 0) and panel < panels_in_place:
+                    start = min(panel_end, panels_in_place)
                     in_place(
                         conv,
                         workspace,

@@ -2,7 +2,7 @@
 
 Tiles are numbered over all images; where the kernel is dilated they come in `dilation` interleaved sets, and where it is strided
 each of the stride's phases is a set of channels of its own.  Pixels are reached through tables of addresses, which is all that
-there is to padding, dilation and edges.
+there is to padding, dilation and edges.  Where a kernel is too wide for any F, the tiles of a line take the place of slices.
 """
 
 from __future__ import annotations
@@ -97,14 +97,17 @@ def _input(m_h: int, r_h: int, m_w: int, r_w: int):
             d = source(conv.padding_mode, block.slice * conv.stride_d - conv.pad_front + slot, conv.d_in)
             if d < 0:
                 continue
+            across = (block.slice + slot) * conv.tile_step * conv.stride_w
+            if conv.tile_step != 0:
+                d = 0
             for i in range(block.count):
                 image, h_out, w_out = tile_corner(conv, block.first + i)
-                h, w = h_out * conv.stride_h - conv.pad_top, w_out * conv.stride_w - conv.pad_left
+                h, w = h_out * conv.stride_h - conv.pad_top, w_out * conv.stride_w - conv.pad_left + across
                 data = block.data + (slot * block.count + i) * conv.data_pitch
                 # Phases of the stride follow one another as sets of channels.
                 for phase in range(conv.stride_h * conv.stride_w):
-                    down, across = divmod(phase, conv.stride_w)
-                    pixels, table = input_pixels(conv, block, image, d, h + down, w + across)
+                    down, right = divmod(phase, conv.stride_w)
+                    pixels, table = input_pixels(conv, block, image, d, h + down, w + right)
                     input_transform(m_h, r_h, m_w, r_w, pixels, table, data, conv.data_position, block.channels, alpha)
                     data += conv.c_in * size
 
@@ -122,7 +125,9 @@ def _output(m_h: int, r_h: int, m_w: int, r_w: int):
         bias = conv.bias + block.channel * size
         for row in range(block.slices * block.count):
             image, h, w = tile_corner(conv, block.first + row % block.count)
-            number = image * conv.d_out + block.slice + row // block.count
+            number = block.slice + row // block.count
+            w += number * conv.tile_step
+            number = image if conv.tile_step != 0 else image * conv.d_out + number
             # interleaved sets are of unequal size, so that some tiles lie wholly beyond the result
             if h >= conv.h_out or w >= conv.w_out:
                 continue

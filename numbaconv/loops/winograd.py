@@ -1,7 +1,8 @@
 """Winograd: transform a block of tiles, multiply position by position on the GEMM core, transform back.
 
 A block's transformed pixels (positions, slices, tiles, channels) and products (positions, slices, tiles, columns) stay in the L2.
-An image has one slice; of a volume, the slices of the kernel are taps of the products, whose sums are transformed once.
+An image has one slice; of a volume, the slices of the kernel are taps of the products, whose sums are transformed once.  A kernel
+that is too wide for any F is cut into pieces as wide as a tile: the tiles of a line are slices then, and the pieces their taps.
 """
 
 from __future__ import annotations
