@@ -75,6 +75,10 @@ class Bottleneck:
 
     def unsupported(self, machine: Machine) -> str | None:
         """Why these convolutions are not fused, or None."""
+        if len(self.depthwise.spatial) != 2:
+            return "there are not two spatial axes"
+        if self.depthwise.padding_mode != "zeros":
+            return "rows that stand for padding may lie in other strips"
         if self.sliding(machine) is None:
             return "the middle convolution is not depthwise"
         for p in (self.expand, self.project):
