@@ -4,7 +4,8 @@
 
 Deformable: share of the FMA peak.  Separable: the two or three steps over the fused strips, on the blocks of MobileNet and
 MobileNetV2, channels-last.  Resize: PyTorch's two steps, where it is installed.  Stream: microseconds a sample.  Graph: SciPy's
-sparse product and NumPy's dense one.  What is compared runs in turns, and medians count.
+sparse product and NumPy's dense one.  What is compared runs in turns, and medians count; on one thread those of the thread's own
+time, in which the turns of other programs are missing.
 """
 
 from __future__ import annotations
@@ -33,16 +34,17 @@ def normals(*shape: int) -> np.ndarray:
     return _RNG.standard_normal(shape, np.float32)
 
 
-def in_turns(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
+def in_turns(calls: dict[str, Callable], rounds: int, threads: int) -> dict[str, float]:
     """Median seconds of each call."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
     times = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(rounds):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            begin = clock()
             call()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(clock() - begin)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -57,7 +59,7 @@ def deformable(threads: int, rounds: int) -> None:
         "v1": lambda: layer(x, offset, out=out),
         "v2": lambda: layer(x, offset, mask, out=out),
     }
-    seconds = in_turns(calls, rounds)
+    seconds = in_turns(calls, rounds, threads)
     flops = 2 * 56 * 56 * 256 * 256 * 9
     best = bound.flops / seconds["peak"]
     for name in ("v1", "v2"):
@@ -107,7 +109,7 @@ def separable(threads: int, rounds: int) -> None:
             added = normals(*out.shape) if residual else None
             arrays = x, out, added, None, threads
             calls = {plan.algorithm: partial(plan.run, *arrays) for plan in (strips, steps)}
-            seconds = in_turns(calls, rounds)
+            seconds = in_turns(calls, rounds, threads)
             ratios.append(seconds["steps"] / seconds["strips"])
             told = " -> ".join(f"{p.c_in}" for p in (stage.problem for stage in present))
             print(
@@ -137,7 +139,7 @@ def resize(threads: int, rounds: int) -> None:
                     for array in (np.moveaxis(x, -1, 1), weight)
                 )
                 calls["torch"] = partial(_two_steps, torch.nn.functional, image, kernel, mode)
-            seconds = in_turns(calls, rounds)
+            seconds = in_turns(calls, rounds, threads)
             chosen = layers["auto"].plan(x.shape).algorithm
             told = "  ".join(f"{way} {value * 1e6:.0f} us" for way, value in seconds.items())
             print(f"resize {c_in} -> {c_out} at {size}, {mode}: {told}  ({chosen} chosen)")
@@ -152,7 +154,7 @@ def stream(threads: int, rounds: int) -> None:
     for dilation in (1, 512):
         layer = nc.CausalConv1d(normals(64, 64, 2), dilation=dilation, layout="channels_last")
         state, sample, out = layer.stream(), normals(1, 64), np.empty((1, 64), np.float32)
-        seconds = in_turns({"sample": partial(state, sample, out=out)}, 100 * rounds)["sample"]
+        seconds = in_turns({"sample": partial(state, sample, out=out)}, 100 * rounds, threads)["sample"]
         print(f"stream, dilation {dilation}: {seconds * 1e6:.1f} us a sample")
 
 
@@ -165,7 +167,9 @@ def graph(threads: int, rounds: int) -> None:
         sparse.random_array((nodes, nodes), density=10 / nodes, format="csr", rng=_RNG, dtype=np.float32)
     )
     x, weight = normals(nodes, 128), normals(128, 64)
-    seconds = in_turns({"ours": lambda: nc.graph_conv(x, csr, weight), "scipy": lambda: csr @ (x @ weight)}, rounds)
+    seconds = in_turns(
+        {"ours": lambda: nc.graph_conv(x, csr, weight), "scipy": lambda: csr @ (x @ weight)}, rounds, threads
+    )
     print(
         f"graph: {seconds['ours'] * 1e3:.1f} ms with normalization; SciPy and NumPy {seconds['scipy'] * 1e3:.1f} ms without"
     )

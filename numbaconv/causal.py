@@ -5,19 +5,20 @@ Van den Oord et al., "WaveNet" (2016); states that are kept between samples: Le 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
 
 from numbaconv.accuracy import STRICT
 from numbaconv.algorithms.layout import ChannelsFirst
-from numbaconv.algorithms.weights import Weights
-from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
+from numbaconv.arguments import NAMES, operand, plain, result_array
 from numbaconv.base_layer import BaseLayer
 from numbaconv.dispatch.select import choose, make_plan
-from numbaconv.epilogue import Activation, Epilogue
+from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError, UnsupportedError
-from numbaconv.problem import ConvProblem, integer
+from numbaconv.layers import ConvLayer
+from numbaconv.problem import ConvProblem
 
 #: Length of the signals that the algorithm is chosen for, so long that no other length makes it refuse; it then stays, since
 #: another one may round otherwise.
@@ -26,7 +27,7 @@ _LONG = 1 << 24
 _ROOM = 4096
 
 
-class CausalConv1d(BaseLayer):
+class CausalConv1d(ConvLayer):
     """A causal convolution layer over signals, whole or in chunks: ``activation(conv(x, weight) + bias)``.
 
     Parameters
@@ -71,52 +72,39 @@ class CausalConv1d(BaseLayer):
         layout="channels_first",
         activation=None,
     ):
-        weight = self._checked_weight(weight, "c_out, c_in / groups")
-        if bias is not None:
-            bias = shaped("bias", operand("bias", bias, weight.dtype, "weight"), weight.shape[:1], "c_out of weight")
-            # adding the zeros before the signal would turn -0.0 into 0.0, leaving them out would not
-            bias = contiguous(bias) + weight.dtype.type(0)
-        super().__init__(weight.dtype, "strict")
-        self.layout, self.activation = layout, Activation.of(activation)
-        self._geometry = {"stride": stride, "dilation": dilation, "groups": integer("groups", groups, 1)}
-        self._weights = Weights(contiguous(weight), bias, self._geometry["groups"])
-        channels = weight.shape[1] * self._geometry["groups"]
-        # what no signal could mend is refused at once
-        usual = self._problem(
-            (1, channels, _LONG) if layout == "channels_first" else (1, _LONG, channels), layout, "causal"
+        super().__init__(
+            weight, bias, stride, "causal", dilation, groups, layout=layout, activation=activation, accuracy="strict"
         )
-        self.channels, self.stride, self.history = channels, usual.stride[0], usual.extent[0] - 1
-        self._epilogue = Epilogue(bias is not None, False, self.activation)
-        long = self._problem((1, _LONG, channels), "channels_last", "causal")
-        self._algorithm = choose(long, self._epilogue, accuracy=STRICT).name
+        if bias is not None:
+            # adding the zeros before the signal would turn -0.0 into 0.0, leaving them out would not
+            self._weights.bias += 0
+        self.channels = self._weights.shape[1] * self._weights.groups
+        long = self._problem_last((1, _LONG, self.channels), "causal")
+        self.stride, self.history = long.stride[0], long.extent[0] - 1
+        self._epilogue = Epilogue(long.bias, False, self.activation)
+        self._one = choose(long, self._epilogue, accuracy=STRICT).name
         self._windows = _Windows(self)
 
     def __reduce__(self):
         # plans hold addresses, so a copy in another process packs and plans afresh
-        keywords = dict(self._geometry, layout=self.layout, activation=self.activation)
-        return functools.partial(CausalConv1d, **keywords), self._weights.unpacked()
+        geometry = {name: self._geometry[name] for name in ("stride", "dilation", "groups", "layout")}
+        return functools.partial(CausalConv1d, **geometry, activation=self.activation), self._weights.unpacked()
 
-    def _problem(self, x_shape: tuple[int, ...], layout: str, padding) -> ConvProblem:
-        return ConvProblem.of(
-            x_shape,
-            self._weights.shape,
-            **self._geometry,
-            padding=padding,
-            layout=layout,
-            dtype=NAMES[self.dtype],
-            bias=self._weights.bias is not None,
-        )
+    def _problem_last(self, x_shape: tuple[int, ...], padding) -> ConvProblem:
+        """The problem of channels-last signals of this shape."""
+        geometry = dict(self._geometry, padding=padding, layout="channels_last")
+        bias = self._weights.bias is not None
+        return ConvProblem.of(x_shape, self._weights.shape, **geometry, dtype=NAMES[self.dtype], bias=bias)
 
-    def _planned_last(self, x_shape: tuple[int, ...], padding):
-        """A plan for channels-last signals of this shape, and its problem."""
-        problem = self._problem(x_shape, "channels_last", padding)
-        return make_plan(problem, self._epilogue, self._weights, self._algorithm, STRICT), problem
+    def _plan_last(self, problem: ConvProblem):
+        """The plan of a channels-last problem, always by the same algorithm."""
+        return make_plan(problem, self._epilogue, self._weights, self._one, STRICT)
 
     def _make_plan(self, x_shape, residual, accuracy):
         if residual:
             raise UnsupportedError("residual is given; a causal layer adds none, since a stream has none to add")
-        problem = self._problem(x_shape, self.layout, "causal")
-        plan, _ = self._planned_last((problem.n, problem.spatial[0], problem.c_in), "causal")
+        problem = self.problem(x_shape)
+        plan = self._plan_last(dataclasses.replace(problem, layout="channels_last"))
         return ChannelsFirst(plan, problem) if self.layout == "channels_first" else plan, problem.output_shape
 
     def stream(self) -> StreamState:
@@ -134,8 +122,8 @@ class _Windows(BaseLayer):
         self._layer = layer
 
     def _make_plan(self, x_shape, residual, accuracy):
-        plan, problem = self._layer._planned_last(x_shape, 0)
-        return plan, problem.output_shape
+        problem = self._layer._problem_last(x_shape, 0)
+        return self._layer._plan_last(problem), problem.output_shape
 
 
 class StreamState:

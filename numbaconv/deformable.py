@@ -11,16 +11,15 @@ import functools
 import numpy as np
 
 from numbaconv.algorithms.deformable import Deformable, DeformablePlan
-from numbaconv.algorithms.weights import Weights
-from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
-from numbaconv.base_layer import BaseLayer
+from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.epilogue import Activation, Epilogue
+from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
-from numbaconv.problem import ConvProblem, integer
+from numbaconv.layers import ConvLayer
+from numbaconv.problem import ConvProblem
 
 
-class DeformConv2d(BaseLayer):
+class DeformConv2d(ConvLayer):
     """A deformable convolution layer: ``activation(deform_conv(x, offset, weight, mask) + bias + residual)``.
 
     Parameters
@@ -62,33 +61,14 @@ class DeformConv2d(BaseLayer):
         layout="channels_first",
         activation=None,
     ):
-        weight = self._checked_weight(weight, "c_out, c_in / groups")
-        if bias is not None:
-            bias = shaped("bias", operand("bias", bias, weight.dtype, "weight"), weight.shape[:1], "c_out of weight")
-        super().__init__(weight.dtype, "strict")
-        self.layout, self.activation = layout, Activation.of(activation)
-        self._geometry = {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": groups,
-            "layout": layout,
-        }
-        # what no image could mend is refused at once: the 1x1 kernel fits any
-        channels = weight.shape[1] * integer("groups", groups, 1)
-        pixel = (1, channels, 1, 1) if layout == "channels_first" else (1, 1, 1, channels)
-        ConvProblem.of(pixel, weight.shape[:2] + (1, 1), **self._geometry)
-        self._weights = Weights(contiguous(weight), None if bias is None else contiguous(bias), int(groups))
+        super().__init__(
+            weight, bias, stride, padding, dilation, groups, layout=layout, activation=activation, accuracy="strict"
+        )
 
     def __reduce__(self):
         # plans hold addresses, so a copy in another process packs and plans afresh
-        return functools.partial(DeformConv2d, **self._geometry, activation=self.activation), self._weights.unpacked()
-
-    def problem(self, x_shape: tuple[int, ...]) -> ConvProblem:
-        """The problem that a batched input of this shape would pose without offsets."""
-        return ConvProblem.of(
-            x_shape, self._weights.shape, **self._geometry, dtype=NAMES[self.dtype], bias=self._weights.bias is not None
-        )
+        geometry = {name: self._geometry[name] for name in ("stride", "padding", "dilation", "groups", "layout")}
+        return functools.partial(DeformConv2d, **geometry, activation=self.activation), self._weights.unpacked()
 
     def _make_plan(self, x_shape, residual, accuracy):
         problem = self.problem(x_shape)

@@ -26,19 +26,19 @@ from numbaconv.algorithms.resized import (
     interleaving_cost,
 )
 from numbaconv.algorithms.weights import Weights
-from numbaconv.arguments import NAMES, contiguous, operand, shaped
-from numbaconv.base_layer import BaseLayer
+from numbaconv.arguments import operand
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import make_plan, rank
-from numbaconv.epilogue import Activation, Epilogue
+from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, ShapeError, UnsupportedError
-from numbaconv.problem import ConvProblem, integer
+from numbaconv.layers import ConvLayer
+from numbaconv.problem import ConvProblem
 
 MODES = ("nearest", "bilinear")
 WAYS = ("auto", "sampled", "enlarged", "folded")
 
 
-class ResizeConv2d(BaseLayer):
+class ResizeConv2d(ConvLayer):
     """An image enlarged and convolved: ``activation(conv(resize(x, scale), weight) + bias)``.
 
     Parameters
@@ -96,36 +96,21 @@ class ResizeConv2d(BaseLayer):
         activation=None,
         algorithm="auto",
     ):
-        weight = self._checked_weight(weight, "c_out, c_in / groups")
-        if bias is not None:
-            bias = shaped("bias", operand("bias", bias, weight.dtype, "weight"), weight.shape[:1], "c_out of weight")
-        super().__init__(weight.dtype)
+        super().__init__(
+            weight, bias, stride, padding, dilation, groups, layout=layout, activation=activation, algorithm=algorithm
+        )
         if not isinstance(mode, str) or mode not in MODES:
             raise ConvError(f"mode={mode!r} is unknown; it must be one of {', '.join(map(repr, MODES))}")
         if not isinstance(algorithm, str) or algorithm not in WAYS:
             raise ConvError(f"algorithm={algorithm!r} is unknown; it must be one of {', '.join(map(repr, WAYS))}")
-        self.scale, self.mode, self.layout, self.algorithm = _scales(scale), mode, layout, algorithm
-        self.activation = Activation.of(activation)
-        self._geometry = {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": integer("groups", groups, 1),
-            "layout": layout,
-        }
-        # what no image could mend is refused at once: the 1x1 kernel fits any
-        channels = weight.shape[1] * self._geometry["groups"]
-        pixel = (1, channels, 1, 1) if layout == "channels_first" else (1, 1, 1, channels)
-        ConvProblem.of(pixel, weight.shape[:2] + (1, 1), **self._geometry)
-        self._weights = Weights(
-            contiguous(weight), None if bias is None else contiguous(bias), self._geometry["groups"]
-        )
+        self.scale, self.mode = _scales(scale), mode
         self._folded: dict[tuple[AxisFold, AxisFold], list[Weights]] = {}
 
     def __reduce__(self):
         # plans hold addresses, so a copy in another process packs and plans afresh
-        keywords = {"scale": self.scale, "mode": self.mode, "activation": self.activation, "algorithm": self.algorithm}
-        return functools.partial(ResizeConv2d, **self._geometry, **keywords), self._weights.unpacked()
+        keywords = {name: self._geometry[name] for name in ("stride", "padding", "dilation", "groups", "layout")}
+        keywords |= {"scale": self.scale, "mode": self.mode, "activation": self.activation, "algorithm": self.algorithm}
+        return functools.partial(ResizeConv2d, **keywords), self._weights.unpacked()
 
     def problem(self, x_shape: tuple[int, ...]) -> ConvProblem:
         """The problem that a batched input of this shape poses once it is enlarged."""
@@ -133,9 +118,7 @@ class ResizeConv2d(BaseLayer):
         shape = list(x_shape)
         for axis, scale in enumerate(self.scale, rows):
             shape[axis] = int(shape[axis] * scale)
-        return ConvProblem.of(
-            shape, self._weights.shape, **self._geometry, dtype=NAMES[self.dtype], bias=self._weights.bias is not None
-        )
+        return super().problem(tuple(shape))
 
     def _make_plan(self, x_shape, residual, accuracy):
         if residual:

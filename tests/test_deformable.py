@@ -167,12 +167,13 @@ def test_offsets_far_beyond_the_image_find_zeros(value, layout, rng):
     np.testing.assert_array_equal(y, to_layout(near.astype("f4"), layout))
 
 
-@pytest.mark.parametrize("where", ["row", "column", "mask"])
+@pytest.mark.parametrize("where", ["row", "column", "mask", "mask of what lies beyond the image"])
 def test_a_sample_at_nan_is_nan_and_no_other(where):
     p = ConvProblem.of((2, 6, 6, 7), (4, 6, 3, 3), padding=1)
     x, offset, weight, bias, mask = operands(p, whole_numbers, 2)
-    if where == "mask":
+    if where.startswith("mask"):
         mask[1, 9 + 4, 2, 3] = np.nan
+        offset[1, 2 * (9 + 4), 2, 3] = 0.5 if where == "mask" else 1e3
     else:
         offset[1, 2 * (9 + 4) + (where == "column"), 2, 3] = np.nan
     y = nc.deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)

@@ -137,6 +137,10 @@ def test_explain_tells_estimates_and_reasons():
     assert "is not depthwise" in str(fusion.weigh((dense, project), epilogue))
     depthwise = ConvProblem.parse("c8h9w9o8k3p1g8cl")
     assert "not dense 1x1" in str(fusion.weigh((depthwise, dense), epilogue))
+    signal, on_signal = ConvProblem.parse("c8w9o8k3p1g8cl"), ConvProblem.parse("c8w9o8k1cl")
+    assert "two spatial axes" in str(fusion.weigh((signal, on_signal), epilogue))
+    mirrored = dataclasses.replace(depthwise, padding_mode="reflect")
+    assert "other strips" in str(fusion.weigh((mirrored, project), epilogue))
     assert "do not take" in str(fusion.weigh((depthwise, ConvProblem.parse("c8h7w9o8k1cl")), epilogue))
 
 

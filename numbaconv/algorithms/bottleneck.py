@@ -33,7 +33,7 @@ from numbaconv.loops.bottleneck import RECORD_BYTES, bottleneck_share
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded
+from numbaconv.workspace import ALIGNMENT, rounded
 
 #: The part of the L2 that a strip's results may take.
 _PART = 4
@@ -75,6 +75,10 @@ class Bottleneck:
 
     def unsupported(self, machine: Machine) -> str | None:
         """Why these convolutions are not fused, or None."""
+        if len(self.depthwise.spatial) != 2:
+            return "there are not two spatial axes"
+        if self.depthwise.padding_mode != "zeros":
+            return "rows that stand for padding may lie in other strips"
         if self.sliding(machine) is None:
             return "the middle convolution is not depthwise"
         for p in (self.expand, self.project):
@@ -193,7 +197,8 @@ class BottleneckPlan(ComposedPlan):
             ("at_expanded", strip.depthwise.spatial[0] * fields["expanded_row"] if expand else 0),
         ):
             fields[name] = at
-            at += rounded(nbytes)
+            # tiles may read a whole vector where a row ends
+            at += rounded(nbytes) + ALIGNMENT
         self.workspace_bytes, self.plan_bytes = at, 0
         record = np.zeros((), BOTTLENECK)
         for name, value in fields.items():
