@@ -115,7 +115,7 @@ def prepare(problem, operands, threads, variant, algorithm) -> Prepared:
 
 def main() -> None:
     """Print the peak on one thread and on all: `python -m bench.peak`."""
-    from bench.worker import sample
+    from numbaconv.cli.serving import sample
 
     for threads in sorted({1, os.cpu_count()}):
         prepared = prepare(None, None, threads, "", None)

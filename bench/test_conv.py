@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from bench import harness, peers, suites
+from numbaconv.cli.workers import Worker, WorkerError
 
 MAX_ROUNDS = 10_000
 
@@ -60,19 +61,19 @@ def pool(pytestconfig):
     """name -> worker, or the reason why there is none; started when first asked for."""
     threads, started = pytestconfig.getoption("--conv-threads"), {}
 
-    def get(name: str) -> harness.Worker:
+    def get(name: str) -> Worker:
         if name not in started:
             try:
-                started[name] = harness.Worker(name, threads)
-            except harness.WorkerError as reason:
+                started[name] = harness.start(name, threads)
+            except WorkerError as reason:
                 started[name] = reason
-        if isinstance(started[name], harness.WorkerError):
+        if isinstance(started[name], WorkerError):
             pytest.skip(f"{name}: {started[name]}")
         return started[name]
 
     yield get
     for worker in started.values():
-        if isinstance(worker, harness.Worker):
+        if isinstance(worker, Worker):
             worker.close()
 
 
@@ -81,7 +82,7 @@ def test_convolution(benchmark, pool, pytestconfig, text, runtime):
     """The runtime computes the right result, at the time that is recorded."""
     min_time = pytestconfig.getoption("--conv-min-time")
     worker, peak_worker = pool(runtime), pool(peers.PEAK)
-    measurement, peak = worker.prepare(text), peak_worker.prepare(text)
+    measurement, peak = harness.prepare(worker, text), harness.prepare(peak_worker, text)
     if measurement.refusal and not measurement.refusal.startswith("failed"):
         pytest.skip(measurement.refusal)
     assert measurement.refusal is None

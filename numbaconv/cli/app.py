@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from numbaconv.cli import benchmark, describe, inference
 from numbaconv.cli import demo as demonstration
-from numbaconv.cli import describe, inference
 from numbaconv.cli.output import reports_errors
 
 app = typer.Typer(
@@ -53,6 +53,32 @@ def run(
 ) -> None:
     """Run an ONNX model and show its outputs, its time and the algorithms that ran."""
     inference.run(model, inputs or [], output_dir, threads, repeat, json)
+
+
+@app.command()
+@reports_errors
+def bench(
+    model: Annotated[Path, typer.Option(help="An ONNX file.")],
+    peers: Annotated[
+        str, typer.Option(help="all, none, or some of onnxruntime,openvino,ncnn; those not installed are left out.")
+    ] = "all",
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(help="A number of threads, as often as wanted; by default 1 and all usable cores."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="name=1x3x224x224 for an input; free dimensions are 1 where it is left out."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds, of which the median counts.")] = 7,
+    min_time: Annotated[float, typer.Option(min=0, help="Seconds that each runtime gets in a round.")] = 0.2,
+    float64: Annotated[
+        bool, typer.Option("--float64", help="Compare with an evaluation in double precision too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare a network's time, memory and results with those of other runtimes, each in a process of its own."""
+    benchmark.bench(model, peers, threads or [], shape or [], rounds, min_time, float64, json)
 
 
 @app.command()

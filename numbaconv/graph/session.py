@@ -14,6 +14,7 @@ import numpy as np
 from numbaconv import options
 from numbaconv.errors import ModelError
 from numbaconv.graph.binding import IOBinding
+from numbaconv.graph.feeds import random_feed
 from numbaconv.graph.report import ProgramReport
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class InferenceSession:
         ProgramReport
             One row a step; prints as a table, and writes itself as HTML or PNG.
         """
-        feed = _random_feed(self._inputs) if input_feed is None else input_feed
+        feed = random_feed(self._inputs) if input_feed is None else input_feed
         rounds = []
         for _ in range(max(1, repeat) + 1):
             self._run(feed, {}, timed=True)
@@ -236,15 +237,3 @@ class InferenceSession:
                 array = np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
             checked[name] = array
         return checked
-
-
-def _random_feed(inputs: Sequence[Value]) -> dict[str, np.ndarray]:
-    """Standard normal numbers for every input; a free dimension is 1."""
-    rng = np.random.default_rng(0)
-    feed = {}
-    for value in inputs:
-        if value.dtype is None or not value.ranked:
-            raise ModelError(f"input {value.name!r} ({value.type}) has no declared shape; feed an array for it")
-        shape = [size if isinstance(size, int) else 1 for size in value.shape]
-        feed[value.name] = rng.standard_normal(shape).astype(value.dtype)
-    return feed
