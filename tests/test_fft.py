@@ -11,9 +11,9 @@ import numbaconv as nc
 from numbaconv.accuracy import DEFAULT, STRICT
 from numbaconv.algorithms import fft
 from numbaconv.algorithms.weights import Weights
-from numbaconv.dispatch.select import make_plan
+from numbaconv.dispatch.select import best_compiled, choose, make_plan
 from numbaconv.machine import machine
-from numbaconv.problem import ConvProblem
+from numbaconv.problem import LAYOUTS, ConvProblem
 
 NAME, ALGORITHM = fft.Fft.name, fft.Fft()
 #: One block and several, kernels larger than the image, strides and dilations, groups, one channel a group, and signals.
@@ -124,6 +124,34 @@ def test_it_is_chosen_for_large_kernels_and_never_where_results_are_to_be_strict
         nc.conv2d(np.ones((1, 1, 9, 9)), np.ones((1, 1, 3, 3)), algorithm=NAME, accuracy="strict")
     with pytest.raises(nc.UnsupportedError, match="gelu"):
         nc.conv2d(np.ones((1, 1, 9, 9)), np.ones((1, 1, 3, 3)), algorithm=NAME, activation="gelu", accuracy=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mode", ("reflect", "replicate", "circular"))
+def test_other_paddings_are_copied_around_the_input(layout, mode, monkeypatch, rng):
+    monkeypatch.setattr(fft, "WORKSPACE_LIMIT", 1 << 16)  # several passes read the copy
+    shape = (2, 4, 40, 44) if layout == "channels_first" else (2, 40, 44, 4)
+    x, weight = normals(rng, shape, np.float32), normals(rng, (6, 4, 9, 9), np.float32)
+    options = {"padding": 4, "padding_mode": mode, "layout": layout}
+    expected = nc.conv2d(x, weight, **options, accuracy="strict")
+    layer = nc.Conv2d(weight, **options, algorithm=NAME, accuracy=1e-4)
+    out = np.empty_like(expected)
+    for _ in range(2):  # the second call runs on addresses
+        assert error(layer(x, out=out), expected) <= 1e-6
+
+
+def test_volumes_are_done(rng):
+    x, weight = normals(rng, (1, 3, 12, 14, 20), np.float32), normals(rng, (5, 3, 4, 3, 6), np.float32)
+    options = {"padding": (1, 2, 3), "stride": (1, 2, 1)}
+    y = nc.conv3d(x, weight, **options, algorithm=NAME, accuracy=1e-4)
+    assert error(y, nc.conv3d(x, weight, **options, accuracy="strict")) <= 1e-6
+
+
+def test_networks_hold_compiled_loops_only():
+    problem = ConvProblem.parse("c32h128w128o32k63p31cl")
+    epilogue = make_operands(ConvProblem.parse("c1h1w1o1k1"), normals).epilogue
+    assert best_compiled(problem, epilogue, DEFAULT).algorithm.name != NAME
+    assert choose(problem, epilogue, accuracy=DEFAULT).name == NAME
 
 
 def test_pixels_may_lie_apart(rng):

@@ -33,6 +33,7 @@ from numbaconv.loops.gemm import MR
 from numbaconv.loops.launch import usable_threads
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
+from numbaconv.workspace import scratch, view
 
 #: What the blocks of one pass, their spectra and products may take: enough that spectra of weights are read few times.
 WORKSPACE_LIMIT = 32 << 20
@@ -99,6 +100,7 @@ class Fft:
     local = False
     #: other paddings than zeros are copied around the input first
     padding_modes = False
+    compiled = False
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""
@@ -215,23 +217,27 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
 
 
 class FftPlan:
-    """Blocks of all images, as many at a time as the workspace is for; NumPy allocates it."""
+    """Blocks of all images, as many at a time as `WORKSPACE_LIMIT` is for; NumPy allocates them."""
 
     algorithm = Fft.name
-    workspace_bytes = plan_bytes = 0
+    plan_bytes = 0
 
     def __init__(self, cut: _Cut, weights: Weights, epilogue: Epilogue, machine: Machine):
         self.problem, self.epilogue = cut.problem, epilogue
-        self._cut, self._weights, self._machine = cut, weights, machine
-        kind = _Single if cut.single else _Spectra
-        self._pack = kind(cut.lengths, cut.problem.dilation)
-        self._bias = weights.bias
+        self._cut, self._weights = cut, weights
+        self._pack = (_Single if cut.single else _Spectra)(cut.lengths, cut.problem.dilation)
         weights.form(self._pack)
-        self._plans: dict[int, TiledPlan] = {}
+        between = Epilogue(False, False, IDENTITY)
+        # of the last pass may be fewer blocks
+        counts = set() if cut.single else {cut.together, cut.blocks % cut.together} - {0}
+        self._plans = {
+            count: TiledPlan(_Products(self._pack), cut.products(count), weights, between, machine) for count in counts
+        }
+        self.workspace_bytes = max((plan.workspace_bytes for plan in self._plans.values()), default=0)
 
     def scratch_bytes(self, threads: int) -> int:
-        """None: see `Cost.workspace_bytes` for what is allocated."""
-        return 0
+        """Bytes of workspace that the products of spectra need on so many threads."""
+        return self.workspace_bytes * threads
 
     def run(
         self,
@@ -243,6 +249,8 @@ class FftPlan:
     ) -> None:
         """Compute into `out`; see `Plan.run`."""
         cut, threads = self._cut, threads or usable_threads()
+        if workspace is None:
+            workspace = scratch(self.scratch_bytes(threads))
         if self.problem.layout == "channels_first":
             x, out = np.moveaxis(x, 1, -1), np.moveaxis(out, 1, -1)
             residual = None if residual is None else np.moveaxis(residual, 1, -1)
@@ -252,8 +260,14 @@ class FftPlan:
         for first in range(0, len(numbers), cut.together):
             now = numbers[first : first + cut.together]
             spectra = fourier.forward(self._read(x, now), cut.lengths, axes, threads)
-            products = self._multiply(spectra, threads)
+            products = self._multiply(spectra, workspace, threads)
             self._write(fourier.inverse(products, cut.lengths, axes, True, threads), now, out, residual)
+
+    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
+        """As `run`, on addresses of arrays without gaps."""
+        p = self.problem
+        added = view(residual, p.output_shape, p.np_dtype) if residual else None
+        self.run(view(x, p.input_shape, p.np_dtype), view(out, p.output_shape, p.np_dtype), added, workspace, threads)
 
     def _read(self, x: np.ndarray, numbers: list[tuple[int, ...]]) -> np.ndarray:
         """(blocks, *lengths, c_in): blocks of input, zero where they lie in padding."""
@@ -270,22 +284,15 @@ class FftPlan:
             block[tuple(target)] = x[(image, *source)]
         return blocks
 
-    def _multiply(self, spectra: np.ndarray, threads: int) -> np.ndarray:
+    def _multiply(self, spectra: np.ndarray, workspace: int, threads: int) -> np.ndarray:
         """(blocks, *frequencies, c_out)."""
-        cut, groups = self._cut, self.problem.groups
-        packed, shape = self._weights.form(self._pack), (*spectra.shape[:-1], self.problem.c_out)
-        if cut.single:
-            return (spectra.reshape(len(spectra), -1, groups, 1) * packed).reshape(shape)
-        plan = self._plans.get(len(spectra))
-        if plan is None:
-            problem = cut.products(len(spectra))
-            epilogue = Epilogue(False, False, IDENTITY)
-            plan = self._plans[len(spectra)] = TiledPlan(
-                _Products(self._pack), problem, self._weights, epilogue, self._machine
-            )
+        shape = (*spectra.shape[:-1], self.problem.c_out)
+        if self._cut.single:
+            packed = self._weights.form(self._pack)
+            return (spectra.reshape(len(spectra), -1, self.problem.groups, 1) * packed).reshape(shape)
         products = np.empty(shape, spectra.dtype)
         real = (array.view(products.real.dtype).reshape(1, len(spectra), -1) for array in (spectra, products))
-        plan.run(*real, threads=threads)
+        self._plans[len(spectra)].run(*real, workspace=workspace, threads=threads)
         return products
 
     def _write(self, blocks: np.ndarray, numbers: list[tuple[int, ...]], out, residual) -> None:
@@ -300,8 +307,8 @@ class FftPlan:
                 target.append(slice(first, first + count))
                 kept.append(slice(0, (count - 1) * stride + 1, stride))
             y, at = block[tuple(kept)], tuple(target)
-            if self._bias is not None:
-                y = y + self._bias
+            if self._weights.bias is not None:
+                y = y + self._weights.bias
             if residual is not None:
                 y = y + residual[at]
             out[at] = y if activation.is_identity else activation.apply(y)

@@ -77,9 +77,10 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accurac
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
 
 
-def best(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
-    """The algorithm that is expected to be fastest, with its cost."""
-    return rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))[0]
+def best_compiled(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
+    """The algorithm of compiled loops that is expected to be fastest, with its cost."""
+    ranked = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))
+    return next(candidate for candidate in ranked if candidate.algorithm.compiled)
 
 
 def make_plan(
