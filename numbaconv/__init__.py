@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbaconv import arithmetic, filters
 from numbaconv.accuracy import get_accuracy, set_accuracy
 from numbaconv.causal import CausalConv1d, StreamState
 from numbaconv.deformable import DeformConv2d, deform_conv2d
@@ -16,6 +17,7 @@ from numbaconv.options import get_num_threads, num_threads, set_num_threads
 from numbaconv.problem import ConvProblem
 from numbaconv.resize import ResizeConv2d, resize_conv2d
 from numbaconv.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
+from numbaconv.signals import choose_method, convolve, correlate, fft_convolve, fir_filter, oaconvolve
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,17 +37,25 @@ __all__ = [
     "ShapeError",
     "StreamState",
     "UnsupportedError",
+    "arithmetic",
     "channel_shuffle",
+    "choose_method",
     "conv1d",
     "conv2d",
     "conv3d",
+    "convolve",
+    "correlate",
     "deform_conv2d",
     "depthwise_separable_conv2d",
     "explain",
+    "fft_convolve",
+    "filters",
+    "fir_filter",
     "get_accuracy",
     "get_num_threads",
     "graph_conv",
     "num_threads",
+    "oaconvolve",
     "pixel_shuffle",
     "pixel_unshuffle",
     "resize_conv2d",

@@ -28,6 +28,7 @@ def _function_of(layer: type[ConvLayer], words: str) -> Callable[..., np.ndarray
         residual=None,
         algorithm="auto",
         accuracy=None,
+        separable=False,
         out=None,
     ) -> np.ndarray:
         """{words} cross-correlation, as in PyTorch and ONNX: ``activation(conv(x, weight) + bias + residual)``.
@@ -39,7 +40,7 @@ def _function_of(layer: type[ConvLayer], words: str) -> Callable[..., np.ndarray
         weight : array, (c_out, c_in / groups, {kernel})
             Whatever the layout.
         bias : array, (c_out,), optional
-        stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, accuracy
+        stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, accuracy, separable
             See `ConvLayer`.
         residual : array of the result's shape, optional
             Added before the activation.
@@ -75,6 +76,7 @@ def _function_of(layer: type[ConvLayer], words: str) -> Callable[..., np.ndarray
             activation=activation,
             algorithm=algorithm,
             accuracy=accuracy,
+            separable=separable,
         )
         return made(x, residual=residual, out=out)
 

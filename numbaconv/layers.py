@@ -12,6 +12,8 @@ from numbaconv.base_layer import BaseLayer
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.problem import ConvProblem
+from numbaconv.separable import Separation
+from numbaconv.separable import choice as separability
 
 
 class ConvLayer(BaseLayer):
@@ -43,6 +45,9 @@ class ConvLayer(BaseLayer):
     accuracy : float, "strict" or None
         The largest root mean square error, relative to that of the result, that an algorithm may be expected to make; "strict" adds
         products directly and keeps every NaN and infinity in its place; None is what `set_accuracy` says at the call.
+    separable : bool or "auto"
+        Whether kernels of low rank, of images, run as a convolution down the columns and one along the rows: "auto" where that is
+        within the accuracy and estimated to take less time, True always, with `algorithm` for both.
 
     Raises
     ------
@@ -51,7 +56,8 @@ class ConvLayer(BaseLayer):
     DTypeError
         If an array is neither float32 nor float64, or dtypes are mixed.
     UnsupportedError
-        If the algorithm asked for cannot do the problem; at the call, since that knows the input's size.
+        If the algorithm asked for cannot do the problem; at the call, since that knows the input's size.  If `separable` is True,
+        and the kernels have full rank or other than two axes.
     ConvError
         If another argument is unknown.
 
@@ -75,12 +81,13 @@ class ConvLayer(BaseLayer):
         activation=None,
         algorithm="auto",
         accuracy=None,
+        separable=False,
     ):
         weight = self._checked_weight(weight, "c_out, c_in / groups")
         if bias is not None:
             bias = shaped("bias", operand("bias", bias, weight.dtype, "weight"), weight.shape[:1], "c_out of weight")
         super().__init__(weight.dtype, accuracy)
-        self.layout, self.algorithm = layout, algorithm
+        self.layout, self.algorithm, self.separable = layout, algorithm, separability(separable)
         self.activation = Activation.of(activation)
         self._geometry = {
             "stride": stride,
@@ -92,6 +99,7 @@ class ConvLayer(BaseLayer):
         }
         self._check_without_input(weight.shape, bias is not None)
         self._weights = Weights(contiguous(weight), None if bias is None else contiguous(bias), int(groups))
+        self._separation = Separation(self._weights) if self.separable else None
 
     def _check_without_input(self, shape: tuple[int, ...], bias: bool) -> None:
         """Raise at once for what no input could mend, by posing the problem of an input as large as the kernel."""
@@ -107,7 +115,8 @@ class ConvLayer(BaseLayer):
     def __reduce__(self):
         # plans hold addresses, so a copy in another process packs and plans afresh
         weight, bias = self._weights.unpacked()
-        keywords = dict(self._geometry, activation=self.activation, algorithm=self.algorithm, accuracy=self.accuracy)
+        chosen = {"algorithm": self.algorithm, "accuracy": self.accuracy, "separable": self.separable}
+        keywords = dict(self._geometry, activation=self.activation, **chosen)
         return functools.partial(type(self), **keywords), (weight, bias)
 
     def problem(self, x_shape: tuple[int, ...]) -> ConvProblem:
@@ -119,7 +128,12 @@ class ConvLayer(BaseLayer):
     def _make_plan(self, x_shape, residual, accuracy):
         problem = self.problem(x_shape)
         epilogue = Epilogue(problem.bias, residual, self.activation)
-        return make_plan(problem, epilogue, self._weights, self.algorithm, accuracy), problem.output_shape
+        plan = None
+        if self._separation is not None:
+            plan = self._separation.plan(problem, epilogue, self.algorithm, accuracy, self.separable is True)
+        if plan is None:
+            plan = make_plan(problem, epilogue, self._weights, self.algorithm, accuracy)
+        return plan, problem.output_shape
 
 
 class Conv1d(ConvLayer):

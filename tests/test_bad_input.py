@@ -11,7 +11,6 @@ import pytest
 from strategies import NAMES, NON_FINITE, Operands, kinds, make_operands, normals, pairs, whole_numbers
 
 import numbaconv as nc
-from numbaconv.algorithms import PLANNED
 from numbaconv.problem import LAYOUTS, ConvProblem
 
 F32, F64 = np.float32, np.float64
@@ -190,12 +189,6 @@ def test_only_signals_are_padded_causally():
     for function, axes in ((nc.conv2d, 2), (nc.conv3d, 3)):
         with pytest.raises(nc.ShapeError, match="padding='causal' with"):
             function(ones(1, 4, *(5,) * axes), ones(6, 4, *(3,) * axes), padding="causal")
-
-
-@pytest.mark.parametrize("name", PLANNED)
-def test_algorithms_that_are_not_built_say_so(name):
-    with pytest.raises(nc.UnsupportedError, match=f"algorithm='{name}' is not built yet"):
-        nc.conv2d(ones(1, 4, 5, 5), ones(6, 4, 3, 3), algorithm=name)
 
 
 def test_an_algorithm_that_was_asked_for_never_gives_way_silently():

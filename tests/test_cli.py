@@ -66,6 +66,17 @@ def test_explain_prints_every_algorithm():
         assert row["reason"] or row["seconds"] > 0
 
 
+def test_explain_counts_what_a_problem_takes():
+    text = "c128h56w56o256k3p1"
+    found = invoke_json("explain", text)["arithmetic"]
+    assert (found["macs"], found["parameters"], found["output"]) == (924_844_032, 294_912, [56, 56])
+    assert found["im2col_bytes"] == 56 * 56 * 128 * 9 * 4
+    printed = invoke("explain", text).stdout
+    for word in ("924.844 M", "294,912", "56 x 56", "0.115 of the MACs"):
+        assert word in printed
+    assert "separable" not in invoke("explain", "c8h9w9o8k3g8").stdout
+
+
 def test_explain_refuses_what_is_no_problem():
     assert "nonsense" in refused("explain", "nonsense")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbaconv.algorithms.base import Algorithm
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.direct import Direct
+from numbaconv.algorithms.fft import Fft
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.im2col import Im2col
 from numbaconv.algorithms.indirect import Indirect
@@ -20,8 +21,6 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Direct(),
     Indirect(),
     Im2col(),
+    Fft(),
     Reference(),
 )
-
-#: Names of the interface whose algorithms are not built yet.
-PLANNED = ("fft",)

@@ -70,6 +70,8 @@ class Algorithm(Protocol):
     local: bool
     #: whether it pads other than with zeros itself; others are given a copy that is padded already (`padded.PaddedCopy`)
     padding_modes: bool
+    #: whether plans are compiled loops alone, which the program of a network may hold
+    compiled: bool
 
     def variant(self, problem: ConvProblem) -> str:
         """Which of several forms of the algorithm this one is, or nothing."""
@@ -95,6 +97,7 @@ class DirectSums:
 
     local = True
     padding_modes = True
+    compiled = True
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""

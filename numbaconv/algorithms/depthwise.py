@@ -98,7 +98,7 @@ class Depthwise(_Panels):
         return super().native(problem) or any(way.native(problem) for way in self._channels_first)
 
     def unsupported(self, problem, epilogue, machine):
-        if problem.groups != problem.c_in or problem.groups == 1:
+        if problem.groups != problem.c_in:
             return "groups have more than one input channel"
         if problem.c_out != problem.c_in:
             return "groups have more than one output channel"

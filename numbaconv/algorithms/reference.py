@@ -13,6 +13,7 @@ class Reference(DirectSums):
     """Seven scalar loops."""
 
     name = "reference"
+    compiled = False
 
     def native(self, problem):
         """It follows any layout."""

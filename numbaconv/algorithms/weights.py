@@ -90,13 +90,7 @@ class Weights:
     @cached_property
     def columns_apart(self) -> tuple[np.ndarray, np.ndarray]:
         """(panels, taps, c_in / groups, NR) and (panels NR): weights and bias of all output channels, side by side."""
-        channels, panels = self.shape[0], -(-self.shape[0] // self.columns)
-        shape = (panels, self.taps, self.c_in, self.columns)
-        packed = aligned(prod(shape) * self.dtype.itemsize).view(self.dtype).reshape(shape)
-        padded = np.zeros((panels * self.columns, self.c_in, self.taps), self.dtype)
-        padded[:channels] = self.unpacked()[0].reshape(channels, self.c_in, self.taps)
-        packed[...] = padded.reshape(panels, self.columns, self.c_in, self.taps).transpose(0, 3, 2, 1)
-        return packed, self.flat_bias
+        return self._pack_columns(self.unpacked()[0]), self.flat_bias
 
     def _padded_bias(self, groups: int, panels: int) -> np.ndarray:
         padded = np.zeros((groups, panels * self.columns), self.dtype)
@@ -107,21 +101,51 @@ class Weights:
     def _pack_panels(self, weight: np.ndarray) -> np.ndarray:
         shape = (self.groups, self.panels_per_group, self.taps, self.c_in, self.columns)
         packed = aligned(prod(shape) * weight.itemsize).view(weight.dtype).reshape(shape)
+        self._fill_panels(packed, weight)
+        return packed
+
+    def _fill_panels(self, packed: np.ndarray, weight: np.ndarray) -> None:
         source = weight.reshape(self.groups, self.c_out, self.c_in, self.taps)
         for panel in range(self.panels_per_group):
             part = source[:, panel * self.columns : (panel + 1) * self.columns]
             packed[:, panel, :, :, : part.shape[1]] = part.transpose(0, 3, 2, 1)
             packed[:, panel, :, :, part.shape[1] :] = 0
+
+    def _pack_columns(self, weight: np.ndarray) -> np.ndarray:
+        channels, panels = self.shape[0], -(-self.shape[0] // self.columns)
+        shape = (panels, self.taps, self.c_in, self.columns)
+        packed = aligned(prod(shape) * self.dtype.itemsize).view(self.dtype).reshape(shape)
+        padded = np.zeros((panels * self.columns, self.c_in, self.taps), self.dtype)
+        padded[:channels] = weight.reshape(channels, self.c_in, self.taps)
+        packed[...] = padded.reshape(panels, self.columns, self.c_in, self.taps).transpose(0, 3, 2, 1)
         return packed
 
     def _pack_rows(self, weight: np.ndarray) -> np.ndarray:
         c_out, k = weight.shape[0], self.c_in * self.taps
         pitch = row_pitch((k + 1) * weight.itemsize)
         packed = aligned(c_out * pitch).view(weight.dtype).reshape(c_out, -1)
-        packed[:, :k] = weight.reshape(c_out, k)
         packed[:, k] = 0 if self.bias is None else self.bias
         packed[:, k + 1 :] = 0
+        self._fill_rows(packed, weight)
         return packed
+
+    def _fill_rows(self, packed: np.ndarray, weight: np.ndarray) -> None:
+        k = self.c_in * self.taps
+        packed[:, :k] = weight.reshape(-1, k)
+
+    def replace(self, weight: np.ndarray) -> None:
+        """Put other numbers into every form, where the plans made so far find them; none of those may be running."""
+        with self._lock:
+            if self._given is not None:
+                self._given = weight.copy()
+            if self._panels is not None:
+                self._fill_panels(self._panels, weight)
+            if self._rows is not None:
+                self._fill_rows(self._rows, weight)
+            for pack, form in self._forms.items():
+                form[...] = pack(weight, self.groups)
+            if "columns_apart" in vars(self):
+                self.columns_apart[0][...] = self._pack_columns(weight)
 
     def unpacked(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias as they were given."""

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import platform
 
-from numbaconv import __version__, options
+from numbaconv import __version__, arithmetic, options
 from numbaconv.cli.output import console, print_json, table
 from numbaconv.codegen.jit import cache_folder
 from numbaconv.dispatch import explain as explaining
@@ -18,13 +18,18 @@ _PACKAGES = ("numpy", "numba", "llvmlite", "onnx", "onnxruntime")
 
 
 def explain(text: str, as_json: bool) -> None:
-    """Print the table of `numbaconv.explain` for a problem's short form."""
+    """Print a problem's arithmetic and the table of `numbaconv.explain`, for its short form."""
     problem = ConvProblem.parse(text)
     explanation = explaining.explain(problem)
+    facts = arithmetic.summary(problem)
     if as_json:
         rows = [dataclasses.asdict(row) for row in explanation.rows]
-        print_json({"problem": str(problem), "algorithms": rows})
+        print_json({"problem": str(problem), "arithmetic": dataclasses.asdict(facts), "algorithms": rows})
         return
+    numbers = table("arithmetic", "", "")
+    for name, value in _worded(facts).items():
+        numbers.add_row(name, value)
+    console.print(numbers)
     title = f"{problem}: {problem.flops / 1e6:.1f} MFLOP, {problem.arithmetic_intensity:.1f} FLOP a byte"
     rows = table(title, "algorithm", "estimate", "workspace", "staging", "tables")
     for row in explanation.rows:
@@ -36,6 +41,23 @@ def explain(text: str, as_json: bool) -> None:
             mark, style = ("* ", "bold green") if row.chosen else ("  ", "")
             rows.add_row(mark + row.label, f"{row.seconds * 1e6:.1f} us", *sizes, style=style)
     console.print(rows)
+
+
+def _worded(facts: arithmetic.Summary) -> dict[str, str]:
+    """The numbers of a problem, with their units."""
+    words = {
+        "output": " x ".join(map(str, facts.output)),
+        "effective kernel": " x ".join(map(str, facts.effective_kernel)),
+        "parameters": f"{facts.parameters:,}",
+        "MACs": f"{facts.macs / 1e6:,.3f} M",
+        "FLOPs": f"{facts.flops / 1e6:,.3f} M",
+        "least traffic": f"{facts.bytes / 1024:,.0f} KiB",
+        "FLOPs a byte": f"{facts.arithmetic_intensity:.1f}",
+        "whole im2col matrix": f"{facts.im2col_bytes / 1024:,.0f} KiB",
+    }
+    if facts.separable_ratio is not None:
+        words["depthwise separable instead"] = f"{facts.separable_ratio:.3f} of the MACs"
+    return words
 
 
 def info(as_json: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms import PLANNED
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import rank
 from numbaconv.epilogue import Activation, Epilogue
@@ -90,5 +89,4 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False,
             numbers = cost.seconds, cost.workspace_bytes, cost.plan_bytes, cost.staging_bytes
         variant = candidate.algorithm.variant(problem)
         rows.append(Row(candidate.algorithm.name, variant, candidate.reason, *numbers, chosen=not rows))
-    rows += [Row(name, "", "not built yet", *(None,) * 4, False) for name in PLANNED]
     return Explanation(problem, tuple(rows))

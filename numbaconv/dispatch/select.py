@@ -6,7 +6,7 @@ import functools
 from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms import ALGORITHMS, PLANNED, layout, padded
+from numbaconv.algorithms import ALGORITHMS, layout, padded
 from numbaconv.algorithms.base import Algorithm, Cost, Plan
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
@@ -58,7 +58,7 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accurac
     Raises
     ------
     UnsupportedError
-        If the algorithm asked for refuses the problem, is not exact enough or is not built yet; another one is never taken
+        If the algorithm asked for refuses the problem or is not exact enough; another one is never taken
         silently.
     ConvError
         If there is no such name.
@@ -73,15 +73,14 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accurac
                 if candidate.reason:
                     raise UnsupportedError(f"algorithm={name!r} cannot do {problem}: {candidate.reason}")
                 return candidate.algorithm
-        if name in PLANNED:
-            raise UnsupportedError(f"algorithm={name!r} is not built yet")
     names = ", ".join(dict.fromkeys(repr(algorithm.name) for algorithm in ALGORITHMS))
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
 
 
-def best(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
-    """The algorithm that is expected to be fastest, with its cost."""
-    return rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))[0]
+def best_compiled(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
+    """The algorithm of compiled loops that is expected to be fastest, with its cost."""
+    ranked = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))
+    return next(candidate for candidate in ranked if candidate.algorithm.compiled)
 
 
 def make_plan(

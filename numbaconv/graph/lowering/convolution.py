@@ -9,7 +9,7 @@ import numpy as np
 
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
-from numbaconv.dispatch.select import best, make_plan
+from numbaconv.dispatch.select import best_compiled, make_plan
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.errors import DTypeError, ShapeError
 from numbaconv.functional import conv2d
@@ -126,12 +126,12 @@ def convolve(
 
 def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
     epilogue = Epilogue(problem.bias, residual is not None, activation)
-    candidate = best(problem, epilogue)
+    candidate = best_compiled(problem, epilogue)
     made = []
 
     def work(threads: int) -> Shares:
         if not made:
-            made.append(make_plan(problem, epilogue, node.attributes["weights"]))
+            made.append(make_plan(problem, epilogue, node.attributes["weights"], candidate.algorithm.name))
         pitches = tuple(_pitch(tensor, channels) for tensor, channels in (
             (x, problem.c_in), (out, problem.c_out), (residual, problem.c_out)))  # fmt: skip
         return made[0].shares(threads, pitches)

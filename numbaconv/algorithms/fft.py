@@ -1,0 +1,314 @@
+"""Convolution as products of spectra: the larger the kernel, the more it saves, whatever the number of taps.
+
+Blocks of input that overlap by the kernel are transformed, multiplied frequency by frequency, and transformed back (overlap-save).
+At one frequency channels are summed as a matrix product of complex numbers; with real and imaginary parts side by side it is a
+real one of twice the size, so all frequencies together are one grouped 1x1 convolution on the tiles of `algorithms.pointwise`.
+
+    cycles = blocks x (transforms of c_in and of c_out channels (`fourier.cycles`) + elements MOVED + BLOCK)
+           + frequencies x groups x tiles of the core, of 2 c_in by 2 c_out         or, for one channel a group, elements TIMES
+           + bytes of spectra that come from beyond the L2 a pass / far x passes
+           + CALL
+
+A strided convolution is one of stride 1 of which not all is kept, and a dilated kernel has zeros between its taps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import log2, prod, sqrt
+
+import numpy as np
+
+from numbaconv import fourier
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.pointwise import Pointwise
+from numbaconv.algorithms.tiled import TiledPlan
+from numbaconv.algorithms.weights import Weights
+from numbaconv.codegen.target import TARGETS
+from numbaconv.epilogue import IDENTITY, Epilogue
+from numbaconv.loops.gemm import MR
+from numbaconv.loops.launch import usable_threads
+from numbaconv.machine import Machine
+from numbaconv.problem import ConvProblem
+from numbaconv.workspace import scratch, view
+
+#: What the blocks of one pass, their spectra and products may take: enough that spectra of weights are read few times.
+WORKSPACE_LIMIT = 32 << 20
+#: Cycles an element to bring blocks in and out, and to multiply spectra one channel at a time; for a block and for a call, what
+#: Python and NumPy take.  Measured.
+_MOVED, _TIMES, _BLOCK, _CALL = 8.0, 2.0, 20_000.0, 200_000.0
+#: Lengths of blocks to choose from, in kernels; kernels of so few taps are never worth it, and neither is choosing for them.
+_TIMES_KERNEL, _FEW_TAPS = (2, 4, 8), 25
+#: Rounding errors of three transforms and a sum, in units of eps; fitted to images from 20 to 10^5 wide and sums from 1 to 512.
+_TRANSFORM, _SUM = 0.4, 0.2
+_SAFETY = 1.25
+
+
+@dataclass(frozen=True)
+class _Spectra:
+    """Packs the conjugate spectra of kernels for transforms of some lengths."""
+
+    lengths: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def of(self, weight: np.ndarray, groups: int) -> np.ndarray:
+        """(frequencies, groups, c_out / groups, c_in / groups), complex."""
+        kernel = weight.shape[2:]
+        apart = np.zeros(weight.shape[:2] + _extent(kernel, self.dilation), weight.dtype)
+        apart[(..., *(slice(None, None, step) for step in self.dilation))] = weight
+        spectrum = fourier.forward(apart, self.lengths, range(2, weight.ndim)).conj()
+        return np.moveaxis(spectrum.reshape(groups, -1, weight.shape[1], _frequencies(self.lengths)), -1, 0)
+
+    def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
+        """Panels of a 1x1 kernel with a group for each frequency and group, whose channels are real and imaginary parts in turn."""
+        spectrum = self.of(weight, groups)
+        real = np.empty((*spectrum.shape[:3], 2, spectrum.shape[3], 2), weight.dtype)
+        real[..., 0, :, 0] = real[..., 1, :, 1] = spectrum.real
+        real[..., 1, :, 0] = spectrum.imag
+        real[..., 0, :, 1] = -spectrum.imag
+        pairs = len(spectrum) * groups
+        return Weights(real.reshape(pairs * 2 * spectrum.shape[2], 2 * spectrum.shape[3], 1), None, pairs).panels
+
+
+@dataclass(frozen=True)
+class _Single(_Spectra):
+    """The same for groups of one input channel, which are multiplied as they are: (frequencies, groups, c_out / groups)."""
+
+    def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
+        return np.ascontiguousarray(self.of(weight, groups)[..., 0])
+
+
+class _Products(Pointwise):
+    """The grouped 1x1 convolution that multiplies spectra, with weights packed from the convolution's own."""
+
+    def __init__(self, pack: _Spectra):
+        self._pack = pack
+
+    def operands(self, weights, g):
+        panels = weights.form(self._pack)
+        return {"panels": panels, "bias": np.zeros((*panels.shape[:2], panels.shape[-1]), panels.dtype)}
+
+
+class Fft:
+    """Real transforms of NumPy or SciPy around the register tiles."""
+
+    name = "fft"
+    #: a NaN or infinity reaches all outputs of the blocks that read it
+    local = False
+    #: other paddings than zeros are copied around the input first
+    padding_modes = False
+    compiled = False
+
+    def variant(self, problem: ConvProblem) -> str:
+        """There is one form only."""
+        return ""
+
+    def native(self, problem: ConvProblem) -> bool:
+        """Blocks are copied out of either layout."""
+        return True
+
+    def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
+        """What tiles do to their results is left to NumPy here, which has no error function."""
+        return "gelu is computed in tiles only" if epilogue.activation.kind == "gelu" else None
+
+    def rms_error(self, problem: ConvProblem) -> float:
+        """Rounding in the transforms, and of a sum over channels.
+
+            SAFETY eps (TRANSFORM sqrt(log2(elements of a transform)) + SUM sqrt(K))
+
+        For independent operands around zero, and K channels of a group.
+        """
+        elements = prod(size + extent for size, extent in zip(problem.padded, problem.extent))
+        eps = float(np.finfo(problem.np_dtype).eps)
+        return _SAFETY * eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
+
+    def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
+        """The formula above, and the blocks of one pass."""
+        lengths = _lengths(problem, machine)
+        cut = _Cut(problem, lengths, problem.n)
+        return Cost(_cycles(cut, machine) / machine.rates.clock, cut.together * cut.block_bytes)
+
+    def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> FftPlan:
+        """Transform the weights, unless another plan of these lengths has."""
+        return FftPlan(_Cut(problem, _lengths(problem, machine), problem.n), weights, epilogue, machine)
+
+
+class _Cut:
+    """A problem in blocks whose transforms have some lengths."""
+
+    def __init__(self, problem: ConvProblem, lengths: tuple[int, ...], n: int):
+        self.problem, self.lengths = problem, lengths
+        #: outputs of a block, an axis, and inputs from one block to the next
+        self.outputs = tuple((n - e) // s + 1 for n, e, s in zip(lengths, problem.extent, problem.stride))
+        self.steps = tuple(count * s for count, s in zip(self.outputs, problem.stride))
+        self.grid = tuple(-(-size // count) for size, count in zip(problem.out_spatial, self.outputs))
+        self.blocks = n * prod(self.grid)
+        self.frequencies = _frequencies(lengths)
+        # blocks as real numbers and as spectra, which take as much
+        channels = problem.c_in + problem.c_out
+        self.block_bytes = 2 * channels * prod((*lengths[:-1], lengths[-1] + 2)) * problem.itemsize
+        self.together = max(1, min(self.blocks, WORKSPACE_LIMIT // self.block_bytes))
+
+    @property
+    def single(self) -> bool:
+        """Whether nothing is summed over channels."""
+        return self.problem.c_in == self.problem.groups
+
+    def products(self, blocks: int) -> ConvProblem:
+        """What multiplies the spectra of so many blocks."""
+        p = self.problem
+        channels = (2 * self.frequencies * c for c in (p.c_in, p.c_out))
+        groups = self.frequencies * p.groups
+        return ConvProblem(1, *channels, (blocks,), (1,), (1,), (1,), ((0, 0),), groups, p.dtype, "channels_last")
+
+
+def _frequencies(lengths: tuple[int, ...]) -> int:
+    return prod(lengths[:-1]) * (lengths[-1] // 2 + 1)
+
+
+def _extent(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation))
+
+
+@lru_cache(maxsize=512)
+def _lengths(problem: ConvProblem, machine: Machine) -> tuple[int, ...]:
+    """Lengths that are estimated to take the least time: as many kernels along all axes, up to a power of two, or the whole input.
+
+    They are those of one image, so that the size of a batch changes no bit.
+    """
+    reached = [(out - 1) * s + e for out, s, e in zip(problem.out_spatial, problem.stride, problem.extent)]
+    choices = []
+    for times in _TIMES_KERNEL if problem.taps >= _FEW_TAPS else _TIMES_KERNEL[1:2]:
+        wanted = [1 << (times * extent - 1).bit_length() for extent in problem.extent]
+        lengths = tuple(size if size < more else fourier.good_length(more) for size, more in zip(wanted, reached))
+        if lengths not in choices:
+            choices.append(lengths)
+    if len(choices) == 1:
+        return choices[0]
+    return min(choices, key=lambda lengths: _cycles(_Cut(problem, lengths, 1), machine))
+
+
+def _cycles(cut: _Cut, machine: Machine) -> float:
+    p, lengths = cut.problem, cut.lengths
+    channels, size = p.c_in + p.c_out, p.itemsize
+    blocks = fourier.cycles(lengths, channels, size, machine.l2) + channels * prod(lengths) * _MOVED + _BLOCK
+    passes = max(1, -(-cut.blocks // cut.together))
+    spectra = 2 * cut.frequencies * p.c_out * (p.c_in // p.groups) * size
+    if cut.single:
+        multiplied = cut.blocks * cut.frequencies * p.c_out * _TIMES * size / 4
+    else:
+        target = TARGETS[machine.isa]
+        columns = 2 * p.c_out // p.groups
+        rows = cut.blocks / passes
+        tiles = max(1, -(-int(rows) // MR))
+        width = target.vectors * target.lanes(size)
+        full, rest = divmod(columns, width)
+        widths = [(full, target.vectors), (1 if rest else 0, -(-rest // target.lanes(size)))]
+        k = 2 * p.c_in // p.groups
+        tile = sum(count * cost.tile_cycles(k, rows / tiles, wide, 1, machine.rates) for count, wide in widths)
+        multiplied = passes * tiles * cut.frequencies * p.groups * tile
+        # real and imaginary parts stand twice in the panels, which are whole
+        spectra *= 2 * -(-columns // width) * width / columns
+    far = passes * spectra * (cost.BEYOND_L3 if spectra > cost.L3_SHARE else 1) if spectra > machine.l2 / 2 else 0
+    return _CALL + cut.blocks * blocks + multiplied + far / machine.rates.far_bytes
+
+
+class FftPlan:
+    """Blocks of all images, as many at a time as `WORKSPACE_LIMIT` is for; NumPy allocates them."""
+
+    algorithm = Fft.name
+    plan_bytes = 0
+
+    def __init__(self, cut: _Cut, weights: Weights, epilogue: Epilogue, machine: Machine):
+        self.problem, self.epilogue = cut.problem, epilogue
+        self._cut, self._weights = cut, weights
+        self._pack = (_Single if cut.single else _Spectra)(cut.lengths, cut.problem.dilation)
+        weights.form(self._pack)
+        between = Epilogue(False, False, IDENTITY)
+        # of the last pass may be fewer blocks
+        counts = set() if cut.single else {cut.together, cut.blocks % cut.together} - {0}
+        self._plans = {
+            count: TiledPlan(_Products(self._pack), cut.products(count), weights, between, machine) for count in counts
+        }
+        self.workspace_bytes = max((plan.workspace_bytes for plan in self._plans.values()), default=0)
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Bytes of workspace that the products of spectra need on so many threads."""
+        return self.workspace_bytes * threads
+
+    def run(
+        self,
+        x: np.ndarray,
+        out: np.ndarray,
+        residual: np.ndarray | None = None,
+        workspace: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Compute into `out`; see `Plan.run`."""
+        cut, threads = self._cut, threads or usable_threads()
+        if workspace is None:
+            workspace = scratch(self.scratch_bytes(threads))
+        if self.problem.layout == "channels_first":
+            x, out = np.moveaxis(x, 1, -1), np.moveaxis(out, 1, -1)
+            residual = None if residual is None else np.moveaxis(residual, 1, -1)
+        axes = range(1, 1 + len(cut.lengths))
+        numbers = list(product(range(self.problem.n), *map(range, cut.grid)))
+        # Blocks of all images, in passes that fit the workspace.
+        for first in range(0, len(numbers), cut.together):
+            now = numbers[first : first + cut.together]
+            spectra = fourier.forward(self._read(x, now), cut.lengths, axes, threads)
+            products = self._multiply(spectra, workspace, threads)
+            self._write(fourier.inverse(products, cut.lengths, axes, True, threads), now, out, residual)
+
+    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
+        """As `run`, on addresses of arrays without gaps."""
+        p = self.problem
+        added = view(residual, p.output_shape, p.np_dtype) if residual else None
+        self.run(view(x, p.input_shape, p.np_dtype), view(out, p.output_shape, p.np_dtype), added, workspace, threads)
+
+    def _read(self, x: np.ndarray, numbers: list[tuple[int, ...]]) -> np.ndarray:
+        """(blocks, *lengths, c_in): blocks of input, zero where they lie in padding."""
+        cut = self._cut
+        blocks = np.zeros((len(numbers), *cut.lengths, x.shape[-1]), x.dtype)
+        for block, (image, *place) in zip(blocks, numbers):
+            source, target = [], []
+            sizes = zip(place, cut.steps, cut.lengths, self.problem.padding, self.problem.spatial)
+            for number, step, length, (before, _), size in sizes:
+                start = number * step - before
+                low, high = max(start, 0), max(min(start + length, size), 0)
+                source.append(slice(low, high))
+                target.append(slice(low - start, max(high, low) - start))
+            block[tuple(target)] = x[(image, *source)]
+        return blocks
+
+    def _multiply(self, spectra: np.ndarray, workspace: int, threads: int) -> np.ndarray:
+        """(blocks, *frequencies, c_out)."""
+        shape = (*spectra.shape[:-1], self.problem.c_out)
+        if self._cut.single:
+            packed = self._weights.form(self._pack)
+            return (spectra.reshape(len(spectra), -1, self.problem.groups, 1) * packed).reshape(shape)
+        products = np.empty(shape, spectra.dtype)
+        real = (array.view(products.real.dtype).reshape(1, len(spectra), -1) for array in (spectra, products))
+        self._plans[len(spectra)].run(*real, workspace=workspace, threads=threads)
+        return products
+
+    def _write(self, blocks: np.ndarray, numbers: list[tuple[int, ...]], out, residual) -> None:
+        """Keep the outputs that a block has in whole, with bias, residual and activation."""
+        cut, activation = self._cut, self.epilogue.activation
+        for block, (image, *place) in zip(blocks, numbers):
+            kept, target = [], [image]
+            sizes = zip(place, cut.outputs, self.problem.stride, self.problem.out_spatial)
+            for number, count, stride, size in sizes:
+                first = number * count
+                count = min(count, size - first)
+                target.append(slice(first, first + count))
+                kept.append(slice(0, (count - 1) * stride + 1, stride))
+            y, at = block[tuple(kept)], tuple(target)
+            if self._weights.bias is not None:
+                y = y + self._weights.bias
+            if residual is not None:
+                y = y + residual[at]
+            out[at] = y if activation.is_identity else activation.apply(y)

@@ -1,0 +1,146 @@
+"""Fast Fourier transforms: SciPy's, which takes threads and several lines at once, where it is installed, else NumPy's.
+
+Transforms are not generated here; this module names what is needed of them, how long they should be, and what they cost.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from itertools import product
+from math import log2, prod
+
+import numpy as np
+
+#: Cycles for one element of a float32 transform each time its length doubles, with several lines at once; measured with SciPy.
+BUTTERFLY = 0.45
+#: How much longer one line alone takes than each of `LANES` lines at once.
+ALONE, LANES = 2.2, 4
+#: What a working set of twice, four times... the L2 adds to the time, a doubling.
+_FAR = 0.35
+#: NumPy's transforms take one line at a time; measured.
+_NUMPY = 2.0
+#: Fewer elements are not worth a second thread.
+_SHARED = 1 << 15
+
+
+@functools.cache
+def _scipy():
+    """SciPy's module of transforms, or None where it is not installed."""
+    try:
+        import scipy.fft as module
+    except ImportError:
+        return None
+    return module
+
+
+def forward(x: np.ndarray, lengths: Sequence[int], axes: Sequence[int], threads: int = 1) -> np.ndarray:
+    """Spectrum along `axes`, each filled up with zeros to its length; of real `x` half of the last one."""
+    real, (lengths, axes) = x.dtype.kind == "f", _longer(lengths, axes)
+    if (scipy := _scipy()) is not None:
+        transform = scipy.rfftn if real else scipy.fftn
+        return transform(x, lengths, axes, workers=_workers(x.shape, lengths, threads))
+    transform = np.fft.rfftn if real else np.fft.fftn
+    # before version 2 NumPy computes in double precision
+    return transform(x, lengths, axes).astype(np.result_type(x.dtype, np.complex64), copy=False)
+
+
+def inverse(
+    spectrum: np.ndarray, lengths: Sequence[int], axes: Sequence[int], real: bool, threads: int = 1
+) -> np.ndarray:
+    """What `forward` was given; `spectrum` may be overwritten."""
+    lengths, axes = _longer(lengths, axes)
+    if (scipy := _scipy()) is not None:
+        transform = scipy.irfftn if real else scipy.ifftn
+        workers = _workers(spectrum.shape, lengths, threads)
+        return transform(spectrum, lengths, axes, overwrite_x=True, workers=workers)
+    transform = np.fft.irfftn if real else np.fft.ifftn
+    part = np.zeros((), spectrum.dtype).real.dtype
+    return transform(spectrum, lengths, axes).astype(part if real else spectrum.dtype, copy=False)
+
+
+def _longer(lengths: Sequence[int], axes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Without axes of one element, which would be copied for nothing; the last one stays, since it is halved."""
+    *others, last = zip(lengths, axes)
+    return tuple(zip(*(pair for pair in others if pair[0] > 1), last))
+
+
+def _workers(shape: Sequence[int], lengths: Sequence[int], threads: int) -> int:
+    return threads if prod(shape) >= _SHARED else 1
+
+
+@functools.cache
+def _good_lengths(limit: int) -> tuple[int, ...]:
+    """All products of 2, 3 and 5 up to `limit`, which transforms are fast at."""
+    found = {1}
+    for factor in (2, 3, 5):
+        for number in sorted(found):
+            while (number := number * factor) <= limit:
+                found.add(number)
+    return tuple(sorted(found))
+
+
+def good_length(least: int) -> int:
+    """The smallest even product of 2, 3 and 5 of at least `least`; or 1."""
+    if least == 1:
+        return 1
+    limit = 2
+    while limit < least:
+        limit *= 2
+    return next(2 * half for half in _good_lengths(limit // 2) if 2 * half >= least)
+
+
+def cycles(lengths: Sequence[int], lines: int, itemsize: int, l2: int) -> float:
+    """Cycles of `lines` real transforms of these lengths, one way.
+
+    elements BUTTERFLY (itemsize / 4) log2(elements of one)
+        x ALONE, falling to 1 where LANES lines go side by side
+        x (1 + FAR log2(1 + working set / L2))
+    """
+    elements = prod(lengths)
+    side_by_side = min(lines * prod(lengths[:-1]), LANES)
+    alone = ALONE - (ALONE - 1) * (side_by_side - 1) / (LANES - 1)
+    working_set = max(elements, LANES * lengths[-1]) * itemsize
+    far = 1 + _FAR * log2(1 + working_set / l2)
+    slow = 1.0 if _scipy() is not None else _NUMPY
+    return slow * lines * elements * BUTTERFLY * itemsize / 4 * log2(max(elements, 2)) * alone * far
+
+
+@functools.lru_cache(maxsize=1024)
+def block_lengths(
+    outputs: tuple[int, ...], kernel: tuple[int, ...], lines: int, itemsize: int, l2: int, extra: float = 0.0
+) -> tuple[int, ...]:
+    """Lengths of the transforms with which overlapping blocks of input take the least time.
+
+    A block of length L yields L - k + 1 outputs of each axis.  `lines` are other axes that are transformed alike, and `extra`
+    cycles an element what else is done to a block.
+    """
+    choices = [sorted(_lengths(out, k)) for out, k in zip(outputs, kernel)]
+
+    def time(lengths):
+        blocks = prod(-(-out // (length - k + 1)) for out, length, k in zip(outputs, lengths, kernel))
+        return (
+            blocks
+            * (2 * cycles(lengths, lines, itemsize, l2) + extra * lines * prod(lengths))
+            / _together(blocks * lines, lengths)
+        )
+
+    return min(product(*choices), key=time)
+
+
+def _together(lines: int, lengths: tuple[int, ...]) -> float:
+    """How much faster signals cut into several blocks are, which are transformed side by side."""
+    if len(lengths) > 1:
+        return 1.0
+    return ALONE / (ALONE - (ALONE - 1) * (min(lines, LANES) - 1) / (LANES - 1))
+
+
+def _lengths(outputs: int, kernel: int) -> set[int]:
+    """Lengths worth considering along one axis: powers of two from twice the kernel on, half as much again, and one block."""
+    one = good_length(outputs + kernel - 1)
+    found = {one}
+    length = 2
+    while length < one:
+        found |= {candidate for candidate in (length, length * 3 // 2) if 2 * kernel <= candidate < one}
+        length *= 2
+    return found

@@ -1,0 +1,95 @@
+"""Signals convolved as products of spectra, block by block, so that what is transformed stays in the cache (overlap-save).
+
+A block of n inputs convolved around in a circle of n yields n - k + 1 outputs of the straight convolution.  Blocks along the last
+axis are transformed side by side, which is faster than one long transform.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from numbaconv import fourier
+from numbaconv.machine import Machine
+
+#: Cycles an element to multiply spectra, and to bring blocks in and out; for a block, what NumPy's and SciPy's calls take.
+_MOVED, _BLOCK = 3.0, 100_000.0
+
+
+def convolve(
+    x: np.ndarray, kernel: np.ndarray, start: tuple[int, ...], shape: tuple[int, ...], on: Machine, threads: int
+) -> np.ndarray:
+    """The stretch of the full convolution of (n, *spatial) with (n, *kernel) or (1, *kernel) that begins at `start`."""
+    real = x.dtype.kind == kernel.dtype.kind == "f"
+    if not real:
+        x, kernel = (array.astype(np.result_type(array, np.complex64), copy=False) for array in (x, kernel))
+    k = kernel.shape[1:]
+    lengths = _lengths(shape, k, x.itemsize, on)
+    # an axis for the blocks that are transformed side by side stands before the last one
+    axes = (*range(1, len(k)), len(k) + 1)
+    spectrum = fourier.forward(np.expand_dims(kernel, -2), lengths, axes, threads)
+    steps = [length - taps + 1 for length, taps in zip(lengths, k)]
+    together = max(fourier.LANES, on.l2 // (4 * lengths[-1] * x.itemsize)) if len(k) == 1 else 1
+    y = np.empty((len(x), *shape), x.dtype)
+    batch = max(1, on.l2 // (2 * prod(lengths) * x.itemsize))
+    for first in range(0, len(x), batch):
+        images = slice(first, first + batch)
+        own = spectrum if len(kernel) == 1 else spectrum[images]
+        for corner in product(*(range(0, count, step) for count, step in zip(shape[:-1], steps))):
+            read, write, drop = _leading(corner, start, steps, k, x.shape[1:], shape)
+            source, target = x[(images, *read)], y[(images, *write)]
+            for block in range(0, shape[-1], together * steps[-1]):
+                count = min(together, -(-(shape[-1] - block) // steps[-1]))
+                windows = _windows(source, start[-1] + block - k[-1] + 1, count, steps[-1], lengths[-1])
+                part = fourier.forward(windows, lengths, axes, threads)
+                part *= own
+                part = fourier.inverse(part, lengths, axes, real, threads)
+                part = part[(slice(None), *drop, slice(None), slice(k[-1] - 1, None))]
+                for number in range(count):
+                    at = block + number * steps[-1]
+                    stop = min(at + steps[-1], shape[-1])
+                    target[..., at:stop] = part[..., number, : stop - at]
+    return y
+
+
+def seconds(n: int, kernel: tuple[int, ...], shape: tuple[int, ...], itemsize: int, on: Machine) -> float:
+    """Estimated time on one thread; `itemsize` is that of the operands, complex ones included."""
+    lengths = _lengths(shape, kernel, itemsize, on)
+    blocks = prod(-(-count // (length - k + 1)) for count, length, k in zip(shape, lengths, kernel))
+    side_by_side = n * (min(blocks, fourier.LANES) if len(kernel) == 1 else 1)
+    one = 2 * fourier.cycles(lengths, side_by_side, itemsize, on.l2) / side_by_side + _MOVED * prod(lengths)
+    # the kernel is one more, transformed one way
+    return (_BLOCK + n * blocks * one + one / 2) / on.rates.clock
+
+
+def _lengths(shape, kernel, itemsize: int, on: Machine) -> tuple[int, ...]:
+    return fourier.block_lengths(tuple(shape), tuple(kernel), 1, itemsize, on.l2, _MOVED)
+
+
+def _leading(corner, start, steps, kernel, spatial, shape) -> tuple[list[slice], list[slice], list[slice]]:
+    """Along all axes but the last: what a block reads, which outputs it makes, and where these are in its transform.
+
+    Inputs before the first are not filled in but left away, so that the outputs move up.
+    """
+    read, write, drop = [], [], []
+    for at, first, step, k, size, count in zip(corner, start, steps, kernel, spatial[:-1], shape[:-1]):
+        stop = min(at + step, count)
+        low = max(0, first + at - k + 1)
+        read.append(slice(low, min(size, first + stop)))
+        write.append(slice(at, stop))
+        drop.append(slice(first + at - low, first + stop - low))
+    return read, write, drop
+
+
+def _windows(x: np.ndarray, first: int, count: int, step: int, length: int) -> np.ndarray:
+    """(..., count, length): stretches of the last axis, `step` apart from `first` on, with zeros beyond both ends."""
+    size, stop = x.shape[-1], first + (count - 1) * step + length
+    if first < 0 or stop > size:
+        padded = np.zeros((*x.shape[:-1], stop - first), x.dtype)
+        padded[..., max(-first, 0) : size - first] = x[..., max(first, 0) : min(stop, size)]
+        x, first = padded, 0
+    strides = *x.strides[:-1], step * x.strides[-1], x.strides[-1]
+    return as_strided(x[..., first:], (*x.shape[:-1], count, length), strides, writeable=False)
