@@ -89,6 +89,7 @@ class Trace:
         self.outputs = self.graph.output_names()
         self.node = Node("", (), ())
         self._wholes: dict[str, Tensor] = {}
+        self._copies: dict[tuple, Tensor] = {}
 
     # --- making tensors -----------------------------------------------------------------------------------------
 
@@ -138,9 +139,12 @@ class Trace:
             # strides of axes of length one mean nothing, but whoever reads them should find the usual ones
             strides = dense_strides(value.shape, value.dtype.itemsize, axes)
             return value.with_view(as_strided(value.view, value.shape, strides))
-        copy = self.temporary(value.shape, value.dtype, order)
-        self.copy(value, copy)
-        return copy
+        # several instructions may want the same one
+        key = value.buffer, value.start, value.shape, value.view.strides, axes
+        if key not in self._copies:
+            self._copies[key] = self.temporary(value.shape, value.dtype, order)
+            self.copy(value, self._copies[key])
+        return self._copies[key]
 
     def pixels(self, value: Value) -> Tensor:
         """A value of three axes or more as channels-last pixels a fixed pitch apart: itself, or a copy."""

@@ -11,7 +11,7 @@ from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
 from numbaconv.dispatch.select import best_compiled, make_plan
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
-from numbaconv.errors import DTypeError, ShapeError
+from numbaconv.errors import DTypeError, ModelError, ShapeError
 from numbaconv.functional import conv2d
 from numbaconv.graph.instructions import Compiled, Host
 from numbaconv.graph.ir import Graph, Node
@@ -36,7 +36,25 @@ def check_window(graph: Graph, node: Node) -> None:
         Window.read(node.attributes, weight.shape[2:])
 
 
-CHECKS |= {"Conv": check_window, "ConvTranspose": check_window}
+def check_numbers(graph: Graph, node: Node) -> None:
+    """Constant operands that hold a NaN: every result would be one."""
+    for name in node.inputs[1:]:
+        constant = graph.constants.get(name)
+        if constant is not None and constant.size and constant.dtype in FLOATS and np.isnan(constant.min()):
+            raise ModelError(f"the weight {name!r} holds NaN")
+
+
+def _check_convolution(graph: Graph, node: Node) -> None:
+    check_window(graph, node)
+    check_numbers(graph, node)
+
+
+CHECKS |= {
+    "Conv": _check_convolution,
+    "ConvTranspose": _check_convolution,
+    "Gemm": check_numbers,
+    "MatMul": check_numbers,
+}
 
 
 @lowers("Conv")
