@@ -100,7 +100,12 @@ def test_what_is_read_later_is_not_overwritten():
 
 
 def test_a_convolution_does_not_overwrite_what_it_reads_beside_its_residual():
-    nodes = [("Conv", "x a", "p", CONV), ("Conv", "p a", "q", CONV), ("Add", "q p", "r", {}), ("Conv", "r a", "y", CONV)]
+    nodes = [
+        ("Conv", "x a", "p", CONV),
+        ("Conv", "p a", "q", CONV),
+        ("Add", "q p", "r", {}),
+        ("Conv", "r a", "y", CONV),
+    ]
     session = check(model_of(nodes, {"x": [1, 2, 9, 9]}, ["y"], a=random(2, 2, 3, 3)), {"x": random(1, 2, 9, 9)})
     assert "Conv+Add" in [i.op for i in ran(session)]
 
