@@ -102,6 +102,19 @@ def test_bits_depend_neither_on_threads_nor_on_the_batch(way, rng):
     assert bits(alone) == bits(out) == bits(again) and bits(layer(x[2])) == bits(alone[2])
 
 
+@pytest.mark.parametrize("way", ["sampled", "enlarged", "folded"])
+@pytest.mark.parametrize(("scale", "k", "padding"), [(2, 3, 1), (3, 1, 0), (3, 2, 0), (2, 4, (0, 3))])
+def test_a_nan_stays_where_its_pixel_goes(way, scale, k, padding, rng):
+    x, weight = whole_numbers(rng, (1, 3, 7, 8), "f4"), whole_numbers(rng, (2, 3, k, k), "f4")
+    padding = ((padding, padding) if isinstance(padding, int) else padding,) * 2
+    for at in ((3, 4), (0, 7), (6, 0)):
+        holed = x.copy()
+        holed[0, 1][at] = np.nan
+        y = nc.resize_conv2d(holed, weight, scale=scale, padding=padding, algorithm=way)
+        judged = nc.conv2d(enlarged(holed, (scale, scale), "nearest"), weight, padding=padding, algorithm="reference")
+        np.testing.assert_array_equal(y, judged)
+
+
 def test_an_empty_batch_stays_empty():
     weight = np.ones((3, 4, 3, 3), F32)
     for way in WAYS:

@@ -134,18 +134,16 @@ class AxisFold:
     def of(cls, scale: int, k: int, dilation: int, padding: tuple[int, int]) -> AxisFold:
         """Fold for stride 1; all phases have equally many outputs, of which the last ones may lie beyond the result."""
         before, after = padding
-        # outputs of a phase, more than the image has elements
-        more = -(-(before + after - dilation * (k - 1)) // scale)
-        taps, kernels, paddings = [], [], []
-        for phase in range(scale):
-            met = [(phase + tap * dilation - before) // scale for tap in range(k)]
-            first = met[0]
-            rest = more + met[-1]
-            # a tap of zeros where the image would be longer than the outputs need
-            kernels.append(met[-1] - first + 1 + max(-rest, 0))
-            paddings.append((-first, max(rest, 0)))
-            taps.append(tuple(at - first for at in met))
-        return cls(scale, tuple(taps), tuple(kernels), tuple(paddings))
+        taps = [[(phase + tap * dilation - before) // scale for tap in range(k)] for phase in range(scale)]
+        # Outputs of a phase, more than the image has elements: as many as the result needs, and as many as there are without
+        # padding after, since taps of zeros would let a NaN through.
+        more = max(-(-(before + after - dilation * (k - 1)) // scale), *(-met[-1] for met in taps))
+        return cls(
+            scale,
+            tuple(tuple(at - met[0] for at in met) for met in taps),
+            tuple(met[-1] - met[0] + 1 for met in taps),
+            tuple((-met[0], more + met[-1]) for met in taps),
+        )
 
 
 def folded_kernels(weight: np.ndarray, rows: AxisFold, columns: AxisFold):
