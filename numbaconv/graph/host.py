@@ -41,7 +41,8 @@ def _warn(op: str, domain: str) -> None:
 def kernel(store: Store, node: Node, opsets: Mapping[str, int], operands: Sequence[object] = ()) -> Kernel:
     """What runs a node on operands of these types, made once a session."""
     own = covered(operands)
-    return store.get(("evaluator", node.outputs, own), lambda: make_kernel(node, opsets, operands))
+    # the node is kept with its kernel, so that no other one can be found under its identity
+    return store.get(("evaluator", id(node), own), lambda: (node, make_kernel(node, opsets, operands)))[1]
 
 
 def check(graph: Graph, store: Store) -> None:

@@ -60,6 +60,19 @@ def _erf(x: np.ndarray) -> np.ndarray:
     return np.asarray(_erf_of_one(x), x.dtype)
 
 
+def broadcast_as(node: Node, opset: int, function: Callable) -> Callable:
+    """The function of two operands of which, before opset 7, the second one starts at an axis of the first."""
+    slopes = node.op == "PRelu"
+    if opset >= 7 or not (node.attributes.get("broadcast") or slopes):
+        return function
+
+    def run(a, b):
+        axis = node.attributes.get("axis", 1 if slopes and b.size > 1 else a.ndim - b.ndim)
+        return function(a, b.reshape(b.shape + (1,) * (a.ndim - b.ndim - axis)))
+
+    return run
+
+
 def _same_type(function: Callable) -> Function:
     """The function with results of its first operand's type."""
     return lambda x, *rest: np.asarray(function(x, *rest)).astype(x.dtype, copy=False)
@@ -67,10 +80,7 @@ def _same_type(function: Callable) -> Function:
 
 @makes(*_FUNCTIONS)
 def _elementwise(node: Node, opset: int) -> Function | None:
-    # before opset 7 operands were broadcast along an axis that an attribute names
-    if opset < 7 and (node.attributes.get("broadcast") or node.op == "PRelu"):
-        return None
-    return _same_type(_FUNCTIONS[node.op])
+    return _same_type(broadcast_as(node, opset, _FUNCTIONS[node.op]))
 
 
 @makes("Div")
@@ -83,14 +93,12 @@ def _divide(node: Node, opset: int) -> Function | None:
         inexact = (a % b != 0) & ((a < 0) != (b < 0))
         return (quotient + inexact).astype(a.dtype)
 
-    return None if opset < 7 and node.attributes.get("broadcast") else run
+    return broadcast_as(node, opset, run)
 
 
 @makes("Pow")
 def _power(node: Node, opset: int) -> Function | None:
-    if opset < 7 and node.attributes.get("broadcast"):
-        return None
-    return _same_type(np.power)
+    return _same_type(broadcast_as(node, opset, np.power))
 
 
 @makes("Mod")

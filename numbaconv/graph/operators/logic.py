@@ -8,6 +8,7 @@ import numpy as np
 from onnx import helper
 
 from numbaconv.graph.ir import Node
+from numbaconv.graph.operators.arithmetic import broadcast_as
 from numbaconv.graph.operators.registry import Function, computes, makes
 
 _FUNCTIONS: dict[str, Callable] = {
@@ -29,8 +30,8 @@ _FUNCTIONS: dict[str, Callable] = {
 
 
 @makes(*_FUNCTIONS)
-def _elementwise(node: Node, opset: int) -> Function | None:
-    return None if opset < 7 and node.attributes.get("broadcast") else _FUNCTIONS[node.op]
+def _elementwise(node: Node, opset: int) -> Function:
+    return broadcast_as(node, opset, _FUNCTIONS[node.op])
 
 
 @makes("BitShift")
