@@ -210,6 +210,6 @@ def resample(x: np.ndarray, sampling: Sampling, taps: Sequence[Taps]) -> np.ndar
             y[(slice(None),) * axis + (own.outside,)] = sampling.extrapolation
     if y.dtype == x.dtype:
         return y
-    # integers are cut off as a cast would, but do not wrap
+    # integers are rounded, and what a cubic overshoots by does not wrap
     info = np.iinfo(x.dtype)
-    return np.clip(y, info.min, info.max).astype(x.dtype)
+    return np.clip(np.rint(y), info.min, info.max).astype(x.dtype)
