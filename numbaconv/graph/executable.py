@@ -73,12 +73,13 @@ class Executable:
         operands = [
             values.get(name, self.graph.constants.get(name)) for name in (*planned.node.inputs, *planned.node.captured)
         ]
-        run = host.kernel(self._store, planned.node, self.graph.opsets)
+        operands = [o.value if isinstance(o, host.Opaque) else o for o in operands]
+        run = host.announced(planned.node, host.kernel(self._store, planned.node, self.graph.opsets, operands))
         began = time.perf_counter()
-        made = host.evaluate(planned.node, run, [o.value if isinstance(o, host.Opaque) else o for o in operands])
+        made = host.evaluate(planned.node, run, operands)
         seconds = [time.perf_counter() - began] if timed else None
         values |= {name: _handed(value) for name, value in zip(planned.node.outputs, made)}
-        trail.append(((Host(planned.node.op, planned.node.name, (), (), run, algorithm="onnx reference"),), seconds))
+        trail.append(((Host(planned.node.op, planned.node.name, (), (), run, algorithm=run.algorithm),), seconds))
         rest = planned.rest
         return rest.run({value.name: values[value.name] for value in rest.graph.inputs}, out, trail, timed)
 

@@ -7,7 +7,7 @@ values that are known.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -17,7 +17,10 @@ from onnx import helper, numpy_helper, shape_inference
 from numbaconv.errors import ConvError, ModelError
 from numbaconv.graph.instructions import Host
 from numbaconv.graph.ir import Graph, Node
+from numbaconv.graph.kernels import Kernel, make_kernel
+from numbaconv.graph.operators import covered
 from numbaconv.graph.reference import ReferenceKernel
+from numbaconv.graph.tensors import Tensor, memory_order, row_major
 from numbaconv.graph.trace import CHECKS, LOWERINGS, Store, Trace, Value
 
 logger = logging.getLogger("numbaconv")
@@ -35,9 +38,11 @@ def _warn(op: str, domain: str) -> None:
     logger.warning("operator %s is run by the onnx package's reference implementation, which is slow", name)
 
 
-def kernel(store: Store, node: Node, opsets: Mapping[str, int]) -> ReferenceKernel:
-    """The reference operator of a node, made once a session."""
-    return store.get(("evaluator", node.op, node.inputs, node.outputs), lambda: ReferenceKernel(node, opsets))
+def kernel(store: Store, node: Node, opsets: Mapping[str, int], operands: Sequence[object] = ()) -> Kernel:
+    """What runs a node on operands of these types, made once a session."""
+    own = covered(operands)
+    # the node is kept with its kernel, so that no other one can be found under its identity
+    return store.get(("evaluator", id(node), own), lambda: (node, make_kernel(node, opsets, operands)))[1]
 
 
 def check(graph: Graph, store: Store) -> None:
@@ -61,16 +66,34 @@ def lower(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value
     subgraphs = any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
     known = all(operand is None or isinstance(operand, np.ndarray) for operand in operands)
     if known and node.op not in RANDOM and not subgraphs:
-        return evaluate(node, kernel(trace.store, node, trace.graph.opsets), operands)
+        return evaluate(node, kernel(trace.store, node, trace.graph.opsets, operands), operands)
     outputs = None if subgraphs else _result_types(trace, node, operands)
     if outputs is None:
         return None
-    run = kernel(trace.store, node, trace.graph.opsets)
-    _warn(node.op, node.domain)
-    results = [trace.new(name, shape, dtype) for name, (shape, dtype) in zip(filter(None, node.outputs), outputs)]
-    trace.emit(Host(node.op, node.name, tuple(operands), tuple(results), run, algorithm="onnx reference"))
+    run = kernel(trace.store, node, trace.graph.opsets, operands)
+    results = [
+        trace.new(name, shape, dtype, _order_for(shape, operands))
+        for name, (shape, dtype) in zip(filter(None, node.outputs), outputs)
+    ]
+    trace.emit(Host(node.op, node.name, tuple(operands), tuple(results), announced(node, run), algorithm=run.algorithm))
     made = iter(results)
     return [next(made) if name else None for name in node.outputs]
+
+
+def announced(node: Node, run: Kernel) -> Kernel:
+    """The kernel, after a warning if it is a slow one."""
+    if isinstance(run, ReferenceKernel):
+        _warn(node.op, node.domain)
+    return run
+
+
+def _order_for(shape: tuple[int, ...], operands: Sequence[Value]) -> Callable[[int], tuple[int, ...]]:
+    """The order of axes in which NumPy lays out a result: that of an operand of its shape."""
+    for operand in operands:
+        if isinstance(operand, Tensor) and operand.shape == shape:
+            order = memory_order(operand.view)
+            return lambda rank: order
+    return row_major
 
 
 class Opaque:
@@ -80,7 +103,7 @@ class Opaque:
         self.value = value
 
 
-def evaluate(node: Node, run: ReferenceKernel, operands: Sequence[object]) -> list[np.ndarray]:
+def evaluate(node: Node, run: Kernel, operands: Sequence[object]) -> list[np.ndarray]:
     """The results of a node for these operands, now; errors name the node."""
     try:
         with np.errstate(all="ignore"):

@@ -42,7 +42,10 @@ class Compiled:
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """A function of arrays: it takes the inputs (constants, tensors, None) and returns as many results as there are outputs."""
+    """A function of arrays: it takes the inputs (constants, tensors, None) and returns as many results as there are outputs.
+
+    One that goes `into` its output takes that as the keyword `out` instead, as NumPy's own functions do.
+    """
 
     op: str
     label: str
@@ -50,9 +53,10 @@ class Host:
     outputs: tuple[Tensor, ...]
     function: Callable[..., Sequence[np.ndarray]]
     algorithm: str = "numpy"
+    into: bool = False
+    flops: float = 0.0
     in_place: tuple[int, ...] = field(default=(), init=False)
     problem: str | None = field(default=None, init=False)
-    flops: float = field(default=0.0, init=False)
     seconds: float | None = field(default=None, init=False)
 
     @property

@@ -167,6 +167,9 @@ class _Bound:
         try:
             # operators such as Log meet numbers outside of their domain on the way to results that are right
             with np.errstate(all="ignore"):
+                if instruction.into:
+                    instruction.function(*operands, out=self._array(instruction.outputs[0], external))
+                    return
                 results = instruction.function(*operands)
             for tensor, result in zip(instruction.outputs, results, strict=True):
                 np.copyto(self._array(tensor, external), result, casting="no")

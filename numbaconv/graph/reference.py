@@ -27,6 +27,8 @@ class ReferenceKernel:
         The operator is not known in this opset, or its attributes are not.
     """
 
+    algorithm = "onnx reference"
+
     def __init__(self, node: Node, opsets: Mapping[str, int]):
         self._names = (*node.inputs, *node.captured)
         # Outputs are declared without types: the evaluator then finds the types of values while it runs.

@@ -134,6 +134,18 @@ class Sampling:
         return at, outside if outside.any() else None
 
 
+def operands_of(op: str, attributes: Mapping[str, object], opset: int, operands: Sequence) -> tuple:
+    """roi, scales and sizes of a node of any opset, from its operands behind x."""
+    if op == "Upsample" and opset < 9:
+        scales = attributes.get("scales")
+        if scales is None:
+            scales = (1.0, 1.0, attributes["height_scale"], attributes["width_scale"])
+        return None, np.asarray(scales, np.float32), None
+    if op == "Upsample" or opset < 11:
+        return None, operands[0], None
+    return (*operands, None, None, None)[:3]
+
+
 def resized(
     shape: Sequence[int], attributes: Mapping[str, object], scales: np.ndarray | None, sizes: np.ndarray | None
 ) -> tuple[list[int], list[float]]:
@@ -198,6 +210,6 @@ def resample(x: np.ndarray, sampling: Sampling, taps: Sequence[Taps]) -> np.ndar
             y[(slice(None),) * axis + (own.outside,)] = sampling.extrapolation
     if y.dtype == x.dtype:
         return y
-    # integers are cut off as a cast would, but do not wrap
+    # integers are rounded, and what a cubic overshoots by does not wrap
     info = np.iinfo(x.dtype)
-    return np.clip(y, info.min, info.max).astype(x.dtype)
+    return np.clip(np.rint(y), info.min, info.max).astype(x.dtype)

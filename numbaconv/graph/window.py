@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 from onnx import helper
 
-from numbaconv.errors import ModelError
+from numbaconv.errors import ModelError, ShapeError
+from numbaconv.graph.ir import Node
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -79,6 +80,33 @@ class Window:
         ]
         pads = tuple(split(max(total, 0), self.auto_pad) for total in totals)
         return pads, tuple(grown + max(-total, 0) for grown, total in zip(growth, totals))
+
+
+def pooled(node: Node, shape: Sequence[int]) -> tuple[Window, Pads, tuple[int, ...]]:
+    """The window of a pool over a tensor of that shape, its padding, and the spatial shape of the result."""
+    sizes = tuple(shape[2:])
+    window = Window.read(node.attributes, tuple(node.attributes["kernel_shape"]))
+    if len(sizes) != len(window.kernel):
+        raise ShapeError(
+            f"x has shape {tuple(shape)}, kernel_shape {list(window.kernel)} needs {len(window.kernel) + 2} axes"
+        )
+    if any(value < 1 for value in (*window.kernel, *window.strides, *window.dilations)):
+        raise ShapeError(
+            f"kernel_shape {list(window.kernel)}, strides {list(window.strides)} and dilations {list(window.dilations)} "
+            "must be positive"
+        )
+    pads = window.conv_pads(sizes)
+    counts = []
+    for size, (before, after), extent, stride in zip(sizes, pads, window.extents, window.strides):
+        room = size + before + after - extent
+        if room < 0:
+            raise ShapeError(f"windows that span {window.extents} do not fit into {sizes} with pads {pads}")
+        count = room // stride + 1
+        # a last window that is cut off counts unless it would start behind the input
+        if node.attributes.get("ceil_mode", 0) and room % stride and count * stride < size + before:
+            count += 1
+        counts.append(count)
+    return window, pads, tuple(counts)
 
 
 def split(total: int, auto_pad: str) -> tuple[int, int]:

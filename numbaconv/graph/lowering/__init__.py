@@ -2,11 +2,13 @@
 
 from numbaconv.graph.lowering import (  # noqa: F401
     activations,
+    arrangement,
     bottleneck,
     convolution,
     elementwise,
     normalization,
     pools,
+    products,
     reductions,
     resize,
     shapes,

@@ -8,43 +8,15 @@ import numpy as np
 
 from numbaconv.codegen.memory import POOL
 from numbaconv.codegen.reduce import NUMBERS
-from numbaconv.errors import ShapeError
 from numbaconv.graph import rows
 from numbaconv.graph.instructions import Compiled
 from numbaconv.graph.ir import Node
 from numbaconv.graph.strided import WORTH_THREADS
 from numbaconv.graph.tensors import Tensor, channels_last
 from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
-from numbaconv.graph.window import Pads, Window
+from numbaconv.graph.window import pooled
 from numbaconv.loops.pool import pool_share
 from numbaconv.loops.shares import Shares, share_address
-
-
-def window_of(node: Node, shape: Sequence[int]) -> tuple[Window, Pads, tuple[int, ...]]:
-    """The window of a pool over a tensor of that shape, its padding, and the spatial shape of the result."""
-    sizes = tuple(shape[2:])
-    window = Window.read(node.attributes, tuple(node.attributes["kernel_shape"]))
-    if len(sizes) != len(window.kernel):
-        raise ShapeError(
-            f"x has shape {tuple(shape)}, kernel_shape {list(window.kernel)} needs {len(window.kernel) + 2} axes"
-        )
-    if any(value < 1 for value in (*window.kernel, *window.strides, *window.dilations)):
-        raise ShapeError(
-            f"kernel_shape {list(window.kernel)}, strides {list(window.strides)} and dilations {list(window.dilations)} "
-            "must be positive"
-        )
-    pads = window.conv_pads(sizes)
-    counts = []
-    for size, (before, after), extent, stride in zip(sizes, pads, window.extents, window.strides):
-        room = size + before + after - extent
-        if room < 0:
-            raise ShapeError(f"windows that span {window.extents} do not fit into {sizes} with pads {pads}")
-        count = room // stride + 1
-        # a last window that is cut off counts unless it would start behind the input
-        if node.attributes.get("ceil_mode", 0) and room % stride and count * stride < size + before:
-            count += 1
-        counts.append(count)
-    return window, pads, tuple(counts)
 
 
 @lowers("MaxPool", "AveragePool")
@@ -57,7 +29,7 @@ def _pool(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value
         or len(list(filter(None, node.outputs))) > 1
     ):
         return None
-    window, pads, counts = window_of(node, x.shape)
+    window, pads, counts = pooled(node, x.shape)
     x = trace.pixels(x)
     out = trace.new(node.outputs[0], (*x.shape[:2], *counts), x.dtype, channels_last)
     record = np.zeros((), POOL)

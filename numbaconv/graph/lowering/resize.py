@@ -11,7 +11,7 @@ from numbaconv.codegen.memory import RESAMPLE
 from numbaconv.graph.instructions import Compiled
 from numbaconv.graph.ir import Node
 from numbaconv.graph.lowering.shapes import known
-from numbaconv.graph.resampling import Taps, tables
+from numbaconv.graph.resampling import Taps, operands_of, tables
 from numbaconv.graph.strided import WORTH_THREADS
 from numbaconv.graph.tensors import Tensor, channels_last
 from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
@@ -21,23 +21,10 @@ from numbaconv.loops.shares import Shares, share_address
 _ONE = Taps(np.zeros((1, 1), np.int64), np.ones((1, 1)))
 
 
-def resize_operands(node: Node, operands: Sequence[Value], opset: int) -> tuple[Value, Value, Value]:
-    """roi, scales and sizes of a node of any opset."""
-    if node.op == "Upsample" and opset < 9:
-        scales = node.attributes.get("scales")
-        if scales is None:
-            scales = (1.0, 1.0, node.attributes["height_scale"], node.attributes["width_scale"])
-        return None, np.asarray(scales, np.float32), None
-    if node.op == "Upsample" or opset < 11:
-        return None, operands[1], None
-    roi, scales, sizes = (*operands[1:], None, None, None)[:3]
-    return roi, scales, sizes
-
-
 @lowers("Resize", "Upsample")
 def _resize(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
     x, opset = operands[0], trace.graph.opset
-    where = resize_operands(node, operands, opset)
+    where = operands_of(node.op, node.attributes, opset, operands[1:])
     if not isinstance(x, Tensor) or x.dtype not in FLOATS or not 3 <= len(x.shape) <= 5:
         return None
     if not all(known(value) for value in where):

@@ -93,7 +93,9 @@ def _axes(node: Node, operands: Sequence[Value], since: int, opset: int) -> np.n
     if opset < since:
         axes = node.attributes.get("axes")
         return None if axes is None else np.asarray(axes)
-    return operands[1] if len(operands) > 1 else None
+    axes = operands[1] if len(operands) > 1 else None
+    # some exporters write a single axis as a scalar
+    return axes.reshape(-1) if isinstance(axes, np.ndarray) else axes
 
 
 @lowers("Squeeze")
@@ -132,7 +134,8 @@ def _slice(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Valu
     x = operands[0]
     if trace.graph.opset < 10:
         starts, ends = (np.asarray(node.attributes[name]) for name in ("starts", "ends"))
-        axes, steps = node.attributes.get("axes"), None
+        axes, steps = node.attributes.get("axes", range(len(starts))), None
+        axes = np.asarray(axes)
     else:
         starts, ends, axes, steps = (*operands[1:], None, None)[:4]
     if not all(known(value) for value in (starts, ends, axes, steps)):

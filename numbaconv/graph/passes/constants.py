@@ -9,9 +9,9 @@ import numpy as np
 from numbaconv.graph import model as models
 from numbaconv.graph.host import RANDOM, evaluate
 from numbaconv.graph.ir import Graph, Node
+from numbaconv.graph.kernels import make_kernel
 from numbaconv.graph.passes.match import integers
 from numbaconv.graph.passes.rewrite import Draft, Edit, rewrite
-from numbaconv.graph.reference import ReferenceKernel
 
 #: Bytes up to which a result may be larger than what it is computed from.
 _LARGEST = 64 << 20
@@ -96,7 +96,8 @@ def _bytes(draft: Draft, node: Node) -> int:
 
 
 def _evaluate(draft: Draft, node: Node, opsets) -> dict[str, np.ndarray] | None:
-    results = evaluate(node, ReferenceKernel(node, opsets), [draft.constant(name) for name in node.inputs])
+    operands = [draft.constant(name) for name in node.inputs]
+    results = evaluate(node, make_kernel(node, opsets, operands), operands)
     arrays = {name: np.asarray(a) if isinstance(a, np.generic) else a for name, a in zip(node.outputs, results) if name}
     # a sequence is no constant of a graph
     return arrays if all(isinstance(array, np.ndarray) for array in arrays.values()) else None
