@@ -78,11 +78,12 @@ class _Pack:
                 padded[...] = 0
                 padded[: len(part), :, :, :k_h, :k_w] = part
                 # (column, channel, slice, tap, phase, piece, tap, phase)
-                # -> (tap, tap, slice, piece, phase, phase, channel, column)
+                # -> (slice, piece, phase, phase, channel, tap, tap, column)
                 phases = padded.reshape(
                     columns, c_in, k_d, r_h, self.stride_h, self.pieces, r_w, self.stride_w
-                ).transpose(3, 6, 2, 5, 4, 7, 1, 0)
-                packed[group, :, panel] = (kernel @ phases.reshape(r_h * r_w, -1)).reshape(-1, k, columns)
+                ).transpose(2, 5, 4, 7, 1, 3, 6, 0)
+                # a small product for each row of the panel, which BLAS leaves to this thread
+                packed[group, :, panel] = (kernel @ phases.reshape(k, r_h * r_w, columns)).transpose(1, 0, 2)
         return packed
 
 

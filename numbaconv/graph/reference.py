@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from numbaconv.errors import ModelError
 from numbaconv.graph.ir import Node
@@ -30,6 +29,9 @@ class ReferenceKernel:
     algorithm = "onnx reference"
 
     def __init__(self, node: Node, opsets: Mapping[str, int]):
+        # most networks need no reference operator, and importing them takes a while
+        from onnx.reference import ReferenceEvaluator
+
         self._names = (*node.inputs, *node.captured)
         # Outputs are declared without types: the evaluator then finds the types of values while it runs.
         outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
