@@ -14,6 +14,8 @@ from numbaconv.loops.sliding import PIXELS
 
 #: Cycles to expand one vector; measured, as the cost of a run is, on grouped layers of ResNeXt, RegNet and ShuffleNet.
 EXPAND = 4.0
+#: How much longer tiles take whose strip does not fit this part of the L2; measured with 48 channels a group and 128 taps.
+_BEYOND, _NEAR_PART = 2.0, 4
 
 
 class Grouped(SlidingAlgorithm):
@@ -39,6 +41,12 @@ class Grouped(SlidingAlgorithm):
         wanted = fields["out_step"] * max(1, columns // (PIXELS * fields["out_step"] * g["stride_w"]))
         strip, nbytes = strip_fields(g | fields, machine, max(1, min(wanted, across)), WORKSPACE_LIMIT // 2)
         return Cut(fields | strip, nbytes)
+
+    def gemm_cycles(self, g, machine):
+        """Those of all depthwise tiles, but longer where the strip under one tile is not near."""
+        width = (PIXELS - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
+        strip = width * g["k_d"] * min(g["k_h"], g["h_in"]) * g["c_in"] * PANEL_ROW
+        return super().gemm_cycles(g, machine) * (_BEYOND if strip > machine.l2 // _NEAR_PART else 1.0)
 
     def extra_cycles(self, problem, g, machine):
         """Expanding each pixel under a panel's tiles, for each vector, channel of a group and slice of the kernel; tiles overlap
