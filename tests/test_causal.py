@@ -115,7 +115,7 @@ def test_changing_the_future_changes_no_past_output(case, now, seed):
 def test_the_algorithm_does_not_depend_on_the_length(rng):
     """Indirect tables would be too large for a long signal, and another algorithm may round otherwise."""
     layer = nc.CausalConv1d(normals(rng, (64, 64, 3), "f4"), dilation=4, layout="channels_last")
-    assert len({layer.plan((1, length, 64)).algorithm for length in (1, 100, 4096, 300_000)}) == 1
+    assert len({layer.plan((1, length, 64)).algorithm for length in (1, 100, 4096, 4_000_000)}) == 1
 
 
 def test_states_are_copied_and_reset(rng):
@@ -153,8 +153,9 @@ def test_zero_length_chunks_give_nothing_and_change_nothing():
 
 
 def test_minus_zero_as_a_bias_is_zero():
-    layer = nc.CausalConv1d(np.full((1, 1, 3), -1.0, "f4"), np.array([-0.0], "f4"))
-    x = np.zeros((1, 8), "f4")
+    """Where all taps of a tile but one lie before the signal they are left out, but not in the samples that a stream keeps."""
+    layer = nc.CausalConv1d(np.ones((1, 1, 3), "f4"), np.array([-0.0], "f4"), dilation=20)
+    x = np.full((1, 30), -0.0, "f4")
     state = layer.stream()
     assert bits(np.concatenate([state(x[:, :5]), state(x[:, 5:])], 1)) == bits(layer(x))
 
@@ -196,7 +197,7 @@ def test_chunks_that_do_not_fit_are_refused_and_leave_the_state_as_it_was(chunk,
         ({"bias": np.ones(5, "f4")}, nc.ShapeError, r"bias has shape \(5,\)"),
         ({"stride": 0}, nc.ShapeError, r"stride=0"),
         ({"dilation": 0}, nc.ShapeError, r"dilation=0"),
-        ({"groups": 4}, nc.ShapeError, r"groups=4|6 .*4"),
+        ({"groups": 4}, nc.ShapeError, r"groups=4 does not divide c_out=6"),
         ({"groups": 0}, nc.ShapeError, r"groups=0"),
         ({"layout": "NCL"}, nc.ShapeError, r"layout='NCL'"),
         ({"activation": "swash"}, nc.ConvError, r"activation='swash'"),

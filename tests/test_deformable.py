@@ -79,7 +79,7 @@ def cases(draw):
 
 
 @given(cases(), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_whole_numbers_a_quarter_of_a_pixel_apart_are_exact(case, with_mask, with_bias, seed):
     p, groups = case
     x, offset, weight, bias, mask = operands(p, whole_numbers, groups, seed)

@@ -59,7 +59,7 @@ def by_reference(chain, x, pairs, activations, residual=None):
 
 
 @given(blocks(expanded=False), st.sampled_from(("strips", "steps")), st.sampled_from((REAL, TINY)), st.integers(0, 99))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_both_ways_equal_the_two_steps_on_whole_numbers(block, way, on, seed):
     _, depthwise, pointwise = block
     x, pairs = operands((depthwise, pointwise), whole_numbers, seed)
@@ -76,7 +76,7 @@ def test_both_ways_equal_the_two_steps_on_whole_numbers(block, way, on, seed):
 
 
 @given(blocks(expanded=True), st.booleans(), st.sampled_from((REAL, TINY)), st.integers(0, 99))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_inverted_residuals_equal_the_three_steps_on_whole_numbers(block, with_residual, on, seed):
     chain = [dataclasses.replace(p, layout="channels_last") for p in block]
     x, pairs = operands(chain, whole_numbers, seed)
