@@ -100,7 +100,8 @@ def cycles(lengths: Sequence[int], lines: int, itemsize: int, l2: int) -> float:
     elements = prod(lengths)
     side_by_side = min(lines * prod(lengths[:-1]), LANES)
     alone = ALONE - (ALONE - 1) * (side_by_side - 1) / (LANES - 1)
-    working_set = max(elements, LANES * lengths[-1]) * itemsize
+    # a block and its spectrum, or the lines that go side by side
+    working_set = max(2 * elements, LANES * lengths[-1]) * itemsize
     far = 1 + _FAR * log2(1 + working_set / l2)
     slow = 1.0 if _scipy() is not None else _NUMPY
     return slow * lines * elements * BUTTERFLY * itemsize / 4 * log2(max(elements, 2)) * alone * far
@@ -108,39 +109,42 @@ def cycles(lengths: Sequence[int], lines: int, itemsize: int, l2: int) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def block_lengths(
-    outputs: tuple[int, ...], kernel: tuple[int, ...], lines: int, itemsize: int, l2: int, extra: float = 0.0
+    outputs: tuple[int, ...], kernel: tuple[int, ...], whole: tuple[int, ...], itemsize: int, l2: int, extra: float
 ) -> tuple[int, ...]:
     """Lengths of the transforms with which overlapping blocks of input take the least time.
 
-    A block of length L yields L - k + 1 outputs of each axis.  `lines` are other axes that are transformed alike, and `extra`
-    cycles an element what else is done to a block.
+    A block of length L yields L - k + 1 outputs of each axis, or all of them from `whole` on; `extra` cycles an element are what
+    else is done to a block.
     """
-    choices = [sorted(_lengths(out, k)) for out, k in zip(outputs, kernel)]
 
     def time(lengths):
-        blocks = prod(-(-out // (length - k + 1)) for out, length, k in zip(outputs, lengths, kernel))
-        return (
-            blocks
-            * (2 * cycles(lengths, lines, itemsize, l2) + extra * lines * prod(lengths))
-            / _together(blocks * lines, lengths)
-        )
+        blocks = block_count(outputs, kernel, whole, lengths)
+        one = 2 * cycles(lengths, 1, itemsize, l2) + extra * prod(lengths)
+        # the kernel is one more, transformed one way
+        return blocks * one / _together(blocks, lengths) + cycles(lengths, 1, itemsize, l2)
 
-    return min(product(*choices), key=time)
+    return min(product(*(_lengths(k, good_length(one)) for k, one in zip(kernel, whole))), key=time)
 
 
-def _together(lines: int, lengths: tuple[int, ...]) -> float:
+def block_count(outputs, kernel, whole, lengths) -> int:
+    """Blocks of all axes."""
+    return prod(
+        1 if length >= one else -(-out // (length - k + 1))
+        for out, k, one, length in zip(outputs, kernel, whole, lengths)
+    )
+
+
+def _together(blocks: int, lengths: tuple[int, ...]) -> float:
     """How much faster signals cut into several blocks are, which are transformed side by side."""
     if len(lengths) > 1:
         return 1.0
-    return ALONE / (ALONE - (ALONE - 1) * (min(lines, LANES) - 1) / (LANES - 1))
+    return ALONE / (ALONE - (ALONE - 1) * (min(blocks, LANES) - 1) / (LANES - 1))
 
 
-def _lengths(outputs: int, kernel: int) -> set[int]:
-    """Lengths worth considering along one axis: powers of two from twice the kernel on, half as much again, and one block."""
-    one = good_length(outputs + kernel - 1)
-    found = {one}
-    length = 2
-    while length < one:
-        found |= {candidate for candidate in (length, length * 3 // 2) if 2 * kernel <= candidate < one}
+def _lengths(kernel: int, whole: int) -> list[int]:
+    """Lengths worth considering along one axis: powers of two from twice the kernel on, half as much again, and the whole."""
+    found, length = {whole}, 2
+    while length < whole:
+        found |= {candidate for candidate in (length, length * 3 // 2) if 2 * kernel <= candidate < whole}
         length *= 2
-    return found
+    return sorted(found)

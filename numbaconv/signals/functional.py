@@ -249,13 +249,13 @@ def _choose(given: Pair) -> str:
     if given.dtype.kind in "biu":
         return "direct"
     itemsize = max(x.itemsize, kernel.itemsize)
-    spectra = _spectral_seconds(len(x), kernel.shape[1:], given.shape, itemsize)
+    spectra = _spectral_seconds(len(x), x.shape[1:], kernel.shape[1:], given.start, given.shape, itemsize)
     return "direct" if direct.seconds(x, kernel[0], given.start, given.shape) <= spectra else "fft"
 
 
 @functools.lru_cache(maxsize=256)
-def _spectral_seconds(n: int, kernel: tuple[int, ...], shape: tuple[int, ...], itemsize: int) -> float:
-    return spectral.seconds(n, kernel, shape, itemsize, calibrated_machine())
+def _spectral_seconds(*sizes) -> float:
+    return spectral.seconds(*sizes, calibrated_machine())
 
 
 def _axes(axes, ndim: int) -> tuple[int, ...]:

@@ -27,11 +27,17 @@ def convolve(
     if not real:
         x, kernel = (array.astype(np.result_type(array, np.complex64), copy=False) for array in (x, kernel))
     k = kernel.shape[1:]
-    lengths = _lengths(shape, k, x.itemsize, on)
+    whole = _whole(x.shape[1:], k, start, shape)
+    lengths = _lengths(shape, k, whole, x.itemsize, on)
     # an axis for the blocks that are transformed side by side stands before the last one
     axes = (*range(1, len(k)), len(k) + 1)
     spectrum = fourier.forward(np.expand_dims(kernel, -2), lengths, axes, threads)
-    steps = [length - taps + 1 for length, taps in zip(lengths, k)]
+    steps = [
+        count if length >= one else length - taps + 1 for count, one, length, taps in zip(shape, whole, lengths, k)
+    ]
+    # all outputs come from one block that begins with the input, or each block begins with what its first output reads
+    single = steps[-1] == shape[-1]
+    begin, skipped = (0, start[-1]) if single else (start[-1] - k[-1] + 1, k[-1] - 1)
     together = max(fourier.LANES, on.l2 // (4 * lengths[-1] * x.itemsize)) if len(k) == 1 else 1
     y = np.empty((len(x), *shape), x.dtype)
     batch = max(1, on.l2 // (2 * prod(lengths) * x.itemsize))
@@ -43,11 +49,13 @@ def convolve(
             source, target = x[(images, *read)], y[(images, *write)]
             for block in range(0, shape[-1], together * steps[-1]):
                 count = min(together, -(-(shape[-1] - block) // steps[-1]))
-                windows = _windows(source, start[-1] + block - k[-1] + 1, count, steps[-1], lengths[-1])
+                windows = (
+                    source[..., None, :] if single else _windows(source, begin + block, count, steps[-1], lengths[-1])
+                )
                 part = fourier.forward(windows, lengths, axes, threads)
                 part *= own
                 part = fourier.inverse(part, lengths, axes, real, threads)
-                part = part[(slice(None), *drop, slice(None), slice(k[-1] - 1, None))]
+                part = part[(slice(None), *drop, slice(None), slice(skipped, None))]
                 for number in range(count):
                     at = block + number * steps[-1]
                     stop = min(at + steps[-1], shape[-1])
@@ -55,18 +63,25 @@ def convolve(
     return y
 
 
-def seconds(n: int, kernel: tuple[int, ...], shape: tuple[int, ...], itemsize: int, on: Machine) -> float:
+def seconds(n: int, spatial: tuple[int, ...], kernel, start, shape, itemsize: int, on: Machine) -> float:
     """Estimated time on one thread; `itemsize` is that of the operands, complex ones included."""
-    lengths = _lengths(shape, kernel, itemsize, on)
-    blocks = prod(-(-count // (length - k + 1)) for count, length, k in zip(shape, lengths, kernel))
+    whole = _whole(spatial, kernel, start, shape)
+    lengths = _lengths(shape, kernel, whole, itemsize, on)
+    blocks = fourier.block_count(shape, kernel, whole, lengths)
     side_by_side = n * (min(blocks, fourier.LANES) if len(kernel) == 1 else 1)
     one = 2 * fourier.cycles(lengths, side_by_side, itemsize, on.l2) / side_by_side + _MOVED * prod(lengths)
     # the kernel is one more, transformed one way
     return (_BLOCK + n * blocks * one + one / 2) / on.rates.clock
 
 
-def _lengths(shape, kernel, itemsize: int, on: Machine) -> tuple[int, ...]:
-    return fourier.block_lengths(tuple(shape), tuple(kernel), 1, itemsize, on.l2, _MOVED)
+def _whole(spatial, kernel, start, shape) -> tuple[int, ...]:
+    """Lengths from which on one block yields all outputs: what wraps around reaches only those before the first."""
+    sizes = zip(spatial, kernel, start, shape)
+    return tuple(max(n + k - 1 - first, first + count) for n, k, first, count in sizes)
+
+
+def _lengths(shape, kernel, whole, itemsize: int, on: Machine) -> tuple[int, ...]:
+    return fourier.block_lengths(tuple(shape), tuple(kernel), whole, itemsize, on.l2, _MOVED)
 
 
 def _leading(corner, start, steps, kernel, spatial, shape) -> tuple[list[slice], list[slice], list[slice]]:
