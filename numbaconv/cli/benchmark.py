@@ -8,7 +8,7 @@ from pathlib import Path
 
 from numbaconv.cli import runtimes
 from numbaconv.cli.networks import Measurement, NetworkResult, chosen_peers, is_wrong, measure
-from numbaconv.cli.output import console, notes, print_json, table
+from numbaconv.cli.output import console, notes, print_json, print_wide, table
 from numbaconv.errors import ConvError
 from numbaconv.options import get_num_threads
 
@@ -87,8 +87,8 @@ def _print(result: NetworkResult, rounds: int) -> None:
     times.add_row("best peer", *(cell for pair in pairs for cell in pair))
     others.add_section()
     others.add_row("bare Numba", "", _number(result.bare_bytes, ".0f", _MEBIBYTE))
-    console.print(times)
-    console.print(others)
+    print_wide(times)
+    print_wide(others)
     for line in remarks(result):
         console.print(line, markup=False, highlight=False)
 
