@@ -10,6 +10,7 @@ import typer
 from numbaconv.cli import benchmark, describe, inference
 from numbaconv.cli import demo as demonstration
 from numbaconv.cli.output import reports_errors
+from numbaconv.cli.pictures import Preparation
 
 app = typer.Typer(
     help="Convolutions on the CPU, compiled by Numba.",
@@ -42,17 +43,35 @@ def run(
         list[str] | None,
         typer.Option(
             "--input",
-            help="name=file, once an input. A .npy file is fed as it is; a picture becomes RGB (or gray) "
-            "between 0 and 1, resized where the model fixes height and width.",
+            help="name=file, once an input. A .npy file is fed as it is; a picture becomes RGB (or gray), "
+            "resized where the model fixes height and width.",
         ),
     ] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture for the only input.")] = None,
+    mean: Annotated[
+        str, typer.Option(help="Subtracted from pixels of 0 to 255; one number, or one a channel: 1,2,3.")
+    ] = "0",
+    std: Annotated[str, typer.Option(help="Divides what is left, likewise.")] = "255",
+    crop: Annotated[
+        float | None,
+        typer.Option(help="The share of the picture's centre to keep, in the input's proportions, such as 0.875."),
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show so many classes with the highest scores.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A text file with the name of a class in each line.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show every step with its algorithm and its time.")
+    ] = False,
+    profile_html: Annotated[Path | None, typer.Option(help="Write that as a page.")] = None,
+    profile_png: Annotated[Path | None, typer.Option(help="Write that as a chart; needs matplotlib.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Write each output as a .npy file into this folder.")] = None,
     threads: Threads = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 1,
     json: Json = False,
 ) -> None:
     """Run an ONNX model and show its outputs, its time and the algorithms that ran."""
-    inference.run(model, inputs or [], output_dir, threads, repeat, json)
+    wanted = inference.Wanted(top, labels, profile, profile_html, profile_png)
+    preparation = Preparation.parse(mean, std, crop)
+    inference.run(model, inputs or [], image, preparation, output_dir, threads, repeat, wanted, json)
 
 
 @app.command()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from numbaconv.cli import runtimes
-from numbaconv.cli.networks import Measurement, NetworkResult, chosen_peers, is_wrong, measure
-from numbaconv.cli.output import console, notes, print_json, table
+from numbaconv.cli.networks import NetworkResult, chosen_peers, is_wrong, measure
+from numbaconv.cli.output import console, notes, print_json, print_wide, table
 from numbaconv.errors import ConvError
 from numbaconv.options import get_num_threads
 
@@ -71,14 +71,14 @@ def _print(result: NetworkResult, rounds: int) -> None:
     for name in result.versions:
         style = "bold green" if name == runtimes.OURS else ""
         times.add_row(name, *(cell for at in result.threads for cell in _times(result, name, at)), style=style)
-        at_each = [m for (measured, _), m in result.measurements.items() if measured == name]
+        worst = result.worst(name)
         others.add_row(
             name,
-            _number(_largest(at_each, "load_seconds"), ".2f"),
-            _number(_largest(at_each, "peak_bytes"), ".0f", _MEBIBYTE),
-            _number(_largest(at_each, "difference"), ".1e"),
-            _number(min((m.top1 for m in at_each if m.top1 is not None), default=None), ".0%"),
-            _number(_largest(at_each, "difference_float64"), ".1e"),
+            _number(worst.load_seconds, ".2f"),
+            _number(worst.peak_bytes, ".0f", _MEBIBYTE),
+            _number(worst.difference, ".1e"),
+            _number(worst.top1, ".0%"),
+            _number(worst.difference_float64, ".1e"),
             style=style,
         )
     times.add_section()
@@ -87,8 +87,8 @@ def _print(result: NetworkResult, rounds: int) -> None:
     times.add_row("best peer", *(cell for pair in pairs for cell in pair))
     others.add_section()
     others.add_row("bare Numba", "", _number(result.bare_bytes, ".0f", _MEBIBYTE))
-    console.print(times)
-    console.print(others)
+    print_wide(times)
+    print_wide(others)
     for line in remarks(result):
         console.print(line, markup=False, highlight=False)
 
@@ -111,10 +111,6 @@ def _times(result: NetworkResult, name: str, threads: int) -> tuple[str, str]:
     if measurement is None or measurement.seconds is None:
         return "-", "-"
     return _number(measurement.seconds * 1e3, ".2f"), _number(result.ratio(name, threads), ".2f")
-
-
-def _largest(measurements: Sequence[Measurement], name: str) -> float | None:
-    return max((value for m in measurements if (value := getattr(m, name)) is not None), default=None)
 
 
 def _number(value: float | None, form: str, unit: int = 1) -> str:

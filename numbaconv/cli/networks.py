@@ -65,6 +65,21 @@ class NetworkResult:
         ours, other = self.measurements.get((runtimes.OURS, threads)), self.measurements.get((name, threads))
         return other.seconds / ours.seconds if ours and other and ours.seconds and other.seconds else None
 
+    def worst(self, name: str) -> Measurement:
+        """What a runtime needs at most and how exact it is at least, over all numbers of threads."""
+        measured = [m for (runtime, _), m in self.measurements.items() if runtime == name]
+
+        def most(field: str, choose: Callable = max) -> float | None:
+            return choose((value for m in measured if (value := getattr(m, field)) is not None), default=None)
+
+        return Measurement(
+            load_seconds=most("load_seconds"),
+            peak_bytes=most("peak_bytes"),
+            difference=most("difference"),
+            top1=most("top1", min),
+            difference_float64=most("difference_float64"),
+        )
+
     def as_json(self) -> dict:
         """Everything that was measured."""
         return {

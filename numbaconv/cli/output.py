@@ -17,6 +17,7 @@ from numbaconv.errors import ConvError
 #: Results go to stdout, all else to stderr, so that stdout can be piped.
 console = Console()
 notes = Console(stderr=True)
+_PIPED_WIDTH = 250
 
 
 def reports_errors(command: Callable) -> Callable:
@@ -51,6 +52,11 @@ def table(title: str, *columns: str) -> Table:
     for position, column in enumerate(columns):
         made.add_column(column, justify="right" if position else "left")
     return made
+
+
+def print_wide(rows: Table) -> None:
+    """Print a table that may be wider than 80 columns: folded to fit a terminal, but not in a file or a pipe."""
+    (console if console.is_terminal else Console(width=_PIPED_WIDTH)).print(rows, markup=False)
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from pathlib import Path
 from numbaconv.errors import ConvError
 from numbaconv.graph.instructions import Instruction
 
-_COLUMNS = ("op", "output", "algorithm", "estimate", "measured", "GFLOP/s", "share", "node")
+#: Heads of what `StepRow.cells` gives.
+COLUMNS = ("op", "output", "algorithm", "estimate", "measured", "GFLOP/s", "share", "node")
+#: Those that are no numbers.
+TEXT_COLUMNS = ("op", "output", "algorithm", "node")
 
 
 @dataclass(frozen=True)
@@ -71,23 +74,25 @@ class ProgramReport:
         return None if any(row.seconds is None for row in self.rows) else sum(row.seconds for row in self.rows)
 
     def __str__(self) -> str:
-        lines = [_COLUMNS, *(row.cells() for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
-        left = {0, 1, 2, len(_COLUMNS) - 1}
+        lines = [COLUMNS, *(row.cells() for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+        left = {i for i, name in enumerate(COLUMNS) if name in TEXT_COLUMNS}
         text = [
             "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip()
             for line in lines
         ]
-        return "\n".join([self._headline(), *text])
+        return "\n".join([self.headline, *text])
 
-    def _headline(self) -> str:
+    @property
+    def headline(self) -> str:
+        """The title, the number of steps and their time."""
         total = self.seconds
         return f"{self.title}: {len(self.rows)} steps" + ("" if total is None else f", {total * 1e3:.3f} ms")
 
     def to_html(self, path: str | os.PathLike) -> None:
         """Write the table as a page of its own, with a bar for each step's share of the time."""
         most = max((row.share or 0.0 for row in self.rows), default=0.0) or 1.0
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in (*_COLUMNS, ""))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in (*COLUMNS, ""))
         body = []
         for row in self.rows:
             cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells())
@@ -100,7 +105,7 @@ class ProgramReport:
             "th{text-align:left;border-bottom:1px solid #999;padding:3px 10px;position:sticky;top:0;background:#fff}"
             "td{padding:2px 10px;white-space:nowrap;font-variant-numeric:tabular-nums}tr:nth-child(even){background:#f4f6f8}"
             "td:nth-child(n+4):nth-child(-n+7){text-align:right}td div{height:10px;background:#3a6ea5}</style></head>"
-            f"<body><h1>{html.escape(self._headline())}</h1><table><tr>{head}</tr>{''.join(body)}</table></body></html>",
+            f"<body><h1>{html.escape(self.headline)}</h1><table><tr>{head}</tr>{''.join(body)}</table></body></html>",
             encoding="utf-8",
         )
 
@@ -116,24 +121,21 @@ class ProgramReport:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ConvError("charts are drawn with matplotlib: pip install matplotlib") from error
-        rows = self.rows[::-1]
-        figure = Figure(figsize=(11, 1.2 + 0.17 * len(rows)), layout="constrained")
+        steps = list(enumerate(self.rows))
+        figure = Figure(figsize=(11, 1.4 + 0.17 * len(steps)), layout="constrained")
         axes = figure.subplots()
-        places = range(len(rows))
-        axes.barh(places, [(row.seconds or 0.0) * 1e6 for row in rows], color="#3a6ea5", label="measured")
-        estimated = [(place, row.estimate * 1e6) for place, row in zip(places, rows) if row.estimate is not None]
-        axes.plot(
-            [at for _, at in estimated],
-            [place for place, _ in estimated],
-            "|",
-            color="#c44",
-            label="estimated, one thread",
-        )
+        for number, algorithm in enumerate(dict.fromkeys(row.algorithm for row in self.rows)):
+            own = [(place, (row.seconds or 0.0) * 1e6) for place, row in steps if row.algorithm == algorithm]
+            axes.barh(*zip(*own), color=f"C{number}", label=algorithm)
+        estimated = [(row.estimate * 1e6, place) for place, row in steps if row.estimate is not None]
+        if estimated:
+            axes.plot(*zip(*estimated), "k|", markersize=9, label="estimate, one thread")
         axes.set_yticks(
-            places, [f"{row.op}  {row.problem or 'x'.join(map(str, row.shape))}" for row in rows], fontsize=6
+            range(len(steps)), [f"{row.op}  {'x'.join(map(str, row.shape))}" for row in self.rows], fontsize=6
         )
+        axes.invert_yaxis()  # the first step is on top
         axes.set_xlabel("microseconds")
-        axes.set_title(self._headline())
+        axes.set_title(self.headline)
         axes.margins(y=0.01)
-        axes.legend(loc="best")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
         figure.savefig(path, dpi=110)

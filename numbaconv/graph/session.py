@@ -157,10 +157,7 @@ class InferenceSession:
         self, input_feed: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray], timed: bool = False
     ) -> dict[str, np.ndarray]:
         feed = self._checked(input_feed)
-        for name, array in out.items():
-            for other, value in feed.items():
-                if isinstance(value, np.ndarray) and np.may_share_memory(array, value):
-                    raise ModelError(f"output {name!r} is bound to memory that overlaps input {other!r}")
+        _check_overlap(feed, out)
         trail: Trail = []
         timed = timed or bool(getattr(self._options, "enable_profiling", False))
         with self._threads():
@@ -237,3 +234,13 @@ class InferenceSession:
                 array = np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
             checked[name] = array
         return checked
+
+
+def _check_overlap(feed: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]) -> None:
+    """Raise if a bound output would overwrite an input or another output."""
+    taken = [(f"input {name!r}", value) for name, value in feed.items() if isinstance(value, np.ndarray)] if out else []
+    for name, array in out.items():
+        for other, value in taken:
+            if np.may_share_memory(array, value):
+                raise ModelError(f"output {name!r} is bound to memory that overlaps {other}")
+        taken.append((f"output {name!r}", array))
