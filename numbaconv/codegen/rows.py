@@ -70,14 +70,22 @@ def run_exponentials(typingctx, out, x, count, center):
         v = vectors_like(builder, signature.args[-1])
         centers, source, to = v.splat(center), pointer(builder, x), pointer(builder, out)
 
-        def body(i, carried):
+        def vectors(i, carried):
+            at = builder.mul(i, i64(v.itemsize))
+            y = exp(v, builder.fsub(v.load(offset(builder, source, at)), centers))
+            v.store(y, offset(builder, to, at))
+            return [builder.fadd(carried[0], y)]
+
+        def tail(i, carried):
             mask = v.first_lanes(builder.sub(count, i))
             at = builder.mul(i, i64(v.itemsize))
             y = exp(v, builder.fsub(v.masked_load(offset(builder, source, at), mask), centers))
             v.masked_store(y, offset(builder, to, at), mask)
             return [builder.select(mask, builder.fadd(carried[0], y), carried[0])]
 
-        (total,) = counted_loop(builder, i64(0), count, v.lanes, [v.constant(0)], body, "exponentials")
+        whole = builder.and_(count, i64(-v.lanes))
+        total = counted_loop(builder, i64(0), whole, v.lanes, [v.constant(0)], vectors, "exponentials")
+        (total,) = counted_loop(builder, whole, count, v.lanes, total, tail, "exponentials.tail")
         return _first_lane(v, folded(v, REDUCTIONS["sum"].merge, total))
 
     return center(types.intp, types.intp, types.intp, center), codegen

@@ -29,6 +29,9 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 LOWERINGS: dict[str, Lowering] = {}
 
 
+#: Copies that one copy of too many axes may be taken apart into.
+_PIECES = 16
+
 #: Looks at a node when a model is loaded and raises what is wrong with it whatever the shapes will be.
 Check = Callable[[Graph, Node], None]
 CHECKS: dict[str, Check] = {}
@@ -154,7 +157,13 @@ class Trace:
     def copy(self, source: Tensor, to: Tensor) -> None:
         """Emit what copies a tensor into another of its shape, however both lie in memory."""
         work = strided.copy(source, to) if to.dtype in FLOATS else None
-        if work is None:
+        axis = min((a for a, size in enumerate(to.shape) if size > 1), key=lambda a: to.shape[a], default=0)
+        if work is None and to.dtype in FLOATS and to.shape[axis] <= _PIECES:
+            # more loops than a copy has: one axis is taken apart
+            for i in range(to.shape[axis]):
+                where = (slice(None),) * axis + (i,)
+                self.copy(source.with_view(source.view[where]), to.with_view(to.view[where]))
+        elif work is None:
             self.emit(Host("Copy", self.node.label, (source,), (to,), lambda array: (array,)))
         else:
             self.emit(Compiled("Copy", self.node.label, (source,), to, work))

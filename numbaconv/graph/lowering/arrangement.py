@@ -26,7 +26,19 @@ def _blocks(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Val
         return None
     if len(x.shape) != 4:
         raise ShapeError(f"x has shape {x.shape}, {node.op} needs four axes")
-    apart, order, result = (depth_to_space if node.op == "DepthToSpace" else space_to_depth)(node, x.shape)
+    arrange = depth_to_space if node.op == "DepthToSpace" else space_to_depth
+    apart, order, result = arrange(node, x.shape)
+    if x.dtype in FLOATS and node.attributes.get("mode", "DCR") == "CRD" and node.op == "DepthToSpace":
+        # the channels of one result pixel are brought together first: small matrices to be transposed
+        n, each, b, _, h, w = apart
+        pixels = trace.temporary(x.shape, x.dtype, channels_last)
+        source = reshaped(trace, trace.pixels(x), (n, each, b * b, h, w))
+        target = reshaped(trace, pixels, (n, b * b, each, h, w))
+        trace.copy(source.with_view(source.view.transpose(0, 2, 1, 3, 4)), target)
+        x, apart, order = pixels, (n, b, b, each, h, w), (0, 3, 4, 1, 5, 2)
+    elif x.dtype in FLOATS:
+        # whole runs of channels move then
+        x = trace.pixels(x)
     source = reshaped(trace, x, apart)
     source = source.with_view(source.view.transpose(order))
     out = trace.new(node.outputs[0], result, x.dtype, channels_last if x.pitch() is not None else row_major)

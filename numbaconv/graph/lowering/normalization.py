@@ -61,18 +61,27 @@ def _batch_normalization(trace: Trace, node: Node, operands: Sequence[Value]) ->
     return [rows.normalize(trace, x, axes, node.outputs[0], gain, bias - mean * gain)]
 
 
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(own in (1, wanted) for own, wanted in zip(shape[::-1], to[::-1]))
+
+
 @lowers("LayerNormalization")
 def _layer_normalization(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
     x, scale, bias = (*operands, None)[:3]
-    constant = isinstance(scale, np.ndarray) and (bias is None or isinstance(bias, np.ndarray))
-    if not _computed(x) or not constant or len(list(filter(None, node.outputs))) > 1:
+    if not _computed(x) or len(list(filter(None, node.outputs))) > 1:
         return None
     axes = range(axis_of(node, len(x.shape), -1), len(x.shape))
     shape = x.shape[axes[0] :]
     for name, value in (("scale", scale), ("bias", bias)):
-        if value is not None and np.broadcast_shapes(value.shape, shape) != shape:
+        if value is not None and not _broadcasts(value.shape, shape):
             raise ShapeError(f"{name} has shape {value.shape}, which does not broadcast to the axes {shape} of x")
-    return [rows.normalize(trace, x, axes, node.outputs[0], scale, bias, node.attributes.get("epsilon", 1e-5))]
+    name, epsilon = node.outputs[0], node.attributes.get("epsilon", 1e-5)
+    if isinstance(scale, np.ndarray) and (bias is None or isinstance(bias, np.ndarray)):
+        return [rows.normalize(trace, x, axes, name, scale, bias, epsilon)]
+    normal = rows.normalize(trace, x, axes, "", epsilon=epsilon)
+    return [
+        combine(trace, "multiply", normal, scale, name) if bias is None else _gained(trace, normal, scale, bias, name)
+    ]
 
 
 def standardized(trace: Trace, x: Tensor, axes: Sequence[int], epsilon: float, name: str) -> Tensor:
