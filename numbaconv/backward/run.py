@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from numbaconv.accuracy import STRICT
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.tiled import address
 from numbaconv.algorithms.weights import Weights
 from numbaconv.backward.problems import adjoint, forward
@@ -26,6 +26,8 @@ from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
 from numbaconv.workspace import scratch
 
+_DIRECT = Accuracy(0.0)
+
 
 class ConvolutionGradients:
     """Of the convolution that a problem poses."""
@@ -37,7 +39,7 @@ class ConvolutionGradients:
         """The transposed convolution of the gradient of the result."""
         p = self._problem
         weights = TransposedWeights(weight, None, p.groups)
-        plan = make_plan(adjoint(p), Epilogue(), weights, accuracy=STRICT, algorithms=ways(STRICT))
+        plan = make_plan(adjoint(p), Epilogue(), weights, accuracy=_DIRECT, algorithms=ways(_DIRECT))
         result = np.empty(p.input_shape, p.np_dtype)
         plan.run(grad_output, result)
         return result
@@ -71,7 +73,7 @@ class TransposedGradients:
     def input(self, grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """The convolution of the gradient of the result."""
         p = self._adjoint
-        plan = make_plan(p, Epilogue(), Weights(weight, None, p.groups), accuracy=STRICT)
+        plan = make_plan(p, Epilogue(), Weights(weight, None, p.groups), accuracy=_DIRECT)
         result = np.empty(p.output_shape, p.np_dtype)
         plan.run(self._reached(grad_output), result)
         return result

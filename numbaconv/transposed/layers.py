@@ -16,6 +16,7 @@ from numbaconv.transposed.ordinary import Ordinary
 from numbaconv.transposed.overlap_add import OverlapAdd
 from numbaconv.transposed.phases import Phases
 from numbaconv.transposed.problem import Geometry, TransposedProblem
+from numbaconv.transposed.stretched import Stretched
 from numbaconv.transposed.weights import TransposedWeights
 
 _PHASES, _OVERLAP_ADD = Phases(), OverlapAdd()
@@ -24,7 +25,8 @@ _PHASES, _OVERLAP_ADD = Phases(), OverlapAdd()
 @functools.lru_cache(maxsize=16)
 def ways(accuracy: Accuracy) -> tuple[Algorithm, ...]:
     """The ways to compute a transposed convolution, in the order of preference among equals."""
-    return Ordinary(accuracy), _PHASES, _OVERLAP_ADD
+    ordinary = Ordinary(accuracy)
+    return ordinary, _PHASES, _OVERLAP_ADD, Stretched(ordinary)
 
 
 class ConvTransposeLayer(BaseLayer):
@@ -51,10 +53,10 @@ class ConvTransposeLayer(BaseLayer):
         As for `Conv2d`.
     algorithm : str
         "auto", or one of the ways to compute it, which then runs or raises: "ordinary" (stride 1: a convolution with the kernel
-        reversed), "phases" (each remainder of the stride is a convolution) or "overlap_add" (columns by a GEMM, added where they
-        overlap).
+        reversed), "phases" (each remainder of the stride is a convolution), "overlap_add" (columns by a GEMM, added where they
+        overlap) or "stretched" (zeros between the elements of the input).
     accuracy : float, "strict" or None
-        As for `Conv2d`; only "ordinary" can make more than the rounding errors of direct sums.
+        As for `Conv2d`; only "ordinary" and "stretched" can make more than the rounding errors of direct sums.
 
     Raises
     ------
@@ -147,6 +149,9 @@ class ConvTranspose2d(ConvTransposeLayer):
 
 
 class ConvTranspose3d(ConvTransposeLayer):
-    """A transposed convolution of volumes, with the arguments of `ConvTransposeLayer`: weight (c_in, c_out / groups, k_d, k_h, k_w)."""
+    """A transposed convolution of volumes, with the arguments of `ConvTransposeLayer`.
+
+    Its weight is (c_in, c_out / groups, k_d, k_h, k_w).
+    """
 
     axes = 3

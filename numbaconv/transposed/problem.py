@@ -140,11 +140,17 @@ class TransposedProblem:
         return tuple((size - 1) * step - sum(ends) + extent + more for size, step, ends, extent, more in axes)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input in its layout, batch included."""
+        return self._shape(self.c_in, self.spatial)
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the result in its layout, batch included."""
-        if self.layout == "channels_first":
-            return (self.n, self.c_out, *self.out_spatial)
-        return (self.n, *self.out_spatial, self.c_out)
+        return self._shape(self.c_out, self.out_spatial)
+
+    def _shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.n, channels, *spatial) if self.layout == "channels_first" else (self.n, *spatial, channels)
 
     @property
     def taps(self) -> int:

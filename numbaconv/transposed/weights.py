@@ -21,7 +21,7 @@ class TransposedWeights:
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int):
         self.shape, self.dtype, self.groups = weight.shape, weight.dtype, groups
-        self.swapped = Weights(swap_channels(weight, groups), bias, groups)
+        self.swapped = Weights(swap_channels(weight, groups), bias, groups, own=True)
         self._lock = threading.Lock()
         self._flipped: Weights | None = None
 
@@ -32,7 +32,7 @@ class TransposedWeights:
             if self._flipped is None:
                 weight, bias = self.swapped.unpacked()
                 reverse = (slice(None), slice(None), *(slice(None, None, -1),) * (weight.ndim - 2))
-                self._flipped = Weights(weight[reverse], bias, self.groups)
+                self._flipped = Weights(weight[reverse].copy(), bias, self.groups, own=True)
             return self._flipped
 
     @property
@@ -53,10 +53,10 @@ class TransposedWeights:
 
 
 def swap_channels(weight: np.ndarray, groups: int) -> np.ndarray:
-    """(groups a, b, *kernel) as (groups b, a, *kernel), group by group."""
+    """A copy of (groups a, b, *kernel) as (groups b, a, *kernel), group by group."""
     outer, inner, *kernel = weight.shape
     swapped = weight.reshape(groups, outer // groups, inner, *kernel).swapaxes(1, 2)
-    return np.ascontiguousarray(swapped).reshape(groups * inner, outer // groups, *kernel)
+    return swapped.copy().reshape(groups * inner, outer // groups, *kernel)
 
 
 def pack_rows(weight: np.ndarray, groups: int) -> np.ndarray:

@@ -247,7 +247,9 @@ def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Seque
     layer = trace.store.get(
         ("layer", node.outputs, pads, growth),
         lambda: ConvTranspose2d(
-            weight.reshape(_lifted(weight.shape)), bias, **geometry, layout="channels_last", activation=activation
+            weight.reshape(_lifted(weight.shape)), bias, **geometry, layout="channels_last", activation=activation,
+            # direct sums are one loop nest, as a step has to be
+            accuracy="strict",
         ),
     )
     n, c_in, *spatial = _lifted(x.shape)
