@@ -7,6 +7,16 @@ from numbaconv.accuracy import get_accuracy, set_accuracy
 from numbaconv.causal import CausalConv1d, StreamState
 from numbaconv.deformable import DeformConv2d, deform_conv2d
 from numbaconv.depthwise_separable import DepthwiseSeparableConv2d, depthwise_separable_conv2d
+from numbaconv.backward import (
+    conv1d_backward,
+    conv2d_backward,
+    conv3d_backward,
+    conv_transpose1d_backward,
+    conv_transpose2d_backward,
+    conv_transpose3d_backward,
+    grad_input,
+    grad_weight,
+)
 from numbaconv.dispatch.explain import explain
 from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
 from numbaconv.functional import conv1d, conv2d, conv3d
@@ -18,6 +28,14 @@ from numbaconv.problem import ConvProblem
 from numbaconv.resize import ResizeConv2d, resize_conv2d
 from numbaconv.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from numbaconv.signals import choose_method, convolve, correlate, fft_convolve, fir_filter, oaconvolve
+from numbaconv.transposed import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +46,9 @@ __all__ = [
     "ConvError",
     "ConvLayer",
     "ConvProblem",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "DTypeError",
     "DeformConv2d",
     "DepthwiseSeparableConv2d",
@@ -41,8 +62,17 @@ __all__ = [
     "channel_shuffle",
     "choose_method",
     "conv1d",
+    "conv1d_backward",
     "conv2d",
+    "conv2d_backward",
     "conv3d",
+    "conv3d_backward",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "conv_transpose3d",
+    "conv_transpose3d_backward",
     "convolve",
     "correlate",
     "deform_conv2d",
@@ -53,6 +83,8 @@ __all__ = [
     "fir_filter",
     "get_accuracy",
     "get_num_threads",
+    "grad_input",
+    "grad_weight",
     "graph_conv",
     "num_threads",
     "oaconvolve",

@@ -1,6 +1,7 @@
 """Transposed convolution: against its definition as a scatter, as the adjoint of the convolution, and against PyTorch."""
 
 import dataclasses
+import functools
 import pickle
 from unittest import mock
 
@@ -10,14 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import numbaconv as nc
-from numbaconv import transposed
+from numbaconv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from numbaconv.accuracy import Accuracy
+from numbaconv.dispatch import select
 from numbaconv.epilogue import Activation
-from numbaconv.transposed import ConvTranspose2d
+from numbaconv.machine import machine
+from numbaconv.problem import LAYOUTS
+from numbaconv.reference import reference_conv
 
 RNG = np.random.default_rng(3)
 #: This machine, and one whose caches hold next to nothing, so that small images are cut into many blocks.
-REAL = transposed.machine()
+REAL = machine()
 TINY = dataclasses.replace(REAL, l2=1 << 12)
+LAYERS = ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+FUNCTIONS = nc.conv_transpose1d, nc.conv_transpose2d, nc.conv_transpose3d
+#: Sums of products, whatever becomes of NaN and infinity.
+DIRECT = Accuracy(0.0)
+WAYS = "ordinary", "phases", "overlap_add", "stretched"
 
 
 def integers(shape, dtype=np.float32):
@@ -25,29 +35,24 @@ def integers(shape, dtype=np.float32):
     return RNG.integers(-4, 5, shape).astype(dtype)
 
 
-def scatter(x, weight, bias, stride, padding, output_padding, dilation, groups):
-    """Every input pixel adds its multiple of the kernel to the output; then the borders are cut off.  Channels first."""
-    n, c_in, h_in, w_in = x.shape
-    _, c_out, k_h, k_w = weight.shape
-    spans = [d * (k - 1) + 1 for d, k in zip(dilation, (k_h, k_w))]
+def scatter(x, weight, bias, stride, padding, output_padding, groups, dilation):
+    """Every input element adds its multiple of the kernel to the output; then the borders are cut off.  Channels first."""
+    n, c_in, *spatial = x.shape
+    _, c_out, *kernel = weight.shape
+    extents = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
     full = np.zeros(
-        (n, groups * c_out, *((i - 1) * s + e + o for i, s, e, o in zip((h_in, w_in), stride, spans, output_padding)))
+        (n, groups * c_out, *((i - 1) * s + e + o for i, s, e, o in zip(spatial, stride, extents, output_padding)))
     )
     for group in range(groups):
         inputs = slice(group * (c_in // groups), (group + 1) * (c_in // groups))
-        outputs = slice(group * c_out, (group + 1) * c_out)
-        for i in range(k_h):
-            for j in range(k_w):
-                target = full[
-                    :,
-                    outputs,
-                    i * dilation[0] :: stride[0],
-                    j * dilation[1] :: stride[1],
-                ][:, :, :h_in, :w_in]
-                target += np.einsum("nchw,co->nohw", x[:, inputs], weight[inputs, :, i, j])
-    (top, bottom), (left, right) = padding
-    full = full[:, :, top : full.shape[2] - bottom, left : full.shape[3] - right]
-    return (full if bias is None else full + bias[:, None, None]).astype(x.dtype)
+        target = full[:, group * c_out : (group + 1) * c_out]
+        for tap in np.ndindex(*kernel):
+            met = (slice(k * d, k * d + (i - 1) * s + 1, s) for k, d, i, s in zip(tap, dilation, spatial, stride))
+            products = np.einsum("nc...,co->no...", x[:, inputs], weight[(inputs, slice(None), *tap)])
+            target[(slice(None), slice(None), *met)] += products
+    kept = (slice(before, size - after) for (before, after), size in zip(padding, full.shape[2:]))
+    full = full[(slice(None), slice(None), *kept)]
+    return (full if bias is None else full + bias.reshape(-1, *(1,) * len(kernel))).astype(x.dtype)
 
 
 def to_layout(array, layout):
@@ -59,59 +64,77 @@ def from_layout(array, layout):
 
 
 @st.composite
-def geometries(draw):
+def geometries(draw, axes=None):
     """Arguments of `scatter` behind the arrays, and the shapes of x and weight."""
+    axes = axes or draw(st.sampled_from((1, 2, 2, 3)))
 
-    def pair(low, high):
-        return draw(st.integers(low, high)), draw(st.integers(low, high))
+    def sizes(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(axes))
 
     groups = draw(st.sampled_from((1, 1, 2, 3)))
     c_in, c_out = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    kernel, stride, dilation = pair(1, 5), pair(1, 4), pair(1, 3)
+    kernel, stride, dilation = sizes(1, 5 if axes < 3 else 3), sizes(1, draw(st.sampled_from((1, 4)))), sizes(1, 3)
     output_padding = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation))
-    spatial = pair(1, 9)
+    spatial = sizes(1, (40, 9, 5)[axes - 1])
     padding = []
     for size, s, k, d, o in zip(spatial, stride, kernel, dilation, output_padding):
         most = (size - 1) * s + d * (k - 1) + o
         before = draw(st.integers(0, min(most, 9)))
         padding.append((before, draw(st.integers(0, min(most - before, 9)))))
     shapes = (draw(st.integers(0, 2)), c_in * groups, *spatial), (c_in * groups, c_out, *kernel)
-    return shapes, (stride, tuple(padding), output_padding, dilation, groups)
+    return shapes, (stride, tuple(padding), output_padding, groups, dilation)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     geometries(),
-    st.sampled_from(("channels_first", "channels_last")),
+    st.sampled_from(LAYOUTS),
     st.sampled_from((np.float32, np.float64)),
+    st.booleans(),
     st.booleans(),
     st.sampled_from((None, "relu", ("leaky_relu", 0.25))),
     st.booleans(),
 )
-def test_every_input_pixel_adds_its_multiple_of_the_kernel(geometry, layout, dtype, bias, activation, tiny):
+def test_every_input_element_adds_its_multiple_of_the_kernel(geometry, layout, dtype, bias, residual, activation, tiny):
     (x_shape, weight_shape), arguments = geometry
     x, weight = integers(x_shape, dtype), integers(weight_shape, dtype)
-    bias = integers(weight_shape[1] * arguments[-1], dtype) if bias else None
-    expected = Activation.of(activation).apply(scatter(x, weight, bias, *arguments))
-    layer = ConvTranspose2d(weight, bias, *arguments, layout=layout, activation=activation)
-    with mock.patch.object(transposed, "machine", lambda: TINY if tiny else REAL):
-        y = layer(to_layout(x, layout))
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(from_layout(y, layout), expected)
+    bias = integers(weight_shape[1] * arguments[-2], dtype) if bias else None
+    expected = scatter(x, weight, bias, *arguments)
+    added = integers(expected.shape, dtype) if residual else None
+    expected = Activation.of(activation).apply(expected if added is None else expected + added)
+    call = {"residual": None if added is None else to_layout(added, layout)}
+    make = functools.partial(
+        LAYERS[x.ndim - 3], weight, bias, *arguments, layout=layout, activation=activation, accuracy=DIRECT
+    )
+    with mock.patch.object(select, "calibrated_machine", lambda: TINY if tiny else REAL):
+        done = [
+            row.algorithm
+            for row in make()
+            .explain(x.shape if layout == "channels_first" else to_layout(x, layout).shape, residual)
+            .rows
+            if row.reason is None
+        ]
+        assert "phases" in done
+        for algorithm in done:
+            y = make(algorithm=algorithm)(to_layout(x, layout), **call)
+            assert y.dtype == dtype
+            np.testing.assert_array_equal(from_layout(y, layout), expected, err_msg=algorithm)
 
 
 @settings(max_examples=60, deadline=None)
 @given(geometries())
 def test_it_is_the_adjoint_of_the_convolution(geometry):
-    (y_shape, weight_shape), (stride, padding, _, dilation, groups) = geometry
+    (y_shape, weight_shape), (stride, padding, _, groups, dilation) = geometry
     y, weight = integers(y_shape, np.float64), integers(weight_shape, np.float64)
-    back = ConvTranspose2d(weight, None, stride, padding, 0, dilation, groups)
+    back = LAYERS[y.ndim - 3](weight, None, stride, padding, 0, groups, dilation)
     try:
         image = back(y)
-    except nc.ShapeError:  # only the output padding left a pixel
+    except nc.ShapeError:  # only the output padding left an element
         return
     x = integers(image.shape, np.float64)
-    assert (nc.conv2d(x, weight, None, stride, padding, dilation, groups) * y).sum() == (x * image).sum()
+    window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "dtype": "f64"}
+    convolved = reference_conv(nc.ConvProblem.of(x.shape, weight.shape, **window), x, weight)
+    assert (convolved * y).sum() == (x * image).sum()
 
 
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
@@ -130,24 +153,24 @@ def test_it_is_the_adjoint_of_the_convolution(geometry):
 def test_shapes_of_real_layers_that_take_several_blocks(x_shape, weight_shape, stride, padding, dilation, layout):
     x, weight, bias = integers(x_shape), integers(weight_shape), integers(weight_shape[1])
     pairs = tuple((p, p) for p in padding)
-    y = ConvTranspose2d(weight, bias, stride, padding, 0, dilation, layout=layout)(to_layout(x, layout))
-    expected = scatter(x, weight, bias, stride, pairs, (0, 0), dilation, 1)
-    np.testing.assert_array_equal(from_layout(y, layout), expected)
+    expected = scatter(x, weight, bias, stride, pairs, (0, 0), 1, dilation)
+    for algorithm in ("phases", "overlap_add"):
+        layer = ConvTranspose2d(weight, bias, stride, padding, 0, 1, dilation, layout=layout, algorithm=algorithm)
+        np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), expected, err_msg=algorithm)
 
 
 @settings(max_examples=40, deadline=None)
 @given(geometries())
 def test_torch_agrees(geometry):
     torch = pytest.importorskip("torch")
-    (x_shape, weight_shape), (stride, padding, output_padding, dilation, groups) = geometry
+    (x_shape, weight_shape), (stride, padding, output_padding, groups, dilation) = geometry
     padding = tuple(min(pair) for pair in padding)
     x, weight = integers(x_shape), integers(weight_shape)
     bias = integers(weight_shape[1] * groups)
-    layer = ConvTranspose2d(weight, bias, stride, padding, output_padding, dilation, groups)
-    theirs = torch.nn.functional.conv_transpose2d(
-        *map(torch.from_numpy, (x, weight, bias)), stride, padding, output_padding, groups, dilation
-    )
-    np.testing.assert_array_equal(layer(x), theirs.numpy())
+    arguments = stride, padding, output_padding, groups, dilation
+    name = f"conv_transpose{x.ndim - 2}d"
+    theirs = getattr(torch.nn.functional, name)(*map(torch.from_numpy, (x, weight, bias)), *arguments)
+    np.testing.assert_array_equal(getattr(nc, name)(x, weight, bias, *arguments), theirs.numpy())
 
 
 @pytest.mark.parametrize("activation", ["relu6", "silu", "hardswish", "sigmoid", "tanh", "gelu", ("clip", -1.0, 2.0)])
@@ -158,21 +181,24 @@ def test_activations_ride_in_the_sums(activation):
     np.testing.assert_allclose(y, Activation.of(activation).apply(plain), rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
-@pytest.mark.parametrize("tiny", [False, True])
-def test_neither_threads_nor_batch_nor_blocks_change_a_bit(layout, tiny, monkeypatch):
+@pytest.mark.parametrize("algorithm", WAYS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_neither_threads_nor_batch_nor_blocks_change_a_bit(layout, algorithm, monkeypatch):
     x = RNG.standard_normal((3, 20, 13, 17)).astype(np.float32)
-    weight = RNG.standard_normal((20, 12, 5, 4)).astype(np.float32)
-    arguments = (None, 2, 1, 1, (2, 1))
+    weight = RNG.standard_normal((20, 7, 5, 4)).astype(np.float32)
+    stride = 1 if algorithm == "ordinary" else 2
+    make = functools.partial(
+        ConvTranspose2d, weight, None, stride, 1, stride - 1, 1, (2, 1), algorithm=algorithm, accuracy=DIRECT
+    )
     with nc.num_threads(1):
-        expected = ConvTranspose2d(weight, *arguments)(x)
-    if tiny:
-        monkeypatch.setattr(transposed, "machine", lambda: TINY)
-    layer = ConvTranspose2d(weight, *arguments, layout=layout)
-    for threads in (1, 2):
-        with nc.num_threads(threads):
-            np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), expected)
-            np.testing.assert_array_equal(from_layout(layer(to_layout(x[1:2], layout)), layout), expected[1:2])
+        expected = make()(x)
+    for on in (REAL, TINY):
+        monkeypatch.setattr(select, "calibrated_machine", lambda on=on: on)
+        layer = make(layout=layout)
+        for threads in (1, 2):
+            with nc.num_threads(threads):
+                np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), expected)
+                np.testing.assert_array_equal(from_layout(layer(to_layout(x[1:2], layout)), layout), expected[1:2])
 
 
 def test_a_missing_number_stays_where_its_taps_reach():
@@ -210,7 +236,9 @@ def test_inputs_of_any_stride_and_byte_order_are_taken():
 
 
 def test_a_layer_survives_pickling():
-    layer = ConvTranspose2d(integers((6, 2, 3, 2)), integers(4), (2, 3), 1, 1, 2, 2, activation="relu")
+    layer = ConvTranspose2d(
+        integers((6, 2, 3, 2)), integers(4), (2, 3), 1, 1, 2, 2, activation="relu", algorithm="phases"
+    )
     x = integers((1, 6, 5, 4))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
 
@@ -221,7 +249,7 @@ WEIGHT = np.ones((4, 2, 3, 3), np.float32)
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"weight": WEIGHT[0]}, r"4 axes"),
+        ({"weight": WEIGHT[0]}, r"4 axes: \(c_in, c_out / groups, k_h, k_w\)"),
         ({"weight": WEIGHT[:, :0]}, r"no axis may be empty"),
         ({"stride": 0}, r"stride=0 .* at least 1"),
         ({"stride": (1, 2, 3)}, r"stride"),
@@ -261,10 +289,40 @@ def test_inputs_that_break_a_rule_are_named(shape, arguments, message):
         ConvTranspose2d(WEIGHT, **arguments)(np.ones(shape, np.float32))
 
 
-def test_a_stride_far_beyond_the_result_is_refused():
-    layer = ConvTranspose2d(WEIGHT, None, (1, 2**30), ((0, 0), (2**29, 2**29)))
-    with pytest.raises(nc.UnsupportedError, match="stride=1073741824"):
+@pytest.mark.parametrize(
+    "algorithm, message",
+    [
+        ("auto", "ordinary: the stride is not 1; phases: more than 4096 remainders"),
+        ("phases", "cannot do transposed .* more than 4096 remainders"),
+        ("overlap_add", "twice the output's width"),
+    ],
+)
+def test_a_stride_far_beyond_the_result_is_refused(algorithm, message):
+    layer = ConvTranspose2d(WEIGHT, None, (1, 2**30), ((0, 0), (2**29 - 9000, 2**29 - 9000)), algorithm=algorithm)
+    with pytest.raises(nc.UnsupportedError, match=message):
         layer(np.ones((1, 4, 2, 2), np.float32))
+
+
+def test_a_result_too_large_to_be_listed_is_added_up():
+    layer = ConvTranspose2d(np.ones((1, 1, 1, 1), np.float32), None, 4000, layout="channels_last")
+    rows = {row.algorithm: row for row in layer.explain((1, 4000, 4000, 1)).rows}
+    assert "tile list" in rows["phases"].reason
+    assert rows["overlap_add"].chosen
+
+
+def test_the_ways_are_explained():
+    explanation = ConvTranspose2d(np.ones((64, 64, 4, 4), np.float32), None, 2, 1, layout="channels_last").explain(
+        (1, 64, 64, 64)
+    )
+    assert [row.algorithm for row in explanation.rows if row.chosen] == ["phases"]
+    assert "the stride is not 1" in str(explanation)
+    ordinary = ConvTranspose2d(np.ones((64, 64, 3, 3), np.float32), None, 1, 1, accuracy=1e-4).explain((1, 64, 64, 64))
+    assert ordinary.rows[0].label == "ordinary winograd"
+
+
+def test_a_way_that_is_unknown_is_refused():
+    with pytest.raises(nc.ConvError, match="algorithm='direct' is unknown; it must be 'auto', 'ordinary'"):
+        ConvTranspose2d(WEIGHT, algorithm="direct")(np.ones((1, 4, 5, 5), np.float32))
 
 
 def test_element_types_are_not_mixed():

@@ -79,6 +79,7 @@ def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: 
         "x_image": d_in * h_in * w_in * x_pitch * size,
         "out_pixel": out_pitch * size,
         "residual_pixel": residual_pitch * size,
+        "out_step": 1,
         "itemsize": size,
         "k_block": c_in,
         "panel_bytes": problem.taps * c_in * PANEL_ROW,

@@ -36,9 +36,11 @@ class Weights:
         (c_out,), the same dtype.
     groups : int
         Divides c_out.
+    own : bool
+        Whether nobody else writes to `weight`, so that it need not be copied.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int):
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int, own: bool = False):
         self.shape, self.dtype, self.groups = weight.shape, weight.dtype, groups
         self.c_out, self.c_in = weight.shape[0] // groups, weight.shape[1]
         self.taps = prod(weight.shape[2:])
@@ -47,7 +49,7 @@ class Weights:
         self.bias = None if bias is None else bias.copy()
         self._lock = threading.Lock()
         # only until a packed form holds the same numbers
-        self._given: np.ndarray | None = weight.copy()
+        self._given: np.ndarray | None = weight if own else weight.copy()
         self._panels: np.ndarray | None = None
         self._forms: dict[object, np.ndarray] = {}
         self._rows: np.ndarray | None = None

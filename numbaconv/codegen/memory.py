@@ -19,10 +19,11 @@ def _integers(names: str) -> np.dtype:
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-#: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  C may be `streamed`
-#: past the caches where its vectors are aligned; `fetch` asks for the rows of A of the next tile, which has one tap.
+#: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  The rows of a tile are
+#: `c_step` rows of C apart.  C may be `streamed` past the caches where its vectors are aligned; `fetch` asks for the rows of A of
+#: the next tile, which has one tap.
 CALL = _integers(
-    "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes c c_pitch streamed columns bias residual "
+    "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes c c_pitch c_step streamed columns bias residual "
     "residual_pitch activation"
 )
 
@@ -125,6 +126,15 @@ BOTTLENECK = _integers(
     "at_expanded at_deep"
 )
 
+#: The gradient of a convolution's weights as the loops see it: x and y (the gradient of the result) with their pitches in bytes,
+#: and a block of work, `slices` of lines of y; see `loops.gradient`.
+GRADIENT = _integers(
+    "n d_in h_in w_in c_in d_out h_out w_out c_out groups k_d k_h k_w stride_d stride_h stride_w dilation_d dilation_h dilation_w "
+    "pad_front pad_top pad_left itemsize x_image x_channel x_pixel y_image y_channel y_pixel slices lines chunk rows phases "
+    "positions phase_pitch row_pitch depth_pitch plane_pitch panel_bytes panels taps pattern_bytes patterns zeros core "
+    "at_tiles at_panels at_planes"
+)
+
 #: Bytes of a cache line.
 LINE = 64
 
@@ -160,6 +170,12 @@ def plane_record(typingctx, address):
 def conv_record(typingctx, address):
     """The `CONV` record at an address."""
     return _record(address, CONV)
+
+
+@intrinsic
+def gradient_record(typingctx, address):
+    """The `GRADIENT` record at an address."""
+    return _record(address, GRADIENT)
 
 
 @intrinsic

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import rank
+from numbaconv.dispatch.select import Candidate, rank
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.problem import ConvProblem
 
@@ -81,12 +82,20 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False,
     if not isinstance(problem, ConvProblem):
         problem = ConvProblem.parse(problem)
     epilogue = Epilogue(problem.bias, residual, Activation.of(activation))
+    candidates = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))
+    return Explanation(problem, tuple(rows_of(problem, candidates)))
+
+
+def rows_of(problem: ConvProblem, candidates: Iterable[Candidate]) -> list[Row]:
+    """One row a candidate of a ranking, of which the first is chosen unless it refuses, too."""
     rows = []
-    for candidate in rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy)):
+    for candidate in candidates:
         cost = candidate.cost
         numbers = (None,) * 4
         if cost:
             numbers = cost.seconds, cost.workspace_bytes, cost.plan_bytes, cost.staging_bytes
         variant = candidate.algorithm.variant(problem)
-        rows.append(Row(candidate.algorithm.name, variant, candidate.reason, *numbers, chosen=not rows))
-    return Explanation(problem, tuple(rows))
+        rows.append(
+            Row(candidate.algorithm.name, variant, candidate.reason, *numbers, chosen=cost is not None and not rows)
+        )
+    return rows

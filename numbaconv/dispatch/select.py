@@ -29,10 +29,16 @@ class Candidate(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def rank(problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy) -> tuple[Candidate, ...]:
+def rank(
+    problem: ConvProblem,
+    epilogue: Epilogue,
+    on: Machine,
+    accuracy: Accuracy,
+    algorithms: tuple[Algorithm, ...] = ALGORITHMS,
+) -> tuple[Candidate, ...]:
     """All algorithms, the cheapest first, those that refuse last; ties keep the order of preference."""
     candidates = []
-    for algorithm in ALGORITHMS:
+    for algorithm in algorithms:
         posed = padded.posed_to(algorithm, problem)
         reason = algorithm.unsupported(posed, epilogue, on) or _inaccurate(algorithm, posed, accuracy)
         cost = None if reason else algorithm.estimate(posed, on)
@@ -52,20 +58,29 @@ def _inaccurate(algorithm: Algorithm, problem: ConvProblem, accuracy: Accuracy) 
     return f"its expected error of {error:.1e} exceeds {accuracy.rms:.1e}" if error > accuracy.rms else None
 
 
-def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accuracy: Accuracy | None = None) -> Algorithm:
+def choose(
+    problem: ConvProblem,
+    epilogue: Epilogue,
+    name: str = "auto",
+    accuracy: Accuracy | None = None,
+    algorithms: tuple[Algorithm, ...] = ALGORITHMS,
+) -> Algorithm:
     """The algorithm of that name, or the cheapest one.
 
     Raises
     ------
     UnsupportedError
-        If the algorithm asked for refuses the problem or is not exact enough; another one is never taken
-        silently.
+        If the algorithm asked for refuses the problem or is not exact enough; another one is never taken silently.  Also if all
+        of them refuse, where none of `algorithms` does everything.
     ConvError
         If there is no such name.
     """
-    candidates = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))
+    candidates = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy), algorithms)
     if isinstance(name, str):
         if name == "auto":
+            if candidates[0].reason:
+                reasons = "; ".join(f"{candidate.algorithm.name}: {candidate.reason}" for candidate in candidates)
+                raise UnsupportedError(f"{problem} is not built: {reasons}")
             return candidates[0].algorithm
         # variants of one algorithm share its name; the first one is the best, or they all refuse
         for candidate in candidates:
@@ -73,7 +88,7 @@ def choose(problem: ConvProblem, epilogue: Epilogue, name: str = "auto", accurac
                 if candidate.reason:
                     raise UnsupportedError(f"algorithm={name!r} cannot do {problem}: {candidate.reason}")
                 return candidate.algorithm
-    names = ", ".join(dict.fromkeys(repr(algorithm.name) for algorithm in ALGORITHMS))
+    names = ", ".join(dict.fromkeys(repr(algorithm.name) for algorithm in algorithms))
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
 
 
@@ -84,10 +99,15 @@ def best_compiled(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy |
 
 
 def make_plan(
-    problem: ConvProblem, epilogue: Epilogue, weights: Weights, name: str = "auto", accuracy: Accuracy | None = None
+    problem: ConvProblem,
+    epilogue: Epilogue,
+    weights: Weights,
+    name: str = "auto",
+    accuracy: Accuracy | None = None,
+    algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> Plan:
     """A plan for tensors in the problem's own layout."""
-    algorithm = choose(problem, epilogue, name, accuracy)
+    algorithm = choose(problem, epilogue, name, accuracy, algorithms)
     posed = padded.posed_to(algorithm, problem)
     plan = algorithm.plan(posed, weights, epilogue, calibrated_machine())
     if not algorithm.native(posed):

@@ -5,6 +5,8 @@ The core is compiled once an element type and called through its address, so dri
 
 from __future__ import annotations
 
+import functools
+
 import numba
 from numba import types
 
@@ -68,7 +70,7 @@ def core(call_address, alpha, beta):
             # The tallest tiles are narrow, so wide ones take their rows in pieces.
             for piece in range(pieces):
                 above = piece * height // pieces
-                row = get(record, 0) + above
+                row = get(record, 0) + above * call.c_step
                 if call.fetch != 0 and number + 1 < call.tile_count and (i == 0 or call.tiles_outside != 0):
                     parts = spans * pieces if call.tiles_outside != 0 else pieces
                     now = part * pieces + piece if call.tiles_outside != 0 else piece
@@ -101,11 +103,11 @@ def core(call_address, alpha, beta):
                     call.panels + part * together * call.panel_bytes,
                     call.panel_bytes,
                     call.c + row * call.c_pitch + first * size,
-                    call.c_pitch,
+                    call.c_step * call.c_pitch,
                     call.streamed,
                     call.bias + first * size,
                     residual,
-                    call.residual_pitch,
+                    call.c_step * call.residual_pitch,
                     columns,
                     call.activation,
                     alpha,
@@ -118,6 +120,7 @@ def core(call_address, alpha, beta):
 gemm_core = NativeFunction(core, "gemm")
 
 
+@functools.cache
 def core_address(function: NativeFunction, np_dtype) -> int:
     """Entry point of a core for float32 or float64."""
     scalar = numba.from_dtype(np_dtype)
@@ -162,6 +165,7 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
     call.columns = min(conv.c_out, last * row) - first * row
     call.c = out_image + column
     call.c_pitch = conv.out_pixel
+    call.c_step = conv.out_step
     call.streamed = int(conv.streamed != 0 and (call.c | call.c_pitch) % VECTOR_BYTES == 0)
     if k_first > 0:
         call.residual = call.c

@@ -88,6 +88,7 @@ def multiply(t, workspace, weight, rows, pixels, like):
     call.panel_bytes = t.c_in * PANEL_ROW
     call.c = workspace + t.at_columns
     call.c_pitch = t.column_pitch
+    call.c_step = 1
     # whole panels take the tiles' fast path
     call.columns = (pixels + panel_columns - 1) // panel_columns * panel_columns
     call.bias = t.zeros

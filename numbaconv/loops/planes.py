@@ -100,6 +100,7 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
     call.panels = panels
     call.panel_bytes = conv.k_block * PANEL_ROW
     call.c_pitch = call.residual_pitch = plane
+    call.c_step = 1
     call.activation = conv.activation
     number = first_panel
     # Blocks of panels of one image and group: packed once, then met by the weights of all output channels.

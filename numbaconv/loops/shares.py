@@ -10,6 +10,7 @@ once an element type and called through its address, so that one parallel loop s
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numba
@@ -39,6 +40,7 @@ class Shares(NamedTuple):
     owner: object
 
 
+@functools.cache  # asked for by every plan, and Numba looks its signatures up slowly
 def share_address(function: NativeFunction, np_dtype) -> int:
     """Entry point of a loop nest for float32 or float64."""
     scalar = numba.from_dtype(np_dtype)

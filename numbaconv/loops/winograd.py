@@ -156,6 +156,7 @@ def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual,
     call.zeros = call.bias = conv.zeros
     call.panel_bytes = conv.panel_bytes
     call.c_pitch = call.residual_pitch = conv.product_pitch
+    call.c_step = 1
     call.activation = 0
     call.tiles_outside = conv.tiles_outside
     call.streamed = call.fetch = 0

@@ -247,12 +247,14 @@ def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Seque
     layer = trace.store.get(
         ("layer", node.outputs, pads, growth),
         lambda: ConvTranspose2d(
-            weight.reshape(_lifted(weight.shape)), bias, **geometry, layout="channels_last", activation=activation
+            weight.reshape(_lifted(weight.shape)), bias, **geometry, layout="channels_last", activation=activation,
+            # direct sums are one loop nest, as a step has to be
+            accuracy="strict",
         ),
     )
     n, c_in, *spatial = _lifted(x.shape)
     plan = layer.plan((n, *spatial, c_in))
-    n, *spatial, c_out = plan.output_shape
+    n, *spatial, c_out = layer.output_shape((n, *spatial, c_in))
     shape = (n, c_out, *spatial[missing:])
     out = trace.new(node.outputs[0], shape, x.dtype, channels_last)
     x = trace.ordered(x, channels_last)
@@ -264,8 +266,8 @@ def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Seque
             node.name,
             (x,),
             target,
-            plan.shares,
-            algorithm="transposed",
+            lambda threads: plan.shares(threads, (c_in, c_out, c_out)),
+            algorithm=plan.algorithm,
             flops=2.0 * prod(x.shape) * prod(weight.shape[1:]),
         )
     )

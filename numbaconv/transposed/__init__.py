@@ -1,0 +1,15 @@
+"""Transposed convolution, the adjoint of convolution: layers, and functions of arrays."""
+
+from __future__ import annotations
+
+from numbaconv.transposed.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from numbaconv.transposed.layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+
+__all__ = [
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+]

@@ -1,0 +1,70 @@
+"""A layer's weights in the forms that the ways of computing a transposed convolution read, each made when first asked for."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from numbaconv.algorithms.weights import Weights, row_pitch
+from numbaconv.workspace import aligned
+
+
+class TransposedWeights:
+    """Weights ``(c_in, c_out / groups, *kernel)`` and bias, copied.
+
+    `swapped` are those of an ordinary convolution with the taps as they are, `flipped` with the taps in reverse, which makes the
+    transposed convolution of stride 1 an ordinary one.
+    """
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int):
+        self.shape, self.dtype, self.groups = weight.shape, weight.dtype, groups
+        self.swapped = Weights(swap_channels(weight, groups), bias, groups, own=True)
+        self._lock = threading.Lock()
+        self._flipped: Weights | None = None
+
+    @property
+    def flipped(self) -> Weights:
+        """Weights of the ordinary convolution that stride 1 amounts to."""
+        with self._lock:
+            if self._flipped is None:
+                weight, bias = self.swapped.unpacked()
+                reverse = (slice(None), slice(None), *(slice(None, None, -1),) * (weight.ndim - 2))
+                self._flipped = Weights(weight[reverse].copy(), bias, self.groups, own=True)
+            return self._flipped
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of a GEMM's A; see `pack_rows`."""
+        return self.swapped.form(pack_rows)
+
+    @cached_property
+    def bias(self) -> np.ndarray:
+        """(c_out,), zero where there is none."""
+        c_out = self.swapped.shape[0]
+        return np.zeros(c_out, self.dtype) if self.swapped.bias is None else self.swapped.bias
+
+    def unpacked(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Weight and bias as they were given."""
+        weight, bias = self.swapped.unpacked()
+        return swap_channels(weight, self.groups), bias
+
+
+def swap_channels(weight: np.ndarray, groups: int) -> np.ndarray:
+    """A copy of (groups a, b, *kernel) as (groups b, a, *kernel), group by group."""
+    outer, inner, *kernel = weight.shape
+    swapped = weight.reshape(groups, outer // groups, inner, *kernel).swapaxes(1, 2)
+    return swapped.copy().reshape(groups * inner, outer // groups, *kernel)
+
+
+def pack_rows(weight: np.ndarray, groups: int) -> np.ndarray:
+    """(c_out, c_in / groups, *kernel) as (c_out, taps, c_in / groups), with a pitch at which rows do not collide in the L1."""
+    c_out, c_in = weight.shape[:2]
+    rows = weight.reshape(c_out, c_in, -1).transpose(0, 2, 1)
+    nbytes = c_in * weight.itemsize
+    pitch = row_pitch(nbytes) if nbytes % 1024 == 0 else nbytes
+    packed = aligned(prod(rows.shape[:2]) * pitch).view(weight.dtype).reshape(*rows.shape[:2], -1)
+    packed[..., :c_in] = rows
+    return packed
