@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from numbaconv import arithmetic, filters
 from numbaconv.accuracy import get_accuracy, set_accuracy
-from numbaconv.causal import CausalConv1d, StreamState
-from numbaconv.deformable import DeformConv2d, deform_conv2d
-from numbaconv.depthwise_separable import DepthwiseSeparableConv2d, depthwise_separable_conv2d
 from numbaconv.backward import (
     conv1d_backward,
     conv2d_backward,
@@ -17,6 +14,9 @@ from numbaconv.backward import (
     grad_input,
     grad_weight,
 )
+from numbaconv.causal import CausalConv1d, StreamState
+from numbaconv.deformable import DeformConv2d, deform_conv2d
+from numbaconv.depthwise_separable import DepthwiseSeparableConv2d, depthwise_separable_conv2d
 from numbaconv.dispatch.explain import explain
 from numbaconv.errors import ConvError, DTypeError, ModelError, ShapeError, UnsupportedError
 from numbaconv.functional import conv1d, conv2d, conv3d

@@ -126,10 +126,10 @@ class Fft:
         return _SAFETY * eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
-        """The formula above, and the blocks of one pass."""
+        """The formula above, and the blocks of one pass, which all threads share."""
         lengths = _lengths(problem, machine)
         cut = _Cut(problem, lengths, problem.n)
-        return Cost(_cycles(cut, machine) / machine.rates.clock, cut.together * cut.block_bytes)
+        return Cost(_cycles(cut, machine) / machine.rates.clock, 0, staging_bytes=cut.together * cut.block_bytes)
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> FftPlan:
         """Transform the weights, unless another plan of these lengths has."""

@@ -12,7 +12,7 @@ from numbaconv.arguments import NAMES
 from numbaconv.dispatch.select import best_compiled, make_plan
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.errors import DTypeError, ModelError, ShapeError
-from numbaconv.functional import conv2d
+from numbaconv.functional import conv1d, conv2d, conv3d
 from numbaconv.graph.instructions import Compiled, Host
 from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.lowering.elementwise import activate, combine
@@ -21,7 +21,7 @@ from numbaconv.graph.trace import CHECKS, FLOATS, Trace, Value, lowers
 from numbaconv.graph.window import Window, per_axis
 from numbaconv.loops.shares import Shares
 from numbaconv.problem import ConvProblem
-from numbaconv.transposed import ConvTranspose2d
+from numbaconv.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeLayer
 
 
 def _operands(node: Node, operands: Sequence[Value]) -> tuple[Value, Value, Value, Value]:
@@ -187,90 +187,92 @@ def _pitch(tensor: Tensor | None, channels: int) -> int:
 
 def _computed_weight(trace: Trace, node: Node, x, weight, bias, geometry) -> Sequence[Value]:
     """A convolution whose weight is known only when it runs: packed in each run."""
-    missing = 4 - len(weight.shape)
-    geometry = {
-        "stride": (1,) * missing + tuple(geometry["stride"]),
-        "padding": ((0, 0),) * missing + tuple(geometry["padding"]),
-        "dilation": (1,) * missing + tuple(geometry["dilation"]),
-        "groups": geometry["groups"],
-    }
-    problem = ConvProblem.of(_lifted(x.shape), _lifted(weight.shape), **geometry, dtype=NAMES[x.dtype])
-    shape = (problem.n, problem.c_out, *problem.out_spatial[missing:])
+    convolution = _FUNCTIONS[len(weight.shape)]
+    problem = ConvProblem.of(x.shape, weight.shape, **geometry, dtype=NAMES[x.dtype])
 
     def run(x, weight, bias=None):
-        y = conv2d(x.reshape(_lifted(x.shape)), weight.reshape(_lifted(weight.shape)), bias, **geometry)
-        return (y.reshape(shape),)
+        return (convolution(x, weight, bias, **geometry),)
 
-    out = trace.new(node.outputs[0], shape, x.dtype)
+    out = trace.new(node.outputs[0], problem.output_shape, x.dtype)
     trace.emit(Host(node.op, node.name, (x, weight, bias), (out,), run, algorithm="packed in each run"))
     return [out]
-
-
-def _lifted(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A signal as an image of height 1."""
-    return shape if len(shape) == 4 else (*shape[:2], 1, *shape[2:])
 
 
 @lowers("ConvTranspose")
 def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
     """A transposed convolution, channels-last."""
     x, weight, bias, _ = _operands(node, operands)
-    if weight.dtype not in FLOATS or x.dtype not in FLOATS or len(weight.shape) not in (3, 4):
+    kind = _TRANSPOSED.get(len(weight.shape))
+    if weight.dtype not in FLOATS or x.dtype not in FLOATS or kind is None:
         return None
     _check_rank(x, weight)
-    rank, missing = len(weight.shape), 4 - len(weight.shape)
+    rank = len(weight.shape)
     window = Window.read(node.attributes, weight.shape[2:])
     growth = per_axis(node.attributes, "output_padding", rank - 2, 0)
     pads, growth = window.transposed_pads(x.shape[2:], growth, node.attributes.get("output_shape"))
     geometry = {
-        "stride": (1,) * missing + window.strides,
-        "padding": ((0, 0),) * missing + pads,
-        "output_padding": (0,) * missing + growth,
-        "dilation": (1,) * missing + window.dilations,
+        "stride": window.strides,
+        "padding": pads,
+        "output_padding": growth,
+        "dilation": window.dilations,
         "groups": window.group,
     }
-    activation = node.attributes.get("activation", IDENTITY)
     if not isinstance(weight, np.ndarray) or not (bias is None or isinstance(bias, np.ndarray)):
-
-        def layer_of(weight, bias):
-            return ConvTranspose2d(weight.reshape(_lifted(weight.shape)), bias, **geometry)
-
-        size = layer_of(np.zeros(weight.shape, weight.dtype), None).output_shape(_lifted(x.shape))
-        shape = (*size[:2], *size[2 + missing :])
+        shape = kind(np.zeros(weight.shape, weight.dtype), None, **geometry).output_shape(x.shape)
         out = trace.new(node.outputs[0], shape, x.dtype)
 
         def run(x, weight, bias=None):
-            return (layer_of(weight, bias)(x.reshape(_lifted(x.shape))).reshape(shape),)
+            return (kind(weight, bias, **geometry)(x),)
 
         trace.emit(Host(node.op, node.name, (x, weight, bias), (out,), run, algorithm="packed in each run"))
         return [out]
+    activation = node.attributes.get("activation", IDENTITY)
     layer = trace.store.get(
         ("layer", node.outputs, pads, growth),
-        lambda: ConvTranspose2d(
-            weight.reshape(_lifted(weight.shape)), bias, **geometry, layout="channels_last", activation=activation,
+        lambda: kind(
+            weight, bias, **geometry, layout="channels_last", activation=activation,
             # direct sums are one loop nest, as a step has to be
             accuracy="strict",
         ),
-    )
-    n, c_in, *spatial = _lifted(x.shape)
+    )  # fmt: skip
+    return [_transpose_step(trace, node, layer, trace.ordered(x, channels_last))]
+
+
+def _transpose_step(trace: Trace, node: Node, layer: ConvTransposeLayer, x: Tensor) -> Tensor:
+    """Emit a transposed convolution of a tensor without gaps."""
+    n, c_in, *spatial = x.shape
     plan = layer.plan((n, *spatial, c_in))
     n, *spatial, c_out = layer.output_shape((n, *spatial, c_in))
-    shape = (n, c_out, *spatial[missing:])
-    out = trace.new(node.outputs[0], shape, x.dtype, channels_last)
-    x = trace.ordered(x, channels_last)
+    order = channels_last(len(x.shape))
+    out = trace.new(node.outputs[0], (n, c_out, *spatial), x.dtype, channels_last)
+    name = fused_name(node.op, None, layer.activation)
+    if not hasattr(plan, "shares"):
+        # a plan of several loop nests
+        back = np.argsort(order)
+
+        def run(x):
+            return (layer(x.transpose(order)).transpose(back),)
+
+        trace.emit(Host(name, node.name, (x,), (out,), run, algorithm=plan.algorithm))
+        return out
     # the result has no gaps, whatever it will be a slice of
-    target = out if out.is_dense(channels_last(rank)) else trace.temporary(shape, x.dtype, channels_last)
+    target = out if out.is_dense(order) else trace.temporary(out.shape, x.dtype, channels_last)
     trace.emit(
         Compiled(
-            node.op,
+            name,
             node.name,
             (x,),
             target,
             lambda threads: plan.shares(threads, (c_in, c_out, c_out)),
             algorithm=plan.algorithm,
-            flops=2.0 * prod(x.shape) * prod(weight.shape[1:]),
+            flops=layer.problem((x.shape[0], *x.shape[2:], c_in)).flops,
         )
     )
     if target is not out:
         trace.copy(target, out)
-    return [out]
+    return out
+
+
+#: Functions and layers by the axes of their weights.
+_FUNCTIONS = {3: conv1d, 4: conv2d, 5: conv3d}
+_TRANSPOSED = {3: ConvTranspose1d, 4: ConvTranspose2d, 5: ConvTranspose3d}
