@@ -135,9 +135,9 @@ class AxisFold:
         """Fold for stride 1; all phases have equally many outputs, of which the last ones may lie beyond the result."""
         before, after = padding
         taps = [[(phase + tap * dilation - before) // scale for tap in range(k)] for phase in range(scale)]
-        # Outputs of a phase, more than the image has elements: as many as the result needs, and as many as there are without
-        # padding after, since taps of zeros would let a NaN through.
-        more = max(-(-(before + after - dilation * (k - 1)) // scale), *(-met[-1] for met in taps))
+        # outputs of a phase, more than the image has elements; no phase needs fewer than its taps make of the image, so that
+        # none has a padding below zero after it
+        more = -(-(before + after - dilation * (k - 1)) // scale)
         return cls(
             scale,
             tuple(tuple(at - met[0] for at in met) for met in taps),
