@@ -230,23 +230,27 @@ def check(name: str, found, expected) -> None:
             raise AssertionError(f"{name}: the results differ by {np.abs(ours - theirs).max()}")
 
 
-def sample(call: Callable[[], object]) -> float:
+def sample(call: Callable[[], object], clock: Callable[[], float]) -> float:
     """The median seconds of calls that together take at least `MIN_TIME`."""
     call()
     seconds, end = [], time.perf_counter() + MIN_TIME
     while len(seconds) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
+        start = clock()
         call()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return statistics.median(seconds)
 
 
-def measure(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Each runtime's median over rounds, in which all take turns."""
+def measure(calls: dict[str, Callable], rounds: int, threads: int) -> dict[str, float]:
+    """Each runtime's median over rounds, in which all take turns.
+
+    On one thread that is the time of the process alone, which other programs do not lengthen.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
     times = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(sample(call))
+            times[name].append(sample(call, clock))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -276,7 +280,7 @@ def main() -> None:
                 expected = found if expected is None else expected
                 check(f"{case.name}, {name}", found, expected)
                 calls[name] = call
-            times = measure(calls, args.rounds)
+            times = measure(calls, args.rounds, threads)
             best = min(seconds for name, seconds in times.items() if name not in ratios)
             for name, values in ratios.items():
                 values.append(best / times[name])

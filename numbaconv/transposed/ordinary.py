@@ -34,6 +34,8 @@ class Ordinary(DirectSums):
 
     def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this way is refused, or None."""
+        if max(problem.spatial) == 1:
+            return "a single input element meets no other"
         if any(step > 1 and size > 1 for step, size in zip(problem.stride, problem.spatial)):
             return "the stride is not 1"
         if any(min(pair) < 0 for pair in _padding(problem)):

@@ -180,6 +180,12 @@ class _Split(TiledAlgorithm):
             cycles += lines * cost.PARTIAL * float(height.sum())
         return g["n"] * g["groups"] * cycles
 
+    def far_cycles(self, g, machine):
+        """Remainders take turns row by row, so that weights of a panel that outgrow the L2 come anew for each row of the input."""
+        panels = g["groups"] * g["panels_per_group"]
+        passes = len(np.unique(self._rows.base)) if g["panel_bytes"] > machine.l2 // 2 else 1
+        return cost.far_cycles(g, machine, panels * g["panel_bytes"], -(-panels // g["column_block"]), passes)
+
     def extra_cycles(self, problem, g, machine):
         """Reading tile list and tables."""
         return g["n"] * g["groups"] * self.plan_bytes / machine.rates.copy_bytes

@@ -19,6 +19,8 @@ from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
 from numbaconv.workspace import rounded, scratch, view
 
+#: The most output channels of a group that leave most lanes of a vector idle elsewhere.
+_NARROW = 8
 #: More work than this many times what there is to do is not worth an estimate.
 _MOST_WORK = 64
 
@@ -35,7 +37,7 @@ class Stretched(DirectSums):
 
     def variant(self, problem: TransposedProblem) -> str:
         """The algorithm of the convolution of stride 1."""
-        return self.ordinary.variant(_stretched(problem))
+        return "" if max(problem.stride) == 1 else self.ordinary.variant(_stretched(problem))
 
     def native(self, problem: TransposedProblem) -> bool:
         """Both layouts."""
@@ -45,6 +47,8 @@ class Stretched(DirectSums):
         """Why this way is refused, or None."""
         if max(problem.stride) == 1:
             return "the stride is 1"
+        if problem.c_out // problem.groups > _NARROW:
+            return f"groups of more than {_NARROW} output channels fill the vectors of other ways"
         if prod(problem.stride) > _MOST_WORK:
             return f"it would do {prod(problem.stride)} times the work"
         return self.ordinary.unsupported(_stretched(problem), epilogue, machine)
