@@ -175,7 +175,7 @@ def _core(height: int, taps: int, k: int, *, tiles: int = 1, panels: int = 1) ->
     }
     sizes = {
         "tile_count": tiles, "k": k, "panel_bytes": panel,
-        "c_pitch": panels * PANEL_ROW, "columns": panels * PANEL_ROW // _SIZE,
+        "c_pitch": panels * PANEL_ROW, "c_step": 1, "columns": panels * PANEL_ROW // _SIZE,
     }  # fmt: skip
     call = np.zeros((), CALL)
     for name, value in (sizes | {name: array.ctypes.data for name, array in arrays.items()}).items():
