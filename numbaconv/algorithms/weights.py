@@ -31,7 +31,7 @@ class Weights:
     Parameters
     ----------
     weight : ndarray
-        (c_out, c_in / groups, *kernel), float32 or float64; it is copied.
+        (c_out, c_in / groups, *kernel), float32 or float64.
     bias : ndarray or None
         (c_out,), the same dtype.
     groups : int
@@ -148,6 +148,11 @@ class Weights:
                 form[...] = pack(weight, self.groups)
             if "columns_apart" in vars(self):
                 self.columns_apart[0][...] = self._pack_columns(weight)
+
+    def release(self) -> None:
+        """Forget the weights as they were given: whoever calls this knows that no further form will be asked for."""
+        with self._lock:
+            self._given = None
 
     def unpacked(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias as they were given."""

@@ -51,13 +51,18 @@ class Executable:
         self._lock = threading.RLock()
 
     def prepare(self) -> None:
-        """Make the program now if all inputs have fixed shapes, so that what is wrong shows when a model is loaded."""
+        """Make the only program now if all inputs have fixed shapes, so that what is wrong shows when a model is loaded.
+
+        No other will be made, so that weights need not be kept as they came.
+        """
         declared = self.graph.inputs
         if all(
             v.ranked and v.dtype is not None and v.dtype.kind == "f" and all(isinstance(n, int) for n in v.shape)
             for v in declared
         ):
-            self.plan({v.name: np.empty(v.shape, v.dtype) for v in declared})
+            planned = self.plan({v.name: np.empty(v.shape, v.dtype) for v in declared})
+            self._store.final = planned.node is None
+            planned.program.bind()
 
     def run(
         self, feed: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray], trail: Trail, timed: bool

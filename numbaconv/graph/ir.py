@@ -186,7 +186,10 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     return Graph(inputs, outputs, nodes, constants, _types(model, constants), opsets)
 
 
-def _node(proto: onnx.NodeProto) -> Node:
+def _node(part: onnx.NodeProto) -> Node:
+    # a part of a message keeps all of it alive, weights included
+    proto = onnx.NodeProto()
+    proto.CopyFrom(part)
     values = {a.name: helper.get_attribute_value(a) for a in proto.attribute if not a.ref_attr_name}
     return Node(
         op=proto.op_type,

@@ -39,6 +39,11 @@ class Program:
         self.arena = plan_arena(self.instructions)
         self._free: defaultdict[int, list[_Bound]] = defaultdict(list)
 
+    def bind(self) -> None:
+        """Make a copy ready for the threads that are set now: kernels are compiled and weights packed."""
+        threads = usable_threads()
+        self._free[threads].append(_Bound(self, threads))
+
     def run(
         self,
         feed: Mapping[str, np.ndarray],

@@ -91,9 +91,12 @@ class InferenceSession:
             proto = model.read_model(path_or_bytes)
             self._metadata = model.metadata(proto)
             graph, store = ir.read_graph(proto), Store()
+            # from here on the weights of the file are needed in the graph only, and then only in the nodes that pack them
+            del proto
             host.check(graph, store)
             self._inputs, self._outputs = graph.inputs, graph.outputs
-            self._executable = Executable(pack_weights(optimise(graph)), store)
+            graph = pack_weights(optimise(graph))
+            self._executable = Executable(graph, store)
             self._executable.prepare()
         self._trail: Trail = []
 

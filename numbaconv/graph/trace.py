@@ -49,9 +49,13 @@ def lowers(*ops: str) -> Callable[[Lowering], Lowering]:
 
 
 class Store:
-    """What the programs of one session share: objects by name, such as packed weights, made when first asked for."""
+    """What the programs of one session share: objects by name, made when first asked for.
+
+    `final` says that there will be one program only, so that weights need not be kept when they are packed.
+    """
 
     def __init__(self) -> None:
+        self.final = False
         self._kept: dict[object, object] = {}
         self._lock = threading.RLock()
 

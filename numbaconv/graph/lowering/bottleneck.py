@@ -61,7 +61,11 @@ def _fused(trace: Trace, node, nodes, stages, fusion, x, residual) -> Value:
     def work(threads: int) -> Shares:
         if not made:
             made.append(make_fused_plan(stages, residual is not None, STRIPS))
-        return made[0].shares(threads)
+        shares = made[0].shares(threads)
+        if trace.store.final:
+            for stage in stages:
+                stage.weights.release()
+        return shares
 
     names = [fused_name(stage.op, None, given.activation) for stage, given in zip(nodes[:-1], stages)]
     names.append(fused_name(nodes[-1].op, residual, stages[-1].activation))

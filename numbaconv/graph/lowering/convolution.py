@@ -144,15 +144,18 @@ def convolve(
 
 def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
     epilogue = Epilogue(problem.bias, residual is not None, activation)
-    candidate = best_compiled(problem, epilogue)
+    candidate, weights = best_compiled(problem, epilogue), node.attributes["weights"]
     made = []
 
     def work(threads: int) -> Shares:
         if not made:
-            made.append(make_plan(problem, epilogue, node.attributes["weights"], candidate.algorithm.name))
+            made.append(make_plan(problem, epilogue, weights, candidate.algorithm.name))
         pitches = tuple(_pitch(tensor, channels) for tensor, channels in (
             (x, problem.c_in), (out, problem.c_out), (residual, problem.c_out)))  # fmt: skip
-        return made[0].shares(threads, pitches)
+        shares = made[0].shares(threads, pitches)
+        if trace.store.final:
+            weights.release()
+        return shares
 
     trace.emit(
         Compiled(

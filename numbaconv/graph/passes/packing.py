@@ -35,7 +35,8 @@ def _packed(draft: Draft, node: Node) -> Node:
     if linear is None:
         return node
     weight = linear.weight[..., None] if node.op == "Dense" else linear.weight
-    weights = Weights(weight, linear.bias, linear.groups)
+    # constants of a graph are never written
+    weights = Weights(weight, linear.bias, linear.groups, own=True)
     return replace(
         node, inputs=(node.inputs[0], "", "", node.operand(3)), attributes={**node.attributes, "weights": weights}
     )
