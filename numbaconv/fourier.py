@@ -6,6 +6,7 @@ Transforms are not generated here; this module names what is needed of them, how
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Sequence
 from itertools import product
 from math import log2, prod
@@ -22,6 +23,12 @@ _FAR = 0.35
 _NUMPY = 2.0
 #: Fewer elements are not worth a second thread.
 _SHARED = 1 << 15
+
+
+@functools.cache
+def _has_scipy() -> bool:
+    """Whether SciPy is installed; importing it takes longer than an estimate may."""
+    return importlib.util.find_spec("scipy") is not None
 
 
 @functools.cache
@@ -103,7 +110,7 @@ def cycles(lengths: Sequence[int], lines: int, itemsize: int, l2: int) -> float:
     # a block and its spectrum, or the lines that go side by side
     working_set = max(2 * elements, LANES * lengths[-1]) * itemsize
     far = 1 + _FAR * log2(1 + working_set / l2)
-    slow = 1.0 if _scipy() is not None else _NUMPY
+    slow = 1.0 if _has_scipy() else _NUMPY
     return slow * lines * elements * BUTTERFLY * itemsize / 4 * log2(max(elements, 2)) * alone * far
 
 

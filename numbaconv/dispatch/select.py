@@ -92,10 +92,12 @@ def choose(
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
 
 
+_COMPILED = tuple(algorithm for algorithm in ALGORITHMS if algorithm.compiled)
+
+
 def best_compiled(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
     """The algorithm of compiled loops that is expected to be fastest, with its cost."""
-    ranked = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))
-    return next(candidate for candidate in ranked if candidate.algorithm.compiled)
+    return rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy), _COMPILED)[0]
 
 
 def make_plan(

@@ -9,7 +9,8 @@ import numpy as np
 
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
-from numbaconv.dispatch.select import best_compiled, make_plan
+from numbaconv.dispatch.calibration import calibrated_machine
+from numbaconv.dispatch.select import best_compiled
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.errors import DTypeError, ModelError, ShapeError
 from numbaconv.functional import conv1d, conv2d, conv3d
@@ -149,7 +150,7 @@ def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
 
     def work(threads: int) -> Shares:
         if not made:
-            made.append(make_plan(problem, epilogue, weights, candidate.algorithm.name))
+            made.append(candidate.algorithm.plan(problem, weights, epilogue, calibrated_machine()))
         pitches = tuple(_pitch(tensor, channels) for tensor, channels in (
             (x, problem.c_in), (out, problem.c_out), (residual, problem.c_out)))  # fmt: skip
         shares = made[0].shares(threads, pitches)
