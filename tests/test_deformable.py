@@ -135,6 +135,23 @@ def onnx_cases():
 
 
 @pytest.mark.parametrize("case", onnx_cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("constant", [False, True], ids=["computed", "constant"])
+def test_a_session_runs_it_here(case, constant):
+    ((inputs, (judged,)),) = case.data_sets
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_model_from_string(case.model.SerializeToString())
+    feed = dict(zip([value.name for value in model.graph.input], inputs))
+    if constant:
+        kept = [value for value in model.graph.input if value.name not in ("W", "B")]
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(feed.pop(n), n) for n in ("W", "B") if n in feed)
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+    session = nc.InferenceSession(model.SerializeToString())
+    np.testing.assert_allclose(session.run(None, feed)[0], judged, rtol=1e-5, atol=1e-6)
+    assert [record.algorithm for record in session.report() if record.op == "DeformConv"] == ["deformable"]
+
+
+@pytest.mark.parametrize("case", onnx_cases(), ids=lambda case: case.name)
 def test_onnx_agrees(case):
     (node,) = case.model.graph.node
     attributes = {a.name: list(a.ints) or a.i for a in node.attribute}

@@ -38,10 +38,11 @@ OUT_OF_SCOPE = {
     "image_decoder": "decoding pictures needs Pillow and is done before a network runs",
     "conv": "run by test_session.py, with PyTorch's",
     "convtranspose": "run by test_session.py, with PyTorch's",
+    "deformconv": "run by test_deformable.py",
 }
 #: Operators in scope that the reference may run: rare ones whose cost does not matter.
 LEFT_TO_REFERENCE = {
-    *("AffineGrid", "BlackmanWindow", "Col2Im", "ConvInteger", "DFT", "DeformConv", "GridSample", "HammingWindow"),
+    *("AffineGrid", "BlackmanWindow", "Col2Im", "ConvInteger", "DFT", "GridSample", "HammingWindow"),
     *("HannWindow", "MelWeightMatrix", "NonMaxSuppression", "QLinearConv", "QLinearMatMul", "RoiAlign", "Unique"),
     *("BitCast", "Dropout"),
     # in functions that are written out

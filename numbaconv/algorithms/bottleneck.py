@@ -212,13 +212,20 @@ class BottleneckPlan(ComposedPlan):
         shares = self._shares.get(threads)
         if shares is None:
             record, images = self._record.copy(), self.problem.n
-            record["strips"] = max(record["strips"], min(-(-threads // images), record["h_out"]))
+            record["strips"] = self._even_strips(int(record["strips"]), threads)
             rows = min(threads, images * int(record["strips"]))
             shares = self._shares[threads] = Shares(
                 self._function, rows, 1, record.ctypes.data, self.workspace_bytes, self._zero, self._zero,
                 (record, self._keep),
             )  # fmt: skip
         return shares
+
+    def _even_strips(self, least: int, threads: int) -> int:
+        """Strips of an image, so many at least, that leave each thread with as many as the others, if rows are enough."""
+        images, rows = self.problem.n, int(self._record["h_out"])
+        least = max(least, min(-(-threads // images), rows))
+        choices = range(least, max(least, min(least + threads, rows)) + 1)
+        return next((strips for strips in choices if images * strips % threads == 0), least)
 
     def scratch_bytes(self, threads: int) -> int:
         """Bytes of workspace that `run` needs on so many threads."""

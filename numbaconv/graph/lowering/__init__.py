@@ -5,6 +5,7 @@ from numbaconv.graph.lowering import (  # noqa: F401
     arrangement,
     bottleneck,
     convolution,
+    deformable,
     elementwise,
     normalization,
     pools,
