@@ -23,7 +23,7 @@ def _integers(names: str) -> np.dtype:
 #: `c_step` rows of C apart.  C may be `streamed` past the caches where its vectors are aligned; `fetch` asks for the rows of A of
 #: the next tile, which has one tap.
 CALL = _integers(
-    "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes c c_pitch c_step streamed columns bias residual "
+    "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes following c c_pitch c_step streamed columns bias residual "
     "residual_pitch activation"
 )
 

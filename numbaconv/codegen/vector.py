@@ -109,9 +109,9 @@ class Vectors:
         limit = builder.shuffle_vector(limit, limit, ir.Constant(lane.type, [0] * self.lanes))
         return builder.icmp_signed("<", lane, limit)
 
-    def prefetch(self, pointer) -> None:
-        """Ask for the cache line behind a pointer, which may lie outside of all arrays."""
-        read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
+    def prefetch(self, pointer, near: bool = True) -> None:
+        """Ask for the cache line behind a pointer, which may lie outside of all arrays: into the L1, or no nearer than the L2."""
+        read, keep, data = (ir.Constant(I32, n) for n in (0, 3 if near else 2, 1))
         self.call("llvm.prefetch.p0", ir.VoidType(), pointer, read, keep, data)
 
     def masked_load(self, pointer, mask):

@@ -13,7 +13,7 @@ from numba import types
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_core, call_record, fence, get, itemsize, prefetch, put
 from numbaconv.codegen.target import target
-from numbaconv.codegen.tile import OPERATIONS, tile
+from numbaconv.codegen.tile import FOLLOWING, OPERATIONS, tile
 from numbaconv.epilogue import KINDS
 
 MR, NV, WIDE_ROWS = target().rows, target().vectors, target().wide_rows
@@ -86,6 +86,15 @@ def core(call_address, alpha, beta):
                 residual = 0
                 if call.residual != 0:
                     residual = call.residual + row * call.residual_pitch + first * size
+                panel = call.panels + part * together * call.panel_bytes
+                # what the tile's second panel is, or where it asks ahead the weights that come next
+                beside = call.panel_bytes
+                if not kept:
+                    nbytes = call.k * get(record, 4) * PANEL_ROW
+                    following = panel + call.panel_bytes if part + 1 < spans else call.following
+                    beside = 0
+                    if following != 0 and number < FOLLOWING:
+                        beside = following - panel + number * (nbytes // FOLLOWING)
                 tile(
                     GEMM,
                     MR,
@@ -100,8 +109,8 @@ def core(call_address, alpha, beta):
                     get(record, 4),
                     above,
                     call.k,
-                    call.panels + part * together * call.panel_bytes,
-                    call.panel_bytes,
+                    panel,
+                    beside,
                     call.c + row * call.c_pitch + first * size,
                     call.c_step * call.c_pitch,
                     call.streamed,
@@ -162,6 +171,9 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
     call.zeros = conv.zeros
     call.panels = conv.panels + number * conv.panel_bytes + k_first * PANEL_ROW
     call.panel_bytes = conv.panel_bytes
+    call.following = 0
+    if group * conv.panels_per_group + last < conv.groups * conv.panels_per_group:
+        call.following = call.panels + (last - first) * conv.panel_bytes
     call.columns = min(conv.c_out, last * row) - first * row
     call.c = out_image + column
     call.c_pitch = conv.out_pixel

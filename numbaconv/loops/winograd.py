@@ -104,6 +104,10 @@ def multiply(conv, workspace, first, last, k_first, k_last, like):
             call.a = block.data + position * conv.data_position + (group - first_group) * conv.c_in * conv.itemsize
             number = (group * positions + position) * conv.panels_per_group + panel
             call.panels = conv.panels + number * conv.panel_bytes + k_first * PANEL_ROW
+            # the same panels of the next position
+            call.following = 0
+            if position + 1 < positions and first_group == last_group:
+                call.following = call.panels + conv.panels_per_group * conv.panel_bytes
             column = group * conv.c_out + panel * NV * lanes - start
             call.c = block.products + position * conv.product_position + column * conv.itemsize
             call.residual = 0 if k_first == 0 else call.c
