@@ -26,7 +26,7 @@ UNROLL = 4
 #: 7 x 7), 7 % at 256 channels; those in the L2 lose 2 %, and short panels more, next to which lie pages that nobody has.
 AHEAD = 4096
 #: Into how many parts the next panel is cut, each of which is asked for while one tile reads this panel.
-FOLLOWING = 2
+FOLLOWING = 4
 
 
 @dataclass(frozen=True)
