@@ -66,7 +66,7 @@ class TileSpec:
 def _arguments(scalar) -> list:
     """Types of a tile's arguments; `emit_tile` names them."""
     return [
-        *[BYTES, BYTES, BYTES, I64, I64, I64, BYTES, I64],
+        *[BYTES, BYTES, BYTES, I64, I64, I64, BYTES, I64, I64],
         *[BYTES, I64, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar],
     ]
 
@@ -87,7 +87,9 @@ def emit_tile(module, spec: TileSpec):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
-    a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, c, c_pitch, streamed, bias, *rest = function.args
+    a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, following, c, c_pitch, streamed, bias, *rest = (
+        function.args
+    )
     one_weight = spec.operation == "plane"
     if one_weight:
         first = [v.splat(v.load_scalar(bias))] * (spec.rows * spec.vectors)
@@ -96,7 +98,7 @@ def emit_tile(module, spec: TileSpec):
         first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
     if spec.operation == "gemm":
         row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
-        one_tap = _gemm_tap(v, spec, k, panel, panel_bytes)
+        one_tap = _gemm_tap(v, spec, k, panel, panel_bytes, following)
         accumulators = _gemm_sums(v, spec, a, zeros, taps, row_taps, n_taps, panel, one_tap, first)
     else:
         window = builder.inttoptr(k, BYTES)
@@ -124,7 +126,7 @@ def _gemm_sums(v: Vectors, spec: TileSpec, a, zeros, taps, row_taps, n_taps, pan
     return counted_loop(b, i64(0), n_taps, 1, first, body, "tap")
 
 
-def _gemm_tap(v: Vectors, spec: TileSpec, k, panel, panel_bytes):
+def _gemm_tap(v: Vectors, spec: TileSpec, k, panel, panel_bytes, following):
     """One tap of a dense tile: `k` channels, unrolled."""
     b = v.builder
     k_unrolled = b.and_(k, i64(-UNROLL))
@@ -133,7 +135,7 @@ def _gemm_tap(v: Vectors, spec: TileSpec, k, panel, panel_bytes):
         def steps(count):
             def body(channel, accumulators):
                 if spec.ahead and count > 1:
-                    _ask_for_following(v, spec, panel, panel_bytes, weights, channel)
+                    _ask_for_following(v, spec, panel, following, weights, channel)
                 for step in range(count):
                     accumulators = _step(v, spec, rows, weights, panel_bytes, channel, step, accumulators)
                 return accumulators
@@ -149,10 +151,10 @@ def _gemm_tap(v: Vectors, spec: TileSpec, k, panel, panel_bytes):
 def _ask_for_following(v: Vectors, spec: TileSpec, panel, distance, weights, channel) -> None:
     """Ask for weights that come next, `distance` bytes from the panel: one byte for every `FOLLOWING` that are read now."""
     b = v.builder
-    row = spec.panel_vectors * v.nbytes
+    row, panels = spec.panel_vectors * v.nbytes, max(1, spec.vectors // spec.panel_vectors)
     read = b.add(b.sub(b.ptrtoint(weights, I64), b.ptrtoint(panel, I64)), b.mul(channel, i64(row)))
-    at = offset(b, panel, b.add(distance, b.udiv(read, i64(FOLLOWING))))
-    for line in range(0, UNROLL * row // FOLLOWING, 64):
+    at = offset(b, panel, b.add(distance, b.udiv(read, i64(FOLLOWING // panels))))
+    for line in range(0, UNROLL * row * panels // FOLLOWING, 64):
         v.prefetch(offset(b, at, i64(line)), near=False)
 
 
@@ -166,7 +168,7 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step:
     if spec.vectors > spec.panel_vectors:
         b_row = offset(b, b_row, panel_bytes)
         columns += [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in range(spec.vectors - spec.panel_vectors)]
-    if spec.ahead:
+    if spec.ahead and spec.vectors <= spec.panel_vectors:
         for j in own:
             v.prefetch(offset(b, b_row, i64(AHEAD + j * v.nbytes)))
     a_column = b.mul(channel, i64(v.itemsize))
@@ -322,6 +324,7 @@ def tile(
     k,
     panel,
     panel_bytes,
+    following,
     c,
     c_pitch,
     streamed,
@@ -340,7 +343,7 @@ def tile(
     `operation` are literals, since only literals keep Numba's disk cache working for generated code.  Pointers are integers;
     see `emit_tile` for the rest.
     """
-    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 19, alpha, beta)
+    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 20, alpha, beta)
     kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
     tallest, panel_vectors, tallest_wide = rows.literal_value, vectors.literal_value, wide_rows.literal_value
     widest = 2 * panel_vectors if tallest_wide else panel_vectors
@@ -375,6 +378,6 @@ def tile(
 def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, special: bool) -> TileSpec:
     on = target()
     tall = kind == "gemm" and 2 * rows > (tallest if vectors <= panel else on.wide_rows)
-    ahead, bordered = special and tall and vectors == panel, special and kind == "depthwise"
+    ahead, bordered = special and tall and vectors % panel == 0, special and kind == "depthwise"
     shape = size, rows, vectors, panel, on.lanes(size), tallest + 1, on.chunk
     return TileSpec(kind, *shape, on.isa, on.fma, tall, ahead, bordered)

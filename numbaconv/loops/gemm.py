@@ -35,6 +35,8 @@ GEMM = OPERATIONS.index("gemm")
 #: Two panels at once take a third less loads a multiply-add, but no prefetching: where weights may come from beyond the L2, they
 #: need so many tiles to share the cost of fetching them, and may take so many bytes that the L2 keeps them meanwhile.
 PAIR_TILES, PAIR_BYTES = 12, 1 << 20
+#: Weights of so many bytes are asked for before they are read, even if the L2 keeps them from tile to tile.
+FAR_BYTES = 1 << 19
 
 
 @njit
@@ -52,6 +54,8 @@ def core(call_address, alpha, beta):
     # weights stay in the L2
     kept = call.tiles_outside != 0 or (call.tile_count >= PAIR_TILES and 2 * call.panel_bytes <= PAIR_BYTES)
     together = 2 if WIDE_ROWS > 0 and kept else 1
+    panels = (call.columns + NV * lanes - 1) // (NV * lanes)
+    far = not kept or (call.tiles_outside == 0 and panels * call.panel_bytes > FAR_BYTES)
     span = together * NV * lanes
     spans = (call.columns + span - 1) // span
     # Panels outside keep their part of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
@@ -87,14 +91,13 @@ def core(call_address, alpha, beta):
                 if call.residual != 0:
                     residual = call.residual + row * call.residual_pitch + first * size
                 panel = call.panels + part * together * call.panel_bytes
-                # what the tile's second panel is, or where it asks ahead the weights that come next
-                beside = call.panel_bytes
-                if not kept:
-                    nbytes = call.k * get(record, 4) * PANEL_ROW
-                    following = panel + call.panel_bytes if part + 1 < spans else call.following
-                    beside = 0
-                    if following != 0 and number < FOLLOWING:
-                        beside = following - panel + number * (nbytes // FOLLOWING)
+                # the part of the weights that come next which this tile asks for
+                following = 0
+                turn = number * pieces + piece
+                if far and turn < FOLLOWING:
+                    after = panel + together * call.panel_bytes if part + 1 < spans else call.following
+                    nbytes = together * call.k * get(record, 4) * PANEL_ROW
+                    following = 0 if after == 0 else after - panel + turn * (nbytes // FOLLOWING)
                 tile(
                     GEMM,
                     MR,
@@ -102,7 +105,7 @@ def core(call_address, alpha, beta):
                     WIDE_ROWS,
                     (piece + 1) * height // pieces - above,
                     width,
-                    int(not kept),
+                    int(far),
                     a,
                     call.zeros,
                     get(record, 3),
@@ -110,7 +113,8 @@ def core(call_address, alpha, beta):
                     above,
                     call.k,
                     panel,
-                    beside,
+                    call.panel_bytes,
+                    following,
                     call.c + row * call.c_pitch + first * size,
                     call.c_step * call.c_pitch,
                     call.streamed,

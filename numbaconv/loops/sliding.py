@@ -57,6 +57,7 @@ def _core(address, alpha, beta):
                 address,
                 call.panels + panel * call.panel_bytes,
                 call.panel_bytes,
+                0,
                 call.c + line * call.c_line + column * size,
                 call.c_pitch,
                 0,

@@ -49,6 +49,7 @@ def _core(address, alpha, beta):
                 address,
                 call.weights,
                 0,
+                0,
                 call.c + row + column * size,
                 call.c_pitch,
                 0,
