@@ -77,6 +77,8 @@ class Machine:
         CPU time an interval that the control group grants, in CPUs; None if unlimited.
     rates : Rates
         What cost models reckon with.
+    weights_kept : bool
+        Whether weights may stay in the caches from call to call; not those of a network whose layers together do not fit.
     """
 
     isa: str
@@ -91,6 +93,7 @@ class Machine:
     affinity: int
     quota: float | None = None
     rates: Rates = Rates()
+    weights_kept: bool = True
 
     @classmethod
     def detect(cls, root: Path = ROOT) -> Machine:

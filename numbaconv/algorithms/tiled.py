@@ -216,6 +216,7 @@ class _Variant:
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
         g |= plan._algorithm.functions(g, problem.np_dtype)
         g["activation"] = plan.epilogue.activation.code
+        g["cold"] = int(not plan._machine.weights_kept)
         self.record = record(g | {name: table.ctypes.data for name, table in self.tables.items()})
         self.address = self.record.ctypes.data
         self.function = share_address(plan._algorithm.share, problem.np_dtype)

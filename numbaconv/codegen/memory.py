@@ -21,10 +21,11 @@ def _integers(names: str) -> np.dtype:
 
 #: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  The rows of a tile are
 #: `c_step` rows of C apart.  C may be `streamed` past the caches where its vectors are aligned; `fetch` asks for the rows of A of
-#: the next tile, which has one tap.
+#: the next tile, which has one tap.  `cold` weights are in no cache when the call starts; `following` is the address of what the next
+#: call reads of them, or 0.
 CALL = _integers(
-    "a zeros tiles tile_count tiles_outside fetch k panels panel_bytes following c c_pitch c_step streamed columns bias residual "
-    "residual_pitch activation"
+    "a zeros tiles tile_count tiles_outside fetch cold k panels panel_bytes following c c_pitch c_step streamed columns bias "
+    "residual residual_pitch activation"
 )
 
 #: One call of the depthwise core: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.  Of
@@ -44,7 +45,7 @@ CONV = _integers(
     "n d_in h_in w_in in_pixels c_in d_out h_out w_out out_pixels c_out groups k_d k_h k_w window stride_d stride_h stride_w "
     "dilation_d dilation_h dilation_w pad_front pad_top pad_left padding_mode "
     "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
-    "core packer lines line tiles_per_line tile_block column_block tiles_outside fetch k_block patch_pitch tiles taps tables "
+    "core packer lines line tiles_per_line tile_block column_block tiles_outside fetch cold k_block patch_pitch tiles taps tables "
     "depthwise bordered group_out phases hop step out_step strip_lines walk_lines ring turns "
     "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "

@@ -75,7 +75,7 @@ def emit_tile(module, spec: TileSpec):
     """Add the tile to an LLVM module and return the function.
 
     Arguments: base of A; a row of zeros for padding; tap or run records and their number; which of a tap's rows comes first;
-    channels a tap, or the address of the runs' `WINDOW`; the packed panel; bytes from it to the next one; first element of C;
+    channels a tap, or the address of the runs' `WINDOW`; the packed panel; bytes from it to the next one and to weights to ask for; first element of C;
     bytes from row to row of C; whether C is streamed past the caches; bias or null; residual or null; bytes from row to row of
     the residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
     """
@@ -339,7 +339,7 @@ def tile(
     """Run the tile of `height` rows and `width` vectors of one of `OPERATIONS`, given by its number.
 
     Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  What is
-    `special` (not 0): tall dense ones of a whole panel ask ahead for weights, depthwise ones touch padding.  These numbers and
+    `special` (not 0): tall dense ones of whole panels ask ahead for weights, depthwise ones touch padding.  These numbers and
     `operation` are literals, since only literals keep Numba's disk cache working for generated code.  Pointers are integers;
     see `emit_tile` for the rest.
     """

@@ -15,6 +15,7 @@ from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import make_plan, rank
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
+from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded
 
@@ -75,9 +76,13 @@ def _bottleneck(problems: tuple[ConvProblem, ...]) -> Bottleneck:
 
 
 def make_fused_plan(
-    stages: tuple[Stage, ...], residual: bool, way: str = "auto", accuracy: Accuracy | None = None
+    stages: tuple[Stage, ...],
+    residual: bool,
+    way: str = "auto",
+    accuracy: Accuracy | None = None,
+    machine: Machine | None = None,
 ) -> Plan:
-    """A plan for tensors in the layout of the stages' problems.
+    """A plan for tensors in the layout of the stages' problems; the machine is by default this one.
 
     Raises
     ------
@@ -98,7 +103,7 @@ def make_fused_plan(
     if way == STEPS:
         return StepsPlan(stages, residual, accuracy)
     inner = [stage._replace(problem=dataclasses.replace(stage.problem, layout="channels_last")) for stage in stages]
-    plan = BottleneckPlan(*([None] * (3 - len(inner))), *inner, residual, calibrated_machine())
+    plan = BottleneckPlan(*([None] * (3 - len(inner))), *inner, residual, machine or calibrated_machine())
     layout = problems[0].layout
     return plan if layout == "channels_last" else ChannelsFirst(plan, _bottleneck(problems).whole(layout))
 

@@ -43,9 +43,8 @@ class _Planned:
 class Executable:
     """A graph that can be run for inputs of any shapes."""
 
-    def __init__(self, graph: Graph, store: Store | None = None):
-        self.graph = graph
-        self._store = Store() if store is None else store
+    def __init__(self, graph: Graph, store: Store):
+        self.graph, self._store = graph, store
         self._planned: OrderedDict[tuple, _Planned] = OrderedDict()
         self._rests: dict[int, Executable] = {}
         self._lock = threading.RLock()

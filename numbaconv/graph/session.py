@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 
 from numbaconv import options
+from numbaconv.algorithms.cost import L3_SHARE
+from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.errors import ModelError
 from numbaconv.graph.binding import IOBinding
 from numbaconv.graph.feeds import random_feed
@@ -80,7 +82,7 @@ class InferenceSession:
         try:
             from numbaconv.graph import host, ir, model
             from numbaconv.graph.executable import Executable
-            from numbaconv.graph.passes import optimise, pack_weights
+            from numbaconv.graph.passes import optimise, pack_weights, weight_bytes
             from numbaconv.graph.trace import Store
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "onnx":
@@ -90,12 +92,14 @@ class InferenceSession:
         with self._threads():
             proto = model.read_model(path_or_bytes)
             self._metadata = model.metadata(proto)
-            graph, store = ir.read_graph(proto), Store()
+            graph, store = ir.read_graph(proto), Store(calibrated_machine())
             # from here on the weights of the file are needed in the graph only, and then only in the nodes that pack them
             del proto
             host.check(graph, store)
             self._inputs, self._outputs = graph.inputs, graph.outputs
             graph = pack_weights(optimise(graph))
+            # whatever a layer's own weights take, they have left the caches when its turn comes again
+            store.machine = replace(store.machine, weights_kept=weight_bytes(graph) <= L3_SHARE)
             self._executable = Executable(graph, store)
             self._executable.prepare()
         self._trail: Trail = []

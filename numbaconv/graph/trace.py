@@ -18,6 +18,7 @@ from numbaconv.graph import strided
 from numbaconv.graph.instructions import Compiled, Host, Instruction
 from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.tensors import Place, Tensor, channels_last, dense_strides, row_major
+from numbaconv.machine import Machine
 
 Value = Tensor | np.ndarray | None
 #: Lowers a node: returns its outputs, or None where it does not cover the case.
@@ -49,13 +50,13 @@ def lowers(*ops: str) -> Callable[[Lowering], Lowering]:
 
 
 class Store:
-    """What the programs of one session share: objects by name, made when first asked for.
+    """What the programs of one session share: the machine as their plans see it, and objects made when first asked for.
 
     `final` says that there will be one program only, so that weights need not be kept when they are packed.
     """
 
-    def __init__(self) -> None:
-        self.final = False
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.final = machine, False
         self._kept: dict[object, object] = {}
         self._lock = threading.RLock()
 

@@ -35,7 +35,7 @@ GEMM = OPERATIONS.index("gemm")
 #: Two panels at once take a third less loads a multiply-add, but no prefetching: where weights may come from beyond the L2, they
 #: need so many tiles to share the cost of fetching them, and may take so many bytes that the L2 keeps them meanwhile.
 PAIR_TILES, PAIR_BYTES = 12, 1 << 20
-#: Weights of so many bytes are asked for before they are read, even if the L2 keeps them from tile to tile.
+#: Cold weights of so many bytes are asked for before they are read, even if the L2 keeps them from tile to tile.
 FAR_BYTES = 1 << 19
 
 
@@ -55,7 +55,7 @@ def core(call_address, alpha, beta):
     kept = call.tiles_outside != 0 or (call.tile_count >= PAIR_TILES and 2 * call.panel_bytes <= PAIR_BYTES)
     together = 2 if WIDE_ROWS > 0 and kept else 1
     panels = (call.columns + NV * lanes - 1) // (NV * lanes)
-    far = not kept or (call.tiles_outside == 0 and panels * call.panel_bytes > FAR_BYTES)
+    far = not kept or (call.cold != 0 and call.tiles_outside == 0 and panels * call.panel_bytes > FAR_BYTES)
     span = together * NV * lanes
     spans = (call.columns + span - 1) // span
     # Panels outside keep their part of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
@@ -175,6 +175,7 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
     call.zeros = conv.zeros
     call.panels = conv.panels + number * conv.panel_bytes + k_first * PANEL_ROW
     call.panel_bytes = conv.panel_bytes
+    call.cold = conv.cold
     call.following = 0
     if group * conv.panels_per_group + last < conv.groups * conv.panels_per_group:
         call.following = call.panels + (last - first) * conv.panel_bytes

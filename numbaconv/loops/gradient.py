@@ -157,7 +157,7 @@ def add_block(g, workspace, c, columns, channels, taps, fresh, like):
     call.k = g.w_out
     call.panels = workspace + g.at_panels
     call.panel_bytes = g.panel_bytes
-    call.following = 0
+    call.following = call.cold = 0
     call.columns = columns
     call.c = c
     call.c_pitch = call.residual_pitch = g.c_out * g.itemsize

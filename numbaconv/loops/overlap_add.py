@@ -86,7 +86,7 @@ def multiply(t, workspace, weight, rows, pixels, like):
     call.k = t.c_in
     call.panels = workspace + t.at_panels
     call.panel_bytes = t.c_in * PANEL_ROW
-    call.following = 0
+    call.following = call.cold = 0
     call.c = workspace + t.at_columns
     call.c_pitch = t.column_pitch
     call.c_step = 1

@@ -99,7 +99,7 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
     call.k = conv.k_block
     call.panels = panels
     call.panel_bytes = conv.k_block * PANEL_ROW
-    call.following = 0
+    call.following = call.cold = 0
     call.c_pitch = call.residual_pitch = plane
     call.c_step = 1
     call.activation = conv.activation

@@ -159,6 +159,7 @@ def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual,
     block.products = block.data + positions * conv.data_position
     call.zeros = call.bias = conv.zeros
     call.panel_bytes = conv.panel_bytes
+    call.cold = conv.cold
     call.c_pitch = call.residual_pitch = conv.product_pitch
     call.c_step = 1
     call.activation = 0

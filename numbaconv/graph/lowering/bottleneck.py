@@ -60,7 +60,7 @@ def _fused(trace: Trace, node, nodes, stages, fusion, x, residual) -> Value:
 
     def work(threads: int) -> Shares:
         if not made:
-            made.append(make_fused_plan(stages, residual is not None, STRIPS))
+            made.append(make_fused_plan(stages, residual is not None, STRIPS, machine=trace.store.machine))
         shares = made[0].shares(threads)
         if trace.store.final:
             for stage in stages:

@@ -9,7 +9,6 @@ import numpy as np
 
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
-from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import best_compiled
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.errors import DTypeError, ModelError, ShapeError
@@ -150,7 +149,7 @@ def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
 
     def work(threads: int) -> Shares:
         if not made:
-            made.append(candidate.algorithm.plan(problem, weights, epilogue, calibrated_machine()))
+            made.append(candidate.algorithm.plan(problem, weights, epilogue, trace.store.machine))
         pitches = tuple(_pitch(tensor, channels) for tensor, channels in (
             (x, problem.c_in), (out, problem.c_out), (residual, problem.c_out)))  # fmt: skip
         shares = made[0].shares(threads, pitches)

@@ -14,7 +14,7 @@ from numbaconv.graph.passes.dead_code import remove_dead_code
 from numbaconv.graph.passes.dense import make_dense
 from numbaconv.graph.passes.identities import remove_identities
 from numbaconv.graph.passes.layer_norm import name_layer_norms
-from numbaconv.graph.passes.packing import pack_weights
+from numbaconv.graph.passes.packing import pack_weights, weight_bytes
 from numbaconv.graph.passes.padding import fold_padding
 from numbaconv.graph.passes.products import name_products
 from numbaconv.graph.passes.residual import fuse_epilogues
@@ -40,7 +40,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 #: Rounds after which it is enough, whatever the last one changed.
 _ROUNDS = 8
 
-__all__ = ["PASSES", "optimise", "pack_weights"]
+__all__ = ["PASSES", "optimise", "pack_weights", "weight_bytes"]
 
 
 def optimise(graph: Graph) -> Graph:

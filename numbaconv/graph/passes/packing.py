@@ -6,6 +6,7 @@ Programs of all shapes then share what is packed, and the weights as they came i
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from numbaconv.algorithms.weights import Weights
 from numbaconv.graph.ir import Graph, Node
@@ -40,3 +41,10 @@ def _packed(draft: Draft, node: Node) -> Node:
     return replace(
         node, inputs=(node.inputs[0], "", "", node.operand(3)), attributes={**node.attributes, "weights": weights}
     )
+
+
+def weight_bytes(graph: Graph) -> int:
+    """Bytes of all packed weights, as they came."""
+    nodes = (stage for node in graph.nodes for stage in node.attributes.get("stages", (node,)))
+    held = (node.attributes["weights"] for node in nodes if "weights" in node.attributes)
+    return sum(prod(weights.shape) * weights.dtype.itemsize for weights in held)
