@@ -21,8 +21,8 @@ def _integers(names: str) -> np.dtype:
 
 #: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  The rows of a tile are
 #: `c_step` rows of C apart.  C may be `streamed` past the caches where its vectors are aligned; `fetch` asks for the rows of A of
-#: the next tile, which has one tap.  `cold` weights are in no cache when the call starts; `following` is the address of what the next
-#: call reads of them, or 0.
+#: the next tile, which has one tap.  `cold` weights are in no cache when the call starts; `following` is the address of what the
+#: next call reads of them, or 0.
 CALL = _integers(
     "a zeros tiles tile_count tiles_outside fetch cold k panels panel_bytes following c c_pitch c_step streamed columns bias "
     "residual residual_pitch activation"

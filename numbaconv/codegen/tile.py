@@ -75,9 +75,9 @@ def emit_tile(module, spec: TileSpec):
     """Add the tile to an LLVM module and return the function.
 
     Arguments: base of A; a row of zeros for padding; tap or run records and their number; which of a tap's rows comes first;
-    channels a tap, or the address of the runs' `WINDOW`; the packed panel; bytes from it to the next one and to weights to ask for; first element of C;
-    bytes from row to row of C; whether C is streamed past the caches; bias or null; residual or null; bytes from row to row of
-    the residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
+    channels a tap, or the address of the runs' `WINDOW`; the packed panel; bytes from it to the next one, and to the weights to
+    ask for; first element of C; bytes from row to row of C; whether C is streamed past the caches; bias or null; residual or null;
+    bytes from row to row of the residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
     """
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
