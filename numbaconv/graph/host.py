@@ -7,7 +7,7 @@ values that are known.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -76,6 +76,11 @@ def lower(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value
         for name, (shape, dtype) in zip(filter(None, node.outputs), outputs)
     ]
     trace.emit(Host(node.op, node.name, tuple(operands), tuple(results), announced(node, run), algorithm=run.algorithm))
+    return _at_outputs(node, results)
+
+
+def _at_outputs(node: Node, results: Iterable) -> list:
+    """Results of the outputs that have a name, each at its place; None at the others."""
     made = iter(results)
     return [next(made) if name else None for name in node.outputs]
 
@@ -114,8 +119,7 @@ def evaluate(node: Node, run: Kernel, operands: Sequence[object]) -> list[np.nda
         raise
     except Exception as error:
         raise ModelError(f"{node.label} failed: {type(error).__name__}: {error}") from error
-    made = iter(results)
-    return [next(made) if name else None for name in node.outputs]
+    return _at_outputs(node, results)
 
 
 def _result_types(trace: Trace, node: Node, operands: Sequence[Value]) -> list[tuple[tuple[int, ...], np.dtype]] | None:

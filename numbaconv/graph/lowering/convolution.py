@@ -64,7 +64,7 @@ def conv(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value]
     if "weights" not in node.attributes:
         if weight.dtype not in FLOATS or x.dtype not in FLOATS or len(weight.shape) not in (3, 4, 5):
             return None
-        _check_rank(x, weight)
+        _check_rank(x.shape, weight.shape)
         return _computed_weight(trace, node, x, weight, bias, _geometry(node, x.shape, weight.shape))
     problem = pose(node, x.shape, x.dtype)
     result = (problem.n, problem.c_out, *problem.out_spatial)
@@ -75,8 +75,7 @@ def pose(node: Node, shape: tuple[int, ...], dtype: np.dtype) -> ConvProblem:
     """The problem that a Conv node with packed weights poses for an input of that shape."""
     weights: Weights = node.attributes["weights"]
     _check_dtype(dtype, weights)
-    if len(shape) != len(weights.shape):
-        raise ShapeError(f"x has shape {shape}, but the weight needs {len(weights.shape)} dimensions")
+    _check_rank(shape, weights.shape)
     n, c_in, *spatial = shape
     return ConvProblem.of(
         (n, *spatial, c_in),
@@ -88,9 +87,9 @@ def pose(node: Node, shape: tuple[int, ...], dtype: np.dtype) -> ConvProblem:
     )
 
 
-def _check_rank(x: Value, weight: Value) -> None:
-    if len(x.shape) != len(weight.shape):
-        raise ShapeError(f"x has shape {x.shape}, but the weight needs {len(weight.shape)} dimensions")
+def _check_rank(shape: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    if len(shape) != len(weight):
+        raise ShapeError(f"x has shape {shape}, but the weight needs {len(weight)} dimensions")
 
 
 def _check_dtype(dtype: np.dtype, weights: Weights) -> None:
@@ -208,7 +207,7 @@ def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Seque
     kind = _TRANSPOSED.get(len(weight.shape))
     if weight.dtype not in FLOATS or x.dtype not in FLOATS or kind is None:
         return None
-    _check_rank(x, weight)
+    _check_rank(x.shape, weight.shape)
     rank = len(weight.shape)
     window = Window.read(node.attributes, weight.shape[2:])
     growth = per_axis(node.attributes, "output_padding", rank - 2, 0)
