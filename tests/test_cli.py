@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from typer.testing import CliRunner  # noqa: E402
 from numbaconv.cli import networks  # noqa: E402
 from numbaconv.cli.app import app  # noqa: E402
 from numbaconv.cli.pictures import Preparation, load_picture  # noqa: E402
-from numbaconv.cli.workers import Worker, WorkerError  # noqa: E402
+from numbaconv.cli.workers import Worker, WorkerError, cores_of  # noqa: E402
 
 
 def invoke(*arguments):
@@ -251,6 +252,26 @@ def test_a_worker_that_dies_is_replaced_and_says_why():
         with pytest.raises(WorkerError, match="out of luck"):
             worker.request(load="anything")
         assert worker.process.pid != first and worker.version == "1"
+    finally:
+        worker.close()
+
+
+def test_a_rounds_workers_run_on_the_same_cores_and_other_rounds_on_others():
+    script = (
+        "import os, threading, time, types; from numbaconv.cli.serving import serve;"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start();"
+        "own = lambda request: {'cores': [sorted(os.sched_getaffinity(int(t))) for t in os.listdir('/proc/self/task')]};"
+        "serve(lambda: types.SimpleNamespace(version='1', answer=own))"
+    )
+    cores = sorted(os.sched_getaffinity(0))
+    assert [cores_of(number, 1) for number in range(len(cores))] == [[core] for core in cores]
+    assert sorted(cores_of(1, len(cores) + 1)) == cores
+    worker = Worker("settled", [sys.executable, "-c", script], 1)
+    try:
+        for core in cores[:2]:
+            worker.settle([core])
+            answer = worker.request(where="")["cores"]
+            assert len(answer) > 1 and answer == [[core]] * len(answer)
     finally:
         worker.close()
 

@@ -2,7 +2,8 @@
 
 A process for each runtime, because every runtime brings a thread pool, and the threads of a pool spin for a while after their
 work.  A time is the median over rounds of each round's median.  Rounds are interleaved: a slow spell of the machine falls on all
-runtimes alike instead of on the one that happened to run.
+runtimes alike instead of on the one that happened to run.  So does a slow core: one may have a neighbour on its other hardware
+thread, so that in each round all runtimes run on the same cores.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -125,6 +126,14 @@ class Worker:
             raise WorkerError(answer["failed"])
         return answer
 
+    def settle(self, cores: Collection[int]) -> None:
+        """Let all threads of the process run on these cores only, where the system can be told so."""
+        if hasattr(os, "sched_setaffinity"):
+            for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+                # a thread may end meanwhile
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), cores)
+
     def time(self, what: str, min_time: float) -> list[float]:
         """Seconds of each call of what is prepared."""
         return self.request(time=what, min_time=min_time)["seconds"]
@@ -169,6 +178,12 @@ def workers(starts: Mapping[Key, Callable[[], Worker]]) -> Iterator[tuple[dict[K
             worker.close()
 
 
+def cores_of(number: int, threads: int) -> list[int]:
+    """The cores of round `number`, as many as there are threads; other rounds have others."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return [cores[(number * threads + i) % len(cores)] for i in range(min(threads, len(cores)))]
+
+
 def take_turns(
     running: Mapping[Key, Worker],
     results: Mapping[Key, Timing],
@@ -183,6 +198,7 @@ def take_turns(
         on_round(number)
         for key in list(order):
             try:
+                running[key].settle(cores_of(number, running[key].threads))
                 seconds = running[key].time(what, min_time)
             except WorkerError as error:
                 results[key].refusal = f"failed: {error}"

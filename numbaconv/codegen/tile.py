@@ -6,15 +6,15 @@ One generator serves every element type, instruction set and tile height; its fu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.activations import activate
+from numbaconv.codegen.memory import CALL
 from numbaconv.codegen.sliding import sliding_sums
+from numbaconv.codegen.stored import StoredTile
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, branch_to, counted_loop, i64, load_i64, offset
 
@@ -27,6 +27,9 @@ UNROLL = 4
 AHEAD = 4096
 #: Into how many parts the next panel is cut, each of which is asked for while one tile reads this panel.
 FOLLOWING = 4
+
+#: A dense tile: first row of C, height, byte offset of its A, address of its tap records, number of taps.
+TILE = 5
 
 
 @dataclass(frozen=True)
@@ -63,50 +66,87 @@ class TileSpec:
         return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{kind}"
 
 
-def _arguments(scalar) -> list:
-    """Types of a tile's arguments; `emit_tile` names them."""
-    return [
-        *[BYTES, BYTES, BYTES, I64, I64, I64, BYTES, I64, I64],
-        *[BYTES, I64, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar],
-    ]
+def _arguments(spec: TileSpec) -> list:
+    """Types of a tile's arguments; `_emit_dense` and `_emit_sliding` name them."""
+    scalar = ir.FloatType() if spec.itemsize == 4 else ir.DoubleType()
+    if spec.operation == "gemm":
+        return [BYTES, BYTES, I64, I64, I64, BYTES, I64, scalar, scalar]
+    return [BYTES, BYTES, BYTES, I64, BYTES, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar]
 
 
 def emit_tile(module, spec: TileSpec):
-    """Add the tile to an LLVM module and return the function.
-
-    Arguments: base of A; a row of zeros for padding; tap or run records and their number; which of a tap's rows comes first;
-    channels a tap, or the address of the runs' `WINDOW`; the packed panel; bytes from it to the next one, and to the weights to
-    ask for; first element of C; bytes from row to row of C; whether C is streamed past the caches; bias or null; residual or null;
-    bytes from row to row of the residual; columns to store (beyond the tile's width: all); activation code and its two scalars.
-    """
+    """Add the tile to an LLVM module and return the function."""
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
-    scalar = ir.FloatType() if spec.itemsize == 4 else ir.DoubleType()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), _arguments(scalar)), spec.name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), _arguments(spec)), spec.name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
-    a, zeros, taps, n_taps, first_row, k, panel, panel_bytes, following, c, c_pitch, streamed, bias, *rest = (
-        function.args
-    )
-    one_weight = spec.operation == "plane"
-    if one_weight:
-        first = [v.splat(v.load_scalar(bias))] * (spec.rows * spec.vectors)
-    else:
-        # the packed bias is as wide as the panel; plans without a bias pass a row of zeros
-        first = [v.load(offset(builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
-    if spec.operation == "gemm":
-        row_taps = offset(builder, taps, builder.mul(first_row, i64(8)))
-        one_tap = _gemm_tap(v, spec, k, panel, panel_bytes, following)
-        accumulators = _gemm_sums(v, spec, a, zeros, taps, row_taps, n_taps, panel, one_tap, first)
-    else:
-        window = builder.inttoptr(k, BYTES)
-        shape = spec.rows, spec.vectors, spec.chunk
-        outside = zeros if spec.bordered else None
-        accumulators = sliding_sums(v, *shape, one_weight, a, taps, n_taps, window, panel, first, outside)
-    _Epilogue(v, spec, c, c_pitch, streamed, *rest).store(accumulators)
+    emit = _emit_dense if spec.operation == "gemm" else _emit_sliding
+    emit(v, spec, *function.args)
+    builder.ret_void()
     return function
+
+
+def _emit_sliding(v, spec, a, zeros, runs, n_runs, window, panel, c, c_pitch, bias, residual, *rest) -> None:
+    """One tile of a depthwise convolution.
+
+    Arguments: base of A; zeros for padding; records of runs and their number; their `WINDOW`; the packed panel; first element of C;
+    bytes from row to row of C; bias; residual or null; bytes from row to row of the residual; columns to store (beyond the tile's
+    width: all); activation code and its two scalars.
+    """
+    one_weight = spec.operation == "plane"
+    first = [v.splat(v.load_scalar(bias))] * (spec.rows * spec.vectors) if one_weight else _bias(v, spec, bias)
+    shape = spec.rows, spec.vectors, spec.chunk
+    outside = zeros if spec.bordered else None
+    sums = sliding_sums(v, *shape, one_weight, a, runs, n_runs, window, panel, first, outside)
+    StoredTile(v, spec, c, c_pitch, i64(0), residual, *rest).store(sums)
+
+
+def _emit_dense(v, spec, call, tiles, count, above, column, panel, following, alpha, beta) -> None:
+    """Dense tiles of one height, one after another: the next one's first products need not wait for this one's last sums.
+
+    Arguments: a `CALL` record; the `TILE` records and their number; which row of each is the first one here, and which column of C;
+    the packed panel; bytes from it to the weights to ask for; the activation's two scalars.  All else is read from the record when
+    it is needed: it would take registers that the sums need.
+    """
+    b = v.builder
+
+    def one_tile(number, _):
+        def field(name):
+            return load_i64(b, call, CALL.names.index(name))
+
+        def at(base, pitch, first_row):
+            """Address of this tile's first element in a matrix, and bytes from row to row of the tile."""
+            pitch, step = field(pitch), field("c_step")
+            distance = b.add(b.mul(b.add(first_row, b.mul(above, step)), pitch), from_column)
+            return offset(b, b.inttoptr(base, BYTES), distance), b.mul(step, pitch)
+
+        tile = offset(b, tiles, b.mul(number, i64(8 * TILE)))
+        row, from_a, taps, n_taps = (load_i64(b, tile, i) for i in (0, 2, 3, 4))
+        a, zeros, bias = (b.inttoptr(field(name), BYTES) for name in ("a", "zeros", "bias"))
+        from_column = b.mul(column, i64(v.itemsize))
+        taps = b.inttoptr(taps, BYTES)
+        row_taps = offset(b, taps, b.mul(above, i64(8)))
+        one_tap = _gemm_tap(v, spec, field("k"), panel, field("panel_bytes"), following)
+        first = _bias(v, spec, offset(b, bias, from_column))
+        sums = _gemm_sums(v, spec, offset(b, a, from_a), zeros, taps, row_taps, n_taps, panel, one_tap, first)
+        c, c_pitch = at(field("c"), "c_pitch", row)
+        base = field("residual")
+        residual, residual_pitch = at(base, "residual_pitch", row)
+        residual = b.select(b.icmp_unsigned("==", base, i64(0)), ir.Constant(BYTES, None), residual)
+        columns = b.sub(field("columns"), column)
+        rest = residual, residual_pitch, columns, field("activation"), alpha, beta
+        StoredTile(v, spec, c, c_pitch, field("streamed"), *rest).store(sums)
+        return []
+
+    counted_loop(b, i64(0), count, 1, [], one_tile, "tile")
+
+
+def _bias(v: Vectors, spec: TileSpec, bias) -> list:
+    """What sums start from, row by row; the packed bias is as wide as the panel, and plans without one pass a row of zeros."""
+    return [v.load(offset(v.builder, bias, i64(j * v.nbytes))) for j in range(spec.vectors)] * spec.rows
 
 
 def _gemm_sums(v: Vectors, spec: TileSpec, a, zeros, taps, row_taps, n_taps, panel, one_tap, first) -> list:
@@ -180,154 +220,62 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step:
     return new
 
 
-class _Epilogue:
-    """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
-
-    A clamping activation (which includes none and the ReLUs) takes straight-line code: full tiles with a residual, without, and
-    streamed, partial ones under a mask; other activations go through a rolled loop over a copy of the accumulators on the stack.
-    """
-
-    def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta):
-        self.v, self.spec, self.streamed = v, spec, streamed
-        self.c, self.c_pitch, self.residual, self.residual_pitch = c, c_pitch, residual, residual_pitch
-        self.columns, self.code, self.alpha, self.beta = columns, code, alpha, beta
-
-    def store(self, accumulators) -> None:
-        """Emit all paths and the function's return."""
-        v, b, spec = self.v, self.v.builder, self.spec
-        full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
-        clamp = b.icmp_signed("==", self.code, i64(0))
-        no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
-        fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
-        whole, partial = b.append_basic_block("whole"), b.append_basic_block("partial")
-        plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
-        # without a residual none is loaded, not even no lane of it: from null that costs hundreds of cycles
-        plain_partial, added_partial = b.append_basic_block("plain.partial"), b.append_basic_block("residual.partial")
-        b.cbranch(clamp, fast, slow)
-        b.position_at_end(fast)
-        b.cbranch(full, whole, partial)
-        b.position_at_end(whole)
-        b.cbranch(no_residual, plain, added)
-        b.position_at_end(plain)
-        self._store_plain(accumulators)
-        b.position_at_end(added)
-        self._store_straight(accumulators, v.store, residual=True)
-        b.position_at_end(partial)
-        masks = [self._mask(j) for j in range(spec.vectors)]
-        b.cbranch(no_residual, plain_partial, added_partial)
-        b.position_at_end(plain_partial)
-        self._store_masked(accumulators, masks, residual=False)
-        b.position_at_end(added_partial)
-        self._store_masked(accumulators, masks, residual=True)
-        b.position_at_end(slow)
-        self._store_rolled(accumulators, no_residual)
-
-    def _mask(self, j: int):
-        """Lanes of column vector `j` that are stored."""
-        return self.v.first_lanes(self.v.builder.sub(self.columns, i64(j * self.v.lanes)))
-
-    def _store_plain(self, accumulators) -> None:
-        """Without a residual: clamped or not, streamed or not.  Two operations a vector saved count where K is short."""
-        v, b = self.v, self.v.builder
-        if not self.spec.tall:
-            self._store_straight(accumulators, v.store)
-            return
-        infinity = ir.Constant(v.scalar, float("inf"))
-        below = b.fcmp_ordered("==", self.alpha, ir.Constant(v.scalar, float("-inf")))
-        unbounded = b.and_(below, b.fcmp_ordered("==", self.beta, infinity))
-        streamed = b.icmp_signed("!=", self.streamed, i64(0))
-        names = ("clamped", "clamped.streamed", "unbounded", "unbounded.streamed")
-        blocks = [b.append_basic_block(name) for name in names]
-        switch = b.switch(b.add(b.zext(streamed, I64), b.shl(b.zext(unbounded, I64), i64(1))), blocks[0])
-        for number, block in enumerate(blocks):
-            if number:
-                switch.add_case(i64(number), block)
-            b.position_at_end(block)
-            self._store_straight(accumulators, v.stream if number & 1 else v.store, clamp=not number & 2)
-
-    def _store_straight(self, accumulators, store: Callable, *, residual: bool = False, clamp: bool = True) -> None:
-        def finish(value, to, origin, _):
-            if residual:
-                value = self.v.builder.fadd(value, self.v.load(origin))
-            store(self._clamped(value) if clamp else value, to)
-
-        self._each(accumulators, finish)
-
-    def _store_masked(self, accumulators, masks: list, *, residual: bool) -> None:
-        def finish(value, to, origin, j):
-            if residual:
-                value = self.v.builder.fadd(value, self.v.masked_load(origin, masks[j]))
-            self.v.masked_store(self._clamped(value), to, masks[j])
-
-        self._each(accumulators, finish)
-
-    def _clamped(self, value):
-        v = self.v
-        return v.minimum(v.splat(self.beta), v.maximum(v.splat(self.alpha), value))
-
-    def _each(self, accumulators, finish: Callable) -> None:
-        """`finish(value, address in C, address in the residual, column vector)` for every accumulator, then return."""
-        b, size = self.v.builder, self.v.nbytes
-        c, residual = self.c, self.residual
-        for i in range(self.spec.rows):
-            for j in range(self.spec.vectors):
-                to, origin = (offset(b, pointer, i64(j * size)) for pointer in (c, residual))
-                finish(accumulators[i * self.spec.vectors + j], to, origin, j)
-            c = offset(b, c, self.c_pitch)
-            residual = offset(b, residual, self.residual_pitch)
-        b.ret_void()
-
-    def _store_rolled(self, accumulators, no_residual) -> None:
-        v, b, spec = self.v, self.v.builder, self.spec
-        # any address that is mapped, of which no lane is read
-        origin = b.select(no_residual, self.c, self.residual)
-        none = ir.Constant(v.mask_type, [0] * v.lanes)
-        with b.goto_entry_block():
-            copy = b.bitcast(b.alloca(v.type, size=spec.rows * spec.vectors), BYTES)
-        for n, value in enumerate(accumulators):
-            v.store(value, offset(b, copy, i64(n * v.nbytes)))
-
-        def one_row(row, _):
-            c = offset(b, self.c, b.mul(row, self.c_pitch))
-            residual = offset(b, origin, b.mul(row, self.residual_pitch))
-            for j in range(spec.vectors):
-                stored = self._mask(j)
-                read = b.select(no_residual, none, stored)
-                value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
-                value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
-                value = activate(v, value, self.code, self.alpha, self.beta)
-                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), stored)
-            return []
-
-        counted_loop(b, i64(0), i64(spec.rows), 1, [], one_row, "store")
-        b.ret_void()
-
-
-OPERATIONS = ("gemm", "depthwise", "plane")
+#: Operations of sliding tiles.
+OPERATIONS = ("depthwise", "plane")
 
 
 @intrinsic(prefer_literal=True)
-def tile(
+def dense_tiles(
     typingctx,
-    operation,
     rows,
     vectors,
     wide_rows,
     height,
     width,
-    special,
+    ahead,
+    call,
+    tiles,
+    count,
+    above,
+    column,
+    panel,
+    following,
+    alpha,
+    beta,
+):
+    """Run `count` dense tiles, of which `height` rows and `width` vectors are computed; see `_emit_dense` for the rest.
+
+    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  Tall ones of
+    whole panels may ask `ahead` for weights.  The first three numbers are literals, since only literals keep Numba's disk cache
+    working for generated code.  Pointers are integers.
+    """
+    signature = types.void(rows, vectors, wide_rows, *[types.intp] * 10, alpha, beta)
+    sizes = rows.literal_value, vectors.literal_value, wide_rows.literal_value
+
+    def codegen(context, builder, signature, arguments):
+        _switch(builder, "gemm", alpha.bitwidth // 8, sizes, *arguments[3:6], arguments[6:])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def sliding_tile(
+    typingctx,
+    operation,
+    rows,
+    vectors,
+    height,
+    width,
+    bordered,
     a,
     zeros,
-    taps,
-    n_taps,
-    first_row,
-    k,
+    runs,
+    n_runs,
+    window,
     panel,
-    panel_bytes,
-    following,
     c,
     c_pitch,
-    streamed,
     bias,
     residual,
     residual_pitch,
@@ -336,43 +284,45 @@ def tile(
     alpha,
     beta,
 ):
-    """Run the tile of `height` rows and `width` vectors of one of `OPERATIONS`, given by its number.
+    """Run the tile of `height` rows and `width` vectors of operation number `operation`; see `_emit_sliding` for the rest.
 
-    Tiles of one panel, up to `vectors` wide, have 1..rows rows; those of two panels, wider than that, 1..wide_rows.  What is
-    `special` (not 0): tall dense ones of whole panels ask ahead for weights, depthwise ones touch padding.  These numbers and
-    `operation` are literals, since only literals keep Numba's disk cache working for generated code.  Pointers are integers;
-    see `emit_tile` for the rest.
+    A `bordered` one touches padding.  The first three numbers are literals, as those of `dense_tiles`.
     """
-    signature = types.void(operation, rows, vectors, wide_rows, *[types.intp] * 20, alpha, beta)
-    kind, size = OPERATIONS[operation.literal_value], alpha.bitwidth // 8
-    tallest, panel_vectors, tallest_wide = rows.literal_value, vectors.literal_value, wide_rows.literal_value
-    widest = 2 * panel_vectors if tallest_wide else panel_vectors
+    signature = types.void(operation, rows, vectors, *[types.intp] * 16, alpha, beta)
+    kind, sizes = OPERATIONS[operation.literal_value], (rows.literal_value, vectors.literal_value, 0)
 
     def codegen(context, builder, signature, arguments):
-        height, width, special, *rest = arguments[4:]
-        converted = [
-            builder.inttoptr(value, wanted) if wanted is BYTES else value
-            for value, wanted in zip(rest, _arguments(rest[-1].type))
-        ]
-        # without a jump through a table: numbered panel by panel, height by width, plain before special
-        cases, numbers = [], {}
-        for n in range(1, widest + 1):
-            for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
-                numbers[n] = numbers.get(n, len(cases))
-                for bit in (False, True)[: 1 if kind == "plane" else 2]:
-                    spec = _spec(kind, size, m, n, tallest, panel_vectors, bit)
-                    cases.append(lambda spec=spec: builder.call(emit_tile(builder.module, spec), converted))
-        first = i64(0)
-        for n in range(2, widest + 1):
-            first = builder.select(builder.icmp_signed(">=", width, i64(n)), i64(numbers[n]), first)
-        case = builder.sub(height, i64(1))
-        if kind != "plane":
-            special = builder.zext(builder.icmp_signed("!=", special, i64(0)), I64)
-            case = builder.add(builder.shl(case, i64(1)), special)
-        branch_to(builder, builder.add(first, case), cases)
+        _switch(builder, kind, alpha.bitwidth // 8, sizes, *arguments[3:6], arguments[6:])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _switch(builder, kind: str, size: int, sizes: tuple[int, int, int], height, width, special, arguments) -> None:
+    """Call the tile of a height and a width among those that there are."""
+    tallest, panel_vectors, tallest_wide = sizes
+
+    def call(spec):
+        wanted = _arguments(spec)
+        pointers = [builder.inttoptr(x, t) if t is BYTES else x for x, t in zip(arguments, wanted)]
+        builder.call(emit_tile(builder.module, spec), pointers)
+
+    # without a jump through a table: numbered panel by panel, height by width, plain before special
+    cases, numbers = [], {}
+    for n in range(1, (2 * panel_vectors if tallest_wide else panel_vectors) + 1):
+        for m in range(1, (tallest if n <= panel_vectors else tallest_wide) + 1):
+            numbers[n] = numbers.get(n, len(cases))
+            for bit in (False, True)[: 1 if kind == "plane" else 2]:
+                spec = _spec(kind, size, m, n, tallest, panel_vectors, bit)
+                cases.append(lambda spec=spec: call(spec))
+    first = i64(0)
+    for n in range(2, len(numbers) + 1):
+        first = builder.select(builder.icmp_signed(">=", width, i64(n)), i64(numbers[n]), first)
+    case = builder.sub(height, i64(1))
+    if kind != "plane":
+        special = builder.zext(builder.icmp_signed("!=", special, i64(0)), I64)
+        case = builder.add(builder.shl(case, i64(1)), special)
+    branch_to(builder, builder.add(first, case), cases)
 
 
 def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, special: bool) -> TileSpec:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 
 import numba
+import numpy as np
 from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_core, call_record, fence, get, itemsize, prefetch, put
 from numbaconv.codegen.target import target
-from numbaconv.codegen.tile import FOLLOWING, OPERATIONS, tile
+from numbaconv.codegen.tile import FOLLOWING, TILE, dense_tiles
 from numbaconv.epilogue import KINDS
 
 MR, NV, WIDE_ROWS = target().rows, target().vectors, target().wide_rows
@@ -24,26 +25,34 @@ PANEL_ROW = NV * VECTOR_BYTES
 #: An activation number that the tiles do not know: values are stored as they are.
 RAW = len(KINDS)
 
-#: A tile: first row of C, height, byte offset of its A, address of its tap records, number of taps.
-TILE = 5
 #: A tap: byte offset of its weights in the panel, then one byte offset a row (negative: a row of zeros).
 TAP = 1 + MR
 
 
-#: Number of the dense tiles' operation, a constant of the compiled function.
-GEMM = OPERATIONS.index("gemm")
 #: Two panels at once take a third less loads a multiply-add, but no prefetching: where weights may come from beyond the L2, they
 #: need so many tiles to share the cost of fetching them, and may take so many bytes that the L2 keeps them meanwhile.
 PAIR_TILES, PAIR_BYTES = 12, 1 << 20
+#: Rows of A of so many bytes stay in the L1 while panels pass by.
+BLOCK_BYTES = 1 << 14
 #: Cold weights of so many bytes are asked for before they are read, even if the L2 keeps them from tile to tile.
 FAR_BYTES = 1 << 19
 
 
 @njit
-def fetch_rows(a, taps, first, last, nbytes):
-    """Ask for rows `first`..`last` of a tile of one tap: they lie apart in memory, which no hardware sees coming."""
-    for row in range(first, last):
+def fetch_rows(call, tile, piece, pieces, nbytes):
+    """Ask for a piece of the rows of a tile of one tap: they lie apart in memory, which no hardware sees coming."""
+    rows, a, taps = get(tile, 1), call.a + get(tile, 2), get(tile, 3)
+    for row in range(piece * rows // pieces, (piece + 1) * rows // pieces):
         prefetch(a + get(taps, 1 + row), nbytes)
+
+
+@njit
+def alike(tiles, count):
+    """How many tiles at the start of a list of so many are as high as the first one."""
+    height, n = get(tiles, 1), 1
+    while n < count and get(tiles + n * 8 * TILE, 1) == height:
+        n += 1
+    return n
 
 
 def core(call_address, alpha, beta):
@@ -57,75 +66,53 @@ def core(call_address, alpha, beta):
     panels = (call.columns + NV * lanes - 1) // (NV * lanes)
     far = not kept or (call.cold != 0 and call.tiles_outside == 0 and panels * call.panel_bytes > FAR_BYTES)
     span = together * NV * lanes
-    spans = (call.columns + span - 1) // span
-    # Panels outside keep their part of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway,
-    # tiles outside are better: each reads its rows of A from the L1 and writes its rows of C in one go.
-    outer, inner = (call.tile_count, spans) if call.tiles_outside != 0 else (spans, call.tile_count)
-    for i in range(outer):
-        for j in range(inner):
-            number, part = (i, j) if call.tiles_outside != 0 else (j, i)
-            record = call.tiles + number * 8 * TILE
-            first = part * span
-            columns = call.columns - first
-            width = min(together * NV, (columns + lanes - 1) // lanes)
-            height = get(record, 1)
-            a = call.a + get(record, 2)
-            pieces = 2 if width > NV and height > WIDE_ROWS else 1
-            # The tallest tiles are narrow, so wide ones take their rows in pieces.
-            for piece in range(pieces):
-                above = piece * height // pieces
-                row = get(record, 0) + above * call.c_step
-                if call.fetch != 0 and number + 1 < call.tile_count and (i == 0 or call.tiles_outside != 0):
-                    parts = spans * pieces if call.tiles_outside != 0 else pieces
-                    now = part * pieces + piece if call.tiles_outside != 0 else piece
-                    following = record + 8 * TILE
-                    rows = get(following, 1)
-                    fetch_rows(
-                        call.a + get(following, 2),
-                        get(following, 3),
-                        now * rows // parts,
-                        (now + 1) * rows // parts,
-                        call.k * size,
+    # Panels outside keep their part of B in the L1 or L2 while all tiles pass by.  Where all of B fits there anyway, they only
+    # stay for as many tiles as the L1 holds: these read their rows of A from there and write their rows of C in one go.
+    block = max(np.int64(1), call.tile_count)
+    if call.tiles_outside != 0:
+        block = max(np.int64(1), BLOCK_BYTES // (MR * get(call.tiles, 4) * call.k * size + 1))
+    for first_tile in range(0, call.tile_count, block):
+        last_tile = min(first_tile + block, call.tile_count)
+        for first in range(0, call.columns, span):
+            width = min(together * NV, (call.columns - first + lanes - 1) // lanes)
+            panel = call.panels + first // (NV * lanes) * call.panel_bytes
+            after = panel + together * call.panel_bytes if first + span < call.columns else call.following
+            number, turn = first_tile, 0
+            while number < last_tile:
+                record = call.tiles + number * 8 * TILE
+                height, taps = get(record, 1), get(record, 4)
+                fetch = call.fetch != 0 and first == 0 and number + 1 < call.tile_count
+                # the first tiles ask for parts of the weights that come next
+                asking = far and after != 0 and turn < FOLLOWING
+                count = np.int64(1) if fetch or asking else alike(record, last_tile - number)
+                # The tallest tiles are narrow, so wide ones take their rows in pieces.
+                pieces = 2 if width > NV and height > WIDE_ROWS else 1
+                for piece in range(pieces):
+                    above, below = (piece * height) >> (pieces - 1), ((piece + 1) * height) >> (pieces - 1)
+                    if fetch:
+                        fetch_rows(call, record + 8 * TILE, piece, pieces, call.k * size)
+                    following = 0
+                    if asking and turn < FOLLOWING:
+                        following = after - panel + turn * (together * call.k * taps * PANEL_ROW // FOLLOWING)
+                    turn += 1
+                    dense_tiles(
+                        MR,
+                        NV,
+                        WIDE_ROWS,
+                        below - above,
+                        width,
+                        int(far),
+                        call_address,
+                        record,
+                        count,
+                        above,
+                        first,
+                        panel,
+                        following,
+                        alpha,
+                        beta,
                     )
-                residual = 0
-                if call.residual != 0:
-                    residual = call.residual + row * call.residual_pitch + first * size
-                panel = call.panels + part * together * call.panel_bytes
-                # the part of the weights that come next which this tile asks for
-                following = 0
-                turn = number * pieces + piece
-                if far and turn < FOLLOWING:
-                    after = panel + together * call.panel_bytes if part + 1 < spans else call.following
-                    nbytes = together * call.k * get(record, 4) * PANEL_ROW
-                    following = 0 if after == 0 else after - panel + turn * (nbytes // FOLLOWING)
-                tile(
-                    GEMM,
-                    MR,
-                    NV,
-                    WIDE_ROWS,
-                    (piece + 1) * height // pieces - above,
-                    width,
-                    int(far),
-                    a,
-                    call.zeros,
-                    get(record, 3),
-                    get(record, 4),
-                    above,
-                    call.k,
-                    panel,
-                    call.panel_bytes,
-                    following,
-                    call.c + row * call.c_pitch + first * size,
-                    call.c_step * call.c_pitch,
-                    call.streamed,
-                    call.bias + first * size,
-                    residual,
-                    call.c_step * call.residual_pitch,
-                    columns,
-                    call.activation,
-                    alpha,
-                    beta,
-                )
+                number += count
     if call.streamed != 0:
         fence()
 
@@ -142,23 +129,25 @@ def core_address(function: NativeFunction, np_dtype) -> int:
 
 @njit
 def tile_start(conv, tile):
-    """First output pixel, within its image, of tile number `tile`: lines are cut into tiles of even height."""
+    """First output pixel, within its image, of tile number `tile`: lines are cut into tiles of even height, higher ones first."""
     line, part = divmod(tile, conv.tiles_per_line)
-    return line * conv.line + part * conv.line // conv.tiles_per_line
+    height, higher = divmod(conv.line, conv.tiles_per_line)
+    return line * conv.line + part * height + min(part, higher)
 
 
 @njit
 def affine_tiles(conv, tiles, first, count, pitch, taps):
     """Tile list of `count` tiles from number `first`, whose rows lie `pitch` bytes apart and share one tap record."""
-    origin = tile_start(conv, first)
+    origin = start = tile_start(conv, first)
     for i in range(count):
-        start = tile_start(conv, first + i)
+        stop = tile_start(conv, first + i + 1)
         put(tiles, 0, start)
-        put(tiles, 1, tile_start(conv, first + i + 1) - start)
+        put(tiles, 1, stop - start)
         put(tiles, 2, (start - origin) * pitch)
         put(tiles, 3, taps)
         put(tiles, 4, 1)
         tiles += 8 * TILE
+        start = stop
 
 
 @njit

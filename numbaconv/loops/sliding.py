@@ -11,7 +11,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import SLIDE, call_core, itemsize, put, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.codegen.target import target
-from numbaconv.codegen.tile import OPERATIONS, tile
+from numbaconv.codegen.tile import OPERATIONS, sliding_tile
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 
 #: Pixels of the largest depthwise tile.
@@ -41,11 +41,10 @@ def _core(address, alpha, beta):
             residual = 0
             if call.residual != 0:
                 residual = call.residual + line * call.residual_line + column * size
-            tile(
+            sliding_tile(
                 _DEPTHWISE,
                 PIXELS,
                 NV,
-                0,
                 call.height,
                 min(NV, (columns + lanes - 1) // lanes),
                 call.bordered,
@@ -53,14 +52,10 @@ def _core(address, alpha, beta):
                 call.zeros,
                 call.runs + first * call.runs_per_row * 8 * RUN,
                 (last - first) * call.runs_per_row,
-                0,
                 address,
                 call.panels + panel * call.panel_bytes,
-                call.panel_bytes,
-                0,
                 call.c + line * call.c_line + column * size,
                 call.c_pitch,
-                0,
                 call.bias + column * size,
                 residual,
                 call.residual_pitch,

@@ -11,7 +11,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import PLANE, call_core, clear, conv_record, get, itemsize, plane_record
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.codegen.target import target
-from numbaconv.codegen.tile import OPERATIONS, tile
+from numbaconv.codegen.tile import OPERATIONS, sliding_tile
 from numbaconv.loops.gemm import NV, TILE, VECTOR_BYTES
 from numbaconv.loops.walk import share
 from numbaconv.workspace import rounded
@@ -33,11 +33,10 @@ def _core(address, alpha, beta):
         row = get(record, 0) * call.c_pitch
         for column in range(0, call.columns, NV * lanes):
             columns = call.columns - column
-            tile(
+            sliding_tile(
                 _PLANE,
                 ROWS,
                 NV,
-                0,
                 get(record, 1),
                 min(NV, (columns + lanes - 1) // lanes),
                 0,
@@ -45,14 +44,10 @@ def _core(address, alpha, beta):
                 0,
                 get(record, 3),
                 get(record, 4),
-                0,
                 address,
                 call.weights,
-                0,
-                0,
                 call.c + row + column * size,
                 call.c_pitch,
-                0,
                 call.bias,
                 0 if call.residual == 0 else call.residual + row + column * size,
                 call.c_pitch,

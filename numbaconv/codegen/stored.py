@@ -1,0 +1,135 @@
+"""How register tiles end: accumulators meet the residual and the activation, and are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from numbaconv.codegen.activations import activate
+from numbaconv.codegen.vector import BYTES, I64, counted_loop, i64, offset
+
+
+class StoredTile:
+    """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
+
+    A clamping activation (which includes none and the ReLUs) takes straight-line code: full tiles with a residual, without, and
+    streamed, partial ones under a mask; other activations go through a rolled loop over a copy of the accumulators on the stack.
+    """
+
+    def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta):
+        self.v, self.spec, self.streamed = v, spec, streamed
+        self.c, self.c_pitch, self.residual, self.residual_pitch = c, c_pitch, residual, residual_pitch
+        self.columns, self.code, self.alpha, self.beta = columns, code, alpha, beta
+
+    def store(self, accumulators) -> None:
+        """Emit all paths, which meet again."""
+        v, b, spec = self.v, self.v.builder, self.spec
+        self.stored = b.append_basic_block("stored")
+        full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
+        clamp = b.icmp_signed("==", self.code, i64(0))
+        no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
+        fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
+        whole, partial = b.append_basic_block("whole"), b.append_basic_block("partial")
+        plain, added = b.append_basic_block("plain"), b.append_basic_block("residual")
+        # without a residual none is loaded, not even no lane of it: from null that costs hundreds of cycles
+        plain_partial, added_partial = b.append_basic_block("plain.partial"), b.append_basic_block("residual.partial")
+        b.cbranch(clamp, fast, slow)
+        b.position_at_end(fast)
+        b.cbranch(full, whole, partial)
+        b.position_at_end(whole)
+        b.cbranch(no_residual, plain, added)
+        b.position_at_end(plain)
+        self._store_plain(accumulators)
+        b.position_at_end(added)
+        self._store_straight(accumulators, v.store, residual=True)
+        b.position_at_end(partial)
+        masks = [self._mask(j) for j in range(spec.vectors)]
+        b.cbranch(no_residual, plain_partial, added_partial)
+        b.position_at_end(plain_partial)
+        self._store_masked(accumulators, masks, residual=False)
+        b.position_at_end(added_partial)
+        self._store_masked(accumulators, masks, residual=True)
+        b.position_at_end(slow)
+        self._store_rolled(accumulators, no_residual)
+        b.position_at_end(self.stored)
+
+    def _mask(self, j: int):
+        """Lanes of column vector `j` that are stored."""
+        return self.v.first_lanes(self.v.builder.sub(self.columns, i64(j * self.v.lanes)))
+
+    def _store_plain(self, accumulators) -> None:
+        """Without a residual: clamped or not, streamed or not.  Two operations a vector saved count where K is short."""
+        v, b = self.v, self.v.builder
+        if not self.spec.tall:
+            self._store_straight(accumulators, v.store)
+            return
+        infinity = ir.Constant(v.scalar, float("inf"))
+        below = b.fcmp_ordered("==", self.alpha, ir.Constant(v.scalar, float("-inf")))
+        unbounded = b.and_(below, b.fcmp_ordered("==", self.beta, infinity))
+        streamed = b.icmp_signed("!=", self.streamed, i64(0))
+        names = ("clamped", "clamped.streamed", "unbounded", "unbounded.streamed")
+        blocks = [b.append_basic_block(name) for name in names]
+        switch = b.switch(b.add(b.zext(streamed, I64), b.shl(b.zext(unbounded, I64), i64(1))), blocks[0])
+        for number, block in enumerate(blocks):
+            if number:
+                switch.add_case(i64(number), block)
+            b.position_at_end(block)
+            self._store_straight(accumulators, v.stream if number & 1 else v.store, clamp=not number & 2)
+
+    def _store_straight(self, accumulators, store: Callable, *, residual: bool = False, clamp: bool = True) -> None:
+        def finish(value, to, origin, _):
+            if residual:
+                value = self.v.builder.fadd(value, self.v.load(origin))
+            store(self._clamped(value) if clamp else value, to)
+
+        self._each(accumulators, finish)
+
+    def _store_masked(self, accumulators, masks: list, *, residual: bool) -> None:
+        def finish(value, to, origin, j):
+            if residual:
+                value = self.v.builder.fadd(value, self.v.masked_load(origin, masks[j]))
+            self.v.masked_store(self._clamped(value), to, masks[j])
+
+        self._each(accumulators, finish)
+
+    def _clamped(self, value):
+        v = self.v
+        return v.minimum(v.splat(self.beta), v.maximum(v.splat(self.alpha), value))
+
+    def _each(self, accumulators, finish: Callable) -> None:
+        """`finish(value, address in C, address in the residual, column vector)` for every accumulator."""
+        b, size = self.v.builder, self.v.nbytes
+        c, residual = self.c, self.residual
+        for i in range(self.spec.rows):
+            for j in range(self.spec.vectors):
+                to, origin = (offset(b, pointer, i64(j * size)) for pointer in (c, residual))
+                finish(accumulators[i * self.spec.vectors + j], to, origin, j)
+            c = offset(b, c, self.c_pitch)
+            residual = offset(b, residual, self.residual_pitch)
+        b.branch(self.stored)
+
+    def _store_rolled(self, accumulators, no_residual) -> None:
+        v, b, spec = self.v, self.v.builder, self.spec
+        # any address that is mapped, of which no lane is read
+        origin = b.select(no_residual, self.c, self.residual)
+        none = ir.Constant(v.mask_type, [0] * v.lanes)
+        with b.goto_entry_block():
+            copy = b.bitcast(b.alloca(v.type, size=spec.rows * spec.vectors), BYTES)
+        for n, value in enumerate(accumulators):
+            v.store(value, offset(b, copy, i64(n * v.nbytes)))
+
+        def one_row(row, _):
+            c = offset(b, self.c, b.mul(row, self.c_pitch))
+            residual = offset(b, origin, b.mul(row, self.residual_pitch))
+            for j in range(spec.vectors):
+                stored = self._mask(j)
+                read = b.select(no_residual, none, stored)
+                value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
+                value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
+                value = activate(v, value, self.code, self.alpha, self.beta)
+                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), stored)
+            return []
+
+        counted_loop(b, i64(0), i64(spec.rows), 1, [], one_row, "store")
+        b.branch(self.stored)
