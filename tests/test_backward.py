@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import numbaconv as nc
 from numbaconv.backward import run
-from numbaconv.backward.products import products_of
+from numbaconv.backward.lanewise import LanewiseProducts
+from numbaconv.backward.products import Products
+from numbaconv.backward.run import products_of
 from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS
 from numbaconv.reference import reference_conv
@@ -61,7 +63,7 @@ def convolutions(draw):
         max(1, d * (k - 1) + 1 - sum(ends)) + draw(st.integers(0, (500, 20, 5)[axes - 1]))
         for k, d, ends in zip(kernel, dilation, padding)
     )
-    groups = draw(st.sampled_from((1, 1, 2, 3, 8)))
+    groups = draw(st.sampled_from((1, 1, 2, 3, 8, 20)))
     c_in, c_out = draw(st.integers(1, 30 // groups)), draw(st.integers(1, 80 // groups))
     x_shape = draw(st.integers(0, 3)), groups * c_in, *spatial
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
@@ -206,6 +208,21 @@ def test_operands_of_any_stride_and_byte_order_are_taken():
 def test_plans_of_weight_gradients_are_shared():
     problem = nc.ConvProblem.parse("c8h9w9o8k3p1")
     assert products_of(problem, REAL) is products_of(problem, REAL)
+
+
+@pytest.mark.parametrize(
+    "problem, kind",
+    [
+        ("c64h9w9o64k3p1g64", LanewiseProducts),
+        ("c32w900o64k9g32", LanewiseProducts),
+        ("c64h9w9o64k3p1g16", LanewiseProducts),
+        ("c64h9w9o64k1g16", Products),
+        ("c64h9w9o64k3p1", Products),
+        ("c2h3000w3000o2k3g2dil1300", Products),
+    ],
+)
+def test_narrow_groups_are_multiplied_lane_by_lane_unless_that_takes_longer_or_too_much_memory(problem, kind):
+    assert isinstance(products_of(nc.ConvProblem.parse(problem), REAL), kind)
 
 
 X, WEIGHT, Y = np.ones((1, 4, 6, 6), np.float32), np.ones((8, 4, 3, 3), np.float32), np.ones((1, 8, 4, 4), np.float32)

@@ -19,7 +19,7 @@ from numbaconv.errors import ShapeError
 from numbaconv.loops.gemm import PANEL_ROW, core_address, gemm_core
 from numbaconv.loops.in_place import in_place_share
 from numbaconv.loops.launch import usable_threads
-from numbaconv.loops.shares import Shares, run_shares, share_address
+from numbaconv.loops.shares import Shares, even_grid, run_shares, share_address
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
@@ -176,7 +176,8 @@ class TiledPlan:
         if shares is None:
             shares = variant.launches[threads] = Shares(
                 variant.function,
-                *self._grid(threads),
+                # ties go to more rows: weights are shared in the L3, but columns read the input again
+                *even_grid(self._rows, self._columns, threads),
                 variant.address,
                 variant.workspace_bytes,
                 self._alpha,
@@ -190,18 +191,6 @@ class TiledPlan:
         if variant is None:
             variant = self._variants[pitches] = _Variant(self, pitches)
         return variant
-
-    def _grid(self, threads: int) -> tuple[int, int]:
-        """Cut the work into `rows` by `columns` parts so that the largest share is smallest.
-
-        Ties go to more rows: weights are shared in the L3, but columns read the input again.
-        """
-
-        def largest(rows: int) -> tuple[int, int]:
-            return -(-self._rows // rows) * -(-self._columns // (threads // rows)), -rows
-
-        rows = min(range(1, threads + 1), key=largest)
-        return min(rows, self._rows), min(threads // rows, self._columns)
 
 
 class _Variant:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import replace
 from math import gcd, prod
 
 import numpy as np
 
+from numbaconv.algorithms.tiled import address
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.memory import GRADIENT
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, core_address, gemm_core
 from numbaconv.loops.gradient import gradient_share
-from numbaconv.loops.shares import Shares, run_shares, share_address
+from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.shares import Shares, even_grid, run_shares, share_address
 from numbaconv.loops.transpose import Transposition
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded
+from numbaconv.workspace import rounded, scratch
 
 #: Pixels of a block: sums wait in memory between blocks, which costs next to nothing above so many.
 _PIXELS = 384
@@ -25,12 +27,14 @@ _PLANES_PART = 4
 
 
 class Products:
-    """A problem made ready: (c_out, c_in / groups, *kernel) from x and the gradient of the result, in the problem's layout."""
+    """A problem made ready; so many groups are multiplied `together`, of whose products each keeps its own block."""
 
-    def __init__(self, problem: ConvProblem, machine: Machine):
-        fields = _fields(problem)
+    def __init__(self, problem: ConvProblem, together: int, machine: Machine):
+        self._problem, self._together = problem, together
+        dense = replace(problem, groups=problem.groups // together)
+        fields = pixel_fields(dense)
         fields |= _block(fields, machine)
-        self._channels, self._panels = problem.c_in, fields["panels"]
+        self._panels = fields["panels"]
         self._taps = _taps(fields)
         self._zeros = np.zeros(fields["panels"] * PANEL_ROW, np.uint8)
         fields |= {
@@ -38,46 +42,41 @@ class Products:
             "zeros": self._zeros.ctypes.data,
             "core": core_address(gemm_core, problem.np_dtype),
         }
-        self._record = np.zeros((), GRADIENT)
-        for name in GRADIENT.names:
-            self._record[name] = fields[name]
+        self._record = record_of(fields)
         self._function = share_address(gradient_share, problem.np_dtype)
         self._own_bytes = rounded(fields["at_planes"] + fields["slices"] * fields["chunk"] * fields["plane_pitch"])
-        self._zero = problem.np_dtype.type(0)
+        self._shape = dense.weight_shape
         # products have a row for each weight of an output channel
         rows = fields["c_in"] * problem.taps
-        self._products_bytes = rounded(problem.c_out * rows * problem.itemsize)
-        self._turn = Transposition(problem.groups, rows, fields["c_out"], problem.np_dtype)
+        self._products_bytes = rounded(prod(self._shape) * problem.itemsize)
+        self._turn = Transposition(dense.groups, rows, fields["c_out"], problem.np_dtype)
 
-    def scratch_bytes(self, threads: int) -> int:
-        """Bytes of workspace that `run_at` needs on so many threads."""
-        return self._products_bytes + self._own_bytes * threads
-
-    def run_at(self, x: int, y: int, out: int, workspace: int, threads: int) -> None:
-        """Compute into `out` from the addresses of contiguous arrays."""
-        work = Shares(
-            self._function,
-            *self._grid(threads),
-            self._record.ctypes.data,
-            self._own_bytes,
-            self._zero,
-            self._zero,
-            self,
-        )
-        run_shares(work, x, y, workspace, workspace + self._products_bytes)
-        run_shares(self._turn.shares(threads), workspace, out, 0, 0)
-
-    def _grid(self, threads: int) -> tuple[int, int]:
-        """Shares of channels of x by shares of panels of y, of which the largest is smallest; ties go to more of the former."""
-
-        def largest(rows: int) -> tuple[int, int]:
-            return -(-self._channels // rows) * -(-self._panels // (threads // rows)), -rows
-
-        rows = min(range(1, threads + 1), key=largest)
-        return min(rows, self._channels), min(threads // rows, self._panels)
+    def gradient(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(c_out, c_in / groups, *kernel) from contiguous x and the gradient of the result."""
+        p, zero, threads = self._problem, self._problem.np_dtype.type(0), usable_threads()
+        result = np.empty(self._shape, p.np_dtype)
+        products = scratch(self._products_bytes + self._own_bytes * threads)
+        grid = even_grid(p.c_in, self._panels, threads)
+        work = Shares(self._function, *grid, self._record.ctypes.data, self._own_bytes, zero, zero, self)
+        run_shares(work, address(x), address(y), products, products + self._products_bytes)
+        run_shares(self._turn.shares(threads), products, address(result), 0, 0)
+        if self._together == 1:
+            return result
+        # of a cluster, every group's own block is kept
+        shape = p.groups // self._together, self._together, p.c_out // p.groups, self._together, *p.weight_shape[1:]
+        own = np.arange(self._together)
+        return result.reshape(shape)[:, own, :, own].swapaxes(0, 1).reshape(p.weight_shape)
 
 
-def _fields(p: ConvProblem) -> dict[str, int]:
+def record_of(fields: dict[str, int]) -> np.ndarray:
+    """A `GRADIENT` record with these fields; those of another loop nest are 0."""
+    record = np.zeros((), GRADIENT)
+    for name in GRADIENT.names:
+        record[name] = fields.get(name, 0)
+    return record
+
+
+def pixel_fields(p: ConvProblem) -> dict[str, int]:
     """Fields of the `GRADIENT` record that follow from the problem; channels are those of one group."""
     size, first = p.itemsize, p.layout == "channels_first"
     fields = {"n": p.n, "groups": p.groups, "itemsize": size}
@@ -157,9 +156,3 @@ def _taps(f: dict[str, int]) -> np.ndarray:
     lines = part * f["chunk"] * f["plane_pitch"] + line * f["stride_h"] * f["row_pitch"]
     taps[..., 1:] = rows[:, None, None] + lines
     return taps
-
-
-@lru_cache(maxsize=64)
-def products_of(problem: ConvProblem, machine: Machine) -> Products:
-    """The plan of a problem, which calls of the same shapes share."""
-    return Products(problem, machine)

@@ -6,25 +6,24 @@ it saves.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.tiled import address
 from numbaconv.algorithms.weights import Weights
+from numbaconv.backward import lanewise
+from numbaconv.backward.lanewise import LanewiseProducts
 from numbaconv.backward.problems import adjoint, forward
-from numbaconv.backward.products import products_of
+from numbaconv.backward.products import Products
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.gemm import VECTOR_BYTES
-from numbaconv.loops.launch import usable_threads
-from numbaconv.machine import machine
+from numbaconv.machine import Machine, machine
 from numbaconv.problem import ConvProblem
 from numbaconv.transposed.layers import ways
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
-from numbaconv.workspace import scratch
 
 _DIRECT = Accuracy(0.0)
 
@@ -49,19 +48,7 @@ class ConvolutionGradients:
         p = self._problem
         if not p.n:
             return np.zeros(p.weight_shape, p.np_dtype)
-        together = _clustered(p)
-        dense = replace(p, groups=p.groups // together)
-        products = products_of(dense, machine())
-        threads = usable_threads()
-        result = np.empty(dense.weight_shape, p.np_dtype)
-        workspace = scratch(products.scratch_bytes(threads))
-        products.run_at(address(x), address(grad_output), address(result), workspace, threads)
-        if together == 1:
-            return result
-        # of a cluster, every group's own block is kept
-        blocks = result.reshape(dense.groups, together, p.c_out // p.groups, together, *p.weight_shape[1:])
-        own = np.arange(together)
-        return blocks[:, own, :, own].swapaxes(0, 1).reshape(p.weight_shape)
+        return products_of(p, machine()).gradient(x, grad_output)
 
 
 class TransposedGradients:
@@ -92,8 +79,17 @@ class TransposedGradients:
         return np.ascontiguousarray(grad_output[index])
 
 
+@lru_cache(maxsize=64)
+def products_of(problem: ConvProblem, on: Machine) -> Products | LanewiseProducts:
+    """The plan for the gradient of a problem's weights, which calls of the same shapes share."""
+    together = _clustered(problem)
+    if lanewise.wins(problem, together):
+        return LanewiseProducts(problem, on)
+    return Products(problem, together, on)
+
+
 def _clustered(p: ConvProblem) -> int:
-    """How many narrow groups are multiplied as one, so that their outputs fill a vector whose lanes would be idle otherwise."""
+    """How many narrow groups dense tiles multiply as one, so that their outputs fill a vector."""
     lanes = VECTOR_BYTES // p.itemsize
     most = max(1, lanes // (p.c_out // p.groups))
     return max(together for together in range(1, most + 1) if p.groups % together == 0)

@@ -40,6 +40,19 @@ class Shares(NamedTuple):
     owner: object
 
 
+def even_grid(rows: int, columns: int, threads: int) -> tuple[int, int]:
+    """Shares of `rows` by shares of `columns` of some work, at most `threads`, of which the largest is smallest.
+
+    Ties go to more shares of rows.
+    """
+
+    def largest(parts: int) -> tuple[int, int]:
+        return -(-rows // parts) * -(-columns // (threads // parts)), -parts
+
+    parts = min(range(1, threads + 1), key=largest)
+    return min(parts, rows), min(threads // parts, columns)
+
+
 @functools.cache  # asked for by every plan, and Numba looks its signatures up slowly
 def share_address(function: NativeFunction, np_dtype) -> int:
     """Entry point of a loop nest for float32 or float64."""
