@@ -80,6 +80,10 @@ def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: 
         "out_pixel": out_pitch * size,
         "residual_pixel": residual_pitch * size,
         "out_step": 1,
+        "image_step": d_out * h_out * w_out,
+        "slice_step": h_out * w_out,
+        "line_step": w_out,
+        "column_step": 1,
         "itemsize": size,
         "k_block": c_in,
         "panel_bytes": problem.taps * c_in * PANEL_ROW,
@@ -94,7 +98,8 @@ def folded(problem: ConvProblem, planes: bool = False) -> ConvProblem:
     Neighbouring axes along which the kernel has one tap, stride 1 and no padding are one axis, and slices that do not meet are
     images of their own, unless other channels' `planes` lie between them.
     """
-    if len(problem.spatial) < 3:
+    if len(problem.spatial) < 3 or not isinstance(problem, ConvProblem):
+        # parts of other problems lie in memory as those say
         return problem
     plain = [
         kernel == stride == 1 and ends == (0, 0)

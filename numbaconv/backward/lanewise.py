@@ -14,7 +14,7 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.grouped import EXPAND
 from numbaconv.algorithms.sliding import expansions
 from numbaconv.algorithms.tiled import address
-from numbaconv.backward.products import record_of, pixel_fields
+from numbaconv.backward.products import pixel_fields, record_of
 from numbaconv.codegen.target import target
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.lanewise_gradient import lanewise_share

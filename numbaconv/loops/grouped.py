@@ -24,7 +24,7 @@ from numbaconv.loops.sliding import (
     tile_across,
     tiles_across,
 )
-from numbaconv.loops.walk import share, slice_of
+from numbaconv.loops.walk import share
 
 #: Bytes of the expansion record of one vector.
 EXPANSION_BYTES = 8 * EXPANSION + VECTOR_BYTES
@@ -236,8 +236,9 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                 conv, workspace, image, d, h_out, min(last_line - line, conv.h_out - h_out)
             )
             x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
-            out_image = slice_of(conv, out, number, conv.out_pixel)
-            residual_image = slice_of(conv, residual, number, conv.residual_pixel)
+            pixel = image * conv.image_step + d_out * conv.slice_step
+            out_image = out + pixel * conv.out_pixel
+            residual_image = 0 if residual == 0 else residual + pixel * conv.residual_pixel
             for tile in range(0, across, conv.tile_block):
                 first, last = columns_under(conv, tile)
                 start = panel

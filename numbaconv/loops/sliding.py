@@ -141,10 +141,10 @@ def begin_slide(conv, address):
     call.h_in = conv.h_in
     call.k_h = conv.k_h
     call.panel_bytes = conv.panel_bytes
-    call.c_line = conv.w_out * conv.out_pixel
-    call.c_pitch = conv.out_step * conv.out_pixel
-    call.residual_line = conv.w_out * conv.residual_pixel
-    call.residual_pitch = conv.out_step * conv.residual_pixel
+    call.c_line = conv.line_step * conv.out_pixel
+    call.c_pitch = conv.out_step * conv.column_step * conv.out_pixel
+    call.residual_line = conv.line_step * conv.residual_pixel
+    call.residual_pitch = conv.out_step * conv.column_step * conv.residual_pixel
     call.activation = conv.activation
     call.zeros = conv.zeros
 
@@ -180,7 +180,7 @@ def slide(conv, address, number, line, lines, panel, a, row, pixel, runs, out_im
     """
     call = slide_record(address)
     w_out, height = tile_across(conv, number)
-    at, column = line * conv.w_out + w_out, panel * PANEL_ROW
+    at, column = line * conv.line_step + w_out * conv.column_step, panel * PANEL_ROW
     call.position = conv.step * pixel
     call.lines = lines
     call.height = height

@@ -51,9 +51,3 @@ def run_columns(conv, call_address, first, last, x_image, out_image, residual_im
 def image_of(conv, base, image, pixel):
     """Address of an image of an output-shaped tensor whose pixels lie `pixel` bytes apart; 0 stays 0 (no residual)."""
     return 0 if base == 0 else base + image * conv.out_pixels * pixel
-
-
-@njit
-def slice_of(conv, base, number, pixel):
-    """As `image_of`, for slice number `number`, counted over all images."""
-    return 0 if base == 0 else base + number * conv.h_out * conv.w_out * pixel

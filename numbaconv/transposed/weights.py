@@ -24,6 +24,7 @@ class TransposedWeights:
         self.swapped = Weights(swap_channels(weight, groups), bias, groups, own=True)
         self._lock = threading.Lock()
         self._flipped: Weights | None = None
+        self._parts: dict[tuple, Weights] = {}
 
     @property
     def flipped(self) -> Weights:
@@ -34,6 +35,15 @@ class TransposedWeights:
                 reverse = (slice(None), slice(None), *(slice(None, None, -1),) * (weight.ndim - 2))
                 self._flipped = Weights(weight[reverse].copy(), bias, self.groups, own=True)
             return self._flipped
+
+    def part(self, taps: tuple[tuple[int, ...], ...]) -> Weights:
+        """Weights of the ordinary convolution with these taps of each axis."""
+        with self._lock:
+            if taps not in self._parts:
+                weight, bias = self.swapped.unpacked()
+                met = weight[(slice(None), slice(None), *np.ix_(*taps))]
+                self._parts[taps] = Weights(met, bias, self.groups, own=True)
+            return self._parts[taps]
 
     @property
     def rows(self) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""Transposed convolution in narrow groups: each remainder of the stride is a convolution of stride 1 on the depthwise tiles.
+
+Outputs with one remainder meet the same taps, at neighbouring elements of the input, and lie a stride apart in the result, as the
+loops are told.  Nothing is multiplied with zeros that the stride inserts.  Wins with groups of fewer channels than a vector has
+lanes, which would leave most of them idle on dense tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import gcd, prod
+from typing import ClassVar
+
+import numpy as np
+
+from numbaconv.algorithms.base import Cost, DirectSums
+from numbaconv.algorithms.composed import ComposedPlan
+from numbaconv.algorithms.depthwise import Depthwise
+from numbaconv.algorithms.grouped import Grouped
+from numbaconv.algorithms.tiled import TiledPlan
+from numbaconv.epilogue import Epilogue
+from numbaconv.machine import Machine
+from numbaconv.transposed.problem import TransposedProblem
+from numbaconv.transposed.remainders import Remainder, remainders_of
+from numbaconv.transposed.weights import TransposedWeights
+
+#: More remainders than this would be as many launches.
+MOST_REMAINDERS = 64
+#: The part of the L2 that the images may take which all remainders read in turn.
+_INPUT_PART = 2
+
+
+class Sliding(DirectSums):
+    """The way of depthwise tiles; each remainder has a plan of its own."""
+
+    name = "sliding"
+
+    def native(self, problem: TransposedProblem) -> bool:
+        """Whether plans read and write the problem's layout themselves."""
+        return problem.layout == "channels_last"
+
+    def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
+        """Why this way is refused, or None."""
+        if problem.groups == 1:
+            return "there is one group only"
+        if max(problem.stride) == 1:
+            return "the stride is 1"
+        if prod(map(min, zip(problem.stride, problem.out_spatial))) > MOST_REMAINDERS:
+            return f"more than {MOST_REMAINDERS} remainders of the stride"
+        reasons = (_algorithm(part).unsupported(part, epilogue, machine) for part in _parts(problem, machine))
+        return next(filter(None, reasons), None)
+
+    def estimate(self, problem: TransposedProblem, machine: Machine) -> Cost:
+        """All remainders of all images, one after the other."""
+        parts = _parts(problem, machine)
+        costs = [_algorithm(part).estimate(part, machine) for part in parts]
+        rounds = problem.n // max(parts[0].n, 1)
+        return Cost(rounds * sum(cost.seconds for cost in costs), max(cost.workspace_bytes for cost in costs))
+
+    def plan(
+        self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
+    ) -> _Plan:
+        """Pack the weights, unless another plan has."""
+        return _Plan(problem, weights, epilogue, machine)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The outputs of one remainder an axis, as a convolution of stride 1 whose padding may be negative."""
+
+    n: int
+    c_in: int
+    c_out: int
+    spatial: tuple[int, ...]
+    kernel: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    groups: int
+    np_dtype: np.dtype
+    #: for each axis the taps of the transposed convolution's kernel, in the order of this one
+    taps_met: tuple[tuple[int, ...], ...]
+    #: pixels of the result from image to image, slice to slice, line to line, column to column, and before the first one
+    steps: tuple[int, int, int, int]
+    first: int
+
+    layout: ClassVar[str] = "channels_last"
+    padding_mode: ClassVar[str] = "zeros"
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """1 along each axis."""
+        return (1,) * len(self.kernel)
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions."""
+        return prod(self.kernel)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return self.np_dtype.itemsize
+
+    @property
+    def out_spatial(self) -> tuple[int, ...]:
+        """Outputs of the remainder, an axis."""
+        axes = zip(self.spatial, self.padding, self.kernel, self.dilation)
+        return tuple(size + sum(ends) - d * (k - 1) for size, ends, k, d in axes)
+
+
+@lru_cache(maxsize=64)  # asked for by each step from refusal to plan
+def _parts(p: TransposedProblem, machine: Machine) -> tuple[_Part, ...]:
+    """The convolutions of all remainders, for so many images that the L2 keeps them from one to the next."""
+    image = prod(p.spatial) * p.c_in * p.itemsize
+    most = max(1, machine.l2 // _INPUT_PART // image)
+    n = max((size for size in range(1, min(p.n, most) + 1) if p.n % size == 0), default=0)
+    pitches = [prod(p.out_spatial[axis + 1 :]) for axis in range(len(p.spatial))]
+    steps = [prod(p.out_spatial), *([0] * (3 - len(pitches))), *map(prod, zip(p.stride, pitches))]
+    parts = []
+    for chosen in product(*(remainders_of(p, axis) for axis in range(len(p.spatial)))):
+        axes = [_axis(p, axis, remainder) for axis, remainder in enumerate(chosen)]
+        taps, dilation, padding = zip(*axes)
+        first = sum(remainder.first * pitch for remainder, pitch in zip(chosen, pitches))
+        parts.append(
+            _Part(
+                n,
+                p.c_in,
+                p.c_out,
+                p.spatial,
+                tuple(map(len, taps)),
+                dilation,
+                padding,
+                p.groups,
+                p.np_dtype,
+                taps,
+                tuple(steps),
+                first,
+            )  # fmt: skip
+        )
+    return tuple(parts)
+
+
+def _axis(p: TransposedProblem, axis: int, remainder: Remainder) -> tuple[tuple[int, ...], int, tuple[int, int]]:
+    """(taps, dilation, padding) of a remainder's convolution along one axis."""
+    size, step, dilation = p.spatial[axis], p.stride[axis], p.dilation[axis]
+    # where no tap is met, one that lies behind the input
+    met = sorted(remainder.taps, key=lambda pair: pair[1]) or [(0, size)]
+    taps, shifts = zip(*met)
+    apart = dilation // gcd(step, dilation)
+    before = -shifts[0]
+    after = remainder.count - size - before + apart * (len(taps) - 1)
+    return taps, apart, (before, after)
+
+
+def _algorithm(part: _Part) -> Depthwise | Grouped:
+    kind = _SpacedDepthwise if part.groups == part.c_in == part.c_out else _SpacedGrouped
+    return kind(part.steps)
+
+
+class _Spaced:
+    """Mixed into an algorithm: its outputs lie apart in the result."""
+
+    name = Sliding.name
+
+    def __init__(self, steps: tuple[int, int, int, int]):
+        self._steps = steps
+
+    def cut(self, g, machine):
+        """As ever, and where outputs lie."""
+        cut = super().cut(g, machine)
+        steps = zip(("image_step", "slice_step", "line_step", "column_step"), self._steps)
+        return cut._replace(fields=cut.fields | dict(steps))
+
+
+class _SpacedDepthwise(_Spaced, Depthwise):
+    pass
+
+
+class _SpacedGrouped(_Spaced, Grouped):
+    pass
+
+
+class _Plan(ComposedPlan):
+    """Plans of all remainders, which take turns a few images at a time."""
+
+    algorithm = Sliding.name
+
+    def __init__(self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine):
+        self.problem, self.epilogue = problem, epilogue
+        parts = _parts(problem, machine)
+        self._plans = [
+            (part.first, TiledPlan(_algorithm(part), part, weights.part(part.taps_met), epilogue, machine))
+            for part in parts
+        ]
+        self.workspace_bytes = max(plan.workspace_bytes for _, plan in self._plans)
+        self.plan_bytes = sum(plan.plan_bytes for _, plan in self._plans)
+        self._rounds = problem.n // max(parts[0].n, 1)
+        self._pixel = problem.c_out * problem.itemsize
+        self._x_bytes = parts[0].n * prod(problem.spatial) * problem.c_in * problem.itemsize
+        self._out_bytes = parts[0].n * prod(problem.out_spatial) * self._pixel
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Bytes of workspace that `run` needs on so many threads."""
+        return self.workspace_bytes * threads
+
+    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
+        """As `run`, on addresses."""
+        for number in range(self._rounds):
+            at = number * self._out_bytes
+            for first, plan in self._plans:
+                to = at + first * self._pixel
+                plan.run_at(x + number * self._x_bytes, out + to, residual + to if residual else 0, workspace, threads)
