@@ -16,6 +16,7 @@ from math import prod
 import numpy as np
 
 from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.packing import pack_panels
 from numbaconv.workspace import aligned, rounded
 
 
@@ -49,7 +50,7 @@ class Weights:
         self.bias = None if bias is None else bias.copy()
         self._lock = threading.Lock()
         # only until a packed form holds the same numbers
-        self._given: np.ndarray | None = weight if own else weight.copy()
+        self._given: np.ndarray | None = weight if own else weight.copy(order="K")
         self._panels: np.ndarray | None = None
         self._forms: dict[object, np.ndarray] = {}
         self._rows: np.ndarray | None = None
@@ -107,11 +108,7 @@ class Weights:
         return packed
 
     def _fill_panels(self, packed: np.ndarray, weight: np.ndarray) -> None:
-        source = weight.reshape(self.groups, self.c_out, self.c_in, self.taps)
-        for panel in range(self.panels_per_group):
-            part = source[:, panel * self.columns : (panel + 1) * self.columns]
-            packed[:, panel, :, :, : part.shape[1]] = part.transpose(0, 3, 2, 1)
-            packed[:, panel, :, :, part.shape[1] :] = 0
+        pack_panels(packed, weight.reshape(self.groups, self.c_out, self.c_in, self.taps))
 
     def _pack_columns(self, weight: np.ndarray) -> np.ndarray:
         channels, panels = self.shape[0], -(-self.shape[0] // self.columns)

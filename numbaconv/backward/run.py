@@ -16,6 +16,8 @@ from numbaconv.backward import lanewise
 from numbaconv.backward.lanewise import LanewiseProducts
 from numbaconv.backward.problems import adjoint, forward
 from numbaconv.backward.products import Products
+from numbaconv.dispatch.calibration import calibrated_machine
+from numbaconv.dispatch.reuse import PlanPool
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.gemm import VECTOR_BYTES
@@ -26,6 +28,8 @@ from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
 
 _DIRECT = Accuracy(0.0)
+#: Problems whose plans are kept for the next step of a training.
+_KEPT, _KEPT_BYTES = 64, 64 << 20
 
 
 class ConvolutionGradients:
@@ -37,10 +41,8 @@ class ConvolutionGradients:
     def input(self, grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """The transposed convolution of the gradient of the result."""
         p = self._problem
-        weights = TransposedWeights(weight, None, p.groups)
-        plan = make_plan(adjoint(p), Epilogue(), weights, accuracy=_DIRECT, algorithms=ways(_DIRECT))
         result = np.empty(p.input_shape, p.np_dtype)
-        plan.run(grad_output, result)
+        _adjoint_plans(p, calibrated_machine()).run(weight, grad_output, result)
         return result
 
     def weight(self, grad_output: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -60,9 +62,8 @@ class TransposedGradients:
     def input(self, grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """The convolution of the gradient of the result."""
         p = self._adjoint
-        plan = make_plan(p, Epilogue(), Weights(weight, None, p.groups), accuracy=_DIRECT)
         result = np.empty(p.output_shape, p.np_dtype)
-        plan.run(self._reached(grad_output), result)
+        _forward_plans(p, calibrated_machine()).run(weight, self._reached(grad_output), result)
         return result
 
     def weight(self, grad_output: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -79,7 +80,29 @@ class TransposedGradients:
         return np.ascontiguousarray(grad_output[index])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_KEPT)
+def _adjoint_plans(problem: ConvProblem, on: Machine) -> PlanPool:
+    """Plans for the gradient of the input of a convolution."""
+
+    def make(weight):
+        weights = TransposedWeights(weight, None, problem.groups, own=True)
+        return weights, make_plan(adjoint(problem), Epilogue(), weights, accuracy=_DIRECT, algorithms=ways(_DIRECT))
+
+    return PlanPool(make, _KEPT_BYTES)
+
+
+@lru_cache(maxsize=_KEPT)
+def _forward_plans(problem: ConvProblem, on: Machine) -> PlanPool:
+    """Plans for the gradient of the input of a transposed convolution, to which `problem` is adjoint."""
+
+    def make(weight):
+        weights = Weights(weight, None, problem.groups, own=True)
+        return weights, make_plan(problem, Epilogue(), weights, accuracy=_DIRECT)
+
+    return PlanPool(make, _KEPT_BYTES)
+
+
+@lru_cache(maxsize=_KEPT)
 def products_of(problem: ConvProblem, on: Machine) -> Products | LanewiseProducts:
     """The plan for the gradient of a problem's weights, which calls of the same shapes share."""
     together = _clustered(problem)

@@ -9,7 +9,6 @@ k + lanes - 1.  An image is a plane, whose neighbouring pixels are lanes already
 from __future__ import annotations
 
 import functools
-from collections import deque
 from math import prod
 
 import numpy as np
@@ -18,6 +17,7 @@ from numbaconv.accuracy import STRICT
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
 from numbaconv.dispatch.calibration import calibrated_machine
+from numbaconv.dispatch.reuse import PlanPool
 from numbaconv.dispatch.select import make_plan, rank
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
@@ -125,31 +125,21 @@ def _volumes(x, kernel, start, shape) -> np.ndarray:
 
 
 class Prepared:
-    """What convolutions of one shape share: the problem, its estimate, and plans that wait for the numbers of a kernel.
-
-    Plans hold addresses of packed weights, so one that runs belongs to its caller until it is given back.
-    """
+    """What convolutions of one shape share: the problem, its estimate, and plans that wait for the numbers of a kernel."""
 
     def __init__(self, problem: ConvProblem, residual: bool):
         self.problem = problem
         self._epilogue = Epilogue(False, residual, IDENTITY)
         self.seconds = rank(problem, self._epilogue, calibrated_machine(), STRICT)[0].cost.seconds
-        self._waiting: deque = deque()
+        self._plans = PlanPool(self._make, _KEPT_BYTES)
 
-    def take(self, weight: np.ndarray) -> tuple:
-        """A plan with these weights, and the weights."""
-        try:
-            plan, weights = self._waiting.pop()
-        except IndexError:
-            weights = Weights(weight, None, 1)
-            return make_plan(self.problem, self._epilogue, weights, accuracy=STRICT), weights
-        weights.replace(weight)
-        return plan, weights
+    def run(self, kernel: np.ndarray, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> None:
+        """Convolve with the numbers of a kernel; see `Plan.run`."""
+        self._plans.run(kernel, x, out, residual)
 
-    def give_back(self, taken: tuple) -> None:
-        """Let others have the plan."""
-        if prod(self.problem.weight_shape) * self.problem.itemsize <= _KEPT_BYTES:
-            self._waiting.append(taken)
+    def _make(self, kernel: np.ndarray) -> tuple:
+        weights = Weights(kernel, None, 1)
+        return weights, make_plan(self.problem, self._epilogue, weights, accuracy=STRICT)
 
 
 def _run(prepared: Prepared, x: np.ndarray, kernel: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -160,12 +150,8 @@ def _run(prepared: Prepared, x: np.ndarray, kernel: np.ndarray, out: np.ndarray 
     residual = out
     if out is None:
         out = np.empty((problem.n, *problem.out_spatial[:-1], problem.out_spatial[-1] * lanes), x.dtype)
-    taken = prepared.take(weight)
-    try:
-        y = out.reshape(problem.output_shape)
-        taken[0].run(x.reshape(problem.input_shape), y, None if residual is None else y)
-    finally:
-        prepared.give_back(taken)
+    y = out.reshape(problem.output_shape)
+    prepared.run(weight, x.reshape(problem.input_shape), y, None if residual is None else y)
     return out
 
 

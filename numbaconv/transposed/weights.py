@@ -13,37 +13,35 @@ from numbaconv.workspace import aligned
 
 
 class TransposedWeights:
-    """Weights ``(c_in, c_out / groups, *kernel)`` and bias, copied.
+    """Weights ``(c_in, c_out / groups, *kernel)`` and bias, copied unless they are the caller's `own`.
 
     `swapped` are those of an ordinary convolution with the taps as they are, `flipped` with the taps in reverse, which makes the
-    transposed convolution of stride 1 an ordinary one.
+    transposed convolution of stride 1 an ordinary one; `part` are some of the taps.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int):
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int, own: bool = False):
         self.shape, self.dtype, self.groups = weight.shape, weight.dtype, groups
-        self.swapped = Weights(swap_channels(weight, groups), bias, groups, own=True)
+        self.swapped = Weights(swap_channels(weight, groups), bias, groups, own)
         self._lock = threading.Lock()
-        self._flipped: Weights | None = None
-        self._parts: dict[tuple, Weights] = {}
+        #: weights made of the swapped ones, by the index that makes them
+        self._parts: dict[tuple, tuple[tuple, Weights]] = {}
 
     @property
     def flipped(self) -> Weights:
         """Weights of the ordinary convolution that stride 1 amounts to."""
-        with self._lock:
-            if self._flipped is None:
-                weight, bias = self.swapped.unpacked()
-                reverse = (slice(None), slice(None), *(slice(None, None, -1),) * (weight.ndim - 2))
-                self._flipped = Weights(weight[reverse].copy(), bias, self.groups, own=True)
-            return self._flipped
+        reverse = (slice(None, None, -1),) * (len(self.shape) - 2)
+        return self._part("flipped", (slice(None), slice(None), *reverse))
 
     def part(self, taps: tuple[tuple[int, ...], ...]) -> Weights:
         """Weights of the ordinary convolution with these taps of each axis."""
+        return self._part(taps, (slice(None), slice(None), *np.ix_(*taps)))
+
+    def _part(self, key, index: tuple) -> Weights:
         with self._lock:
-            if taps not in self._parts:
+            if key not in self._parts:
                 weight, bias = self.swapped.unpacked()
-                met = weight[(slice(None), slice(None), *np.ix_(*taps))]
-                self._parts[taps] = Weights(met, bias, self.groups, own=True)
-            return self._parts[taps]
+                self._parts[key] = index, Weights(weight[index], bias, self.groups, own=True)
+            return self._parts[key][1]
 
     @property
     def rows(self) -> np.ndarray:
@@ -59,14 +57,26 @@ class TransposedWeights:
     def unpacked(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias as they were given."""
         weight, bias = self.swapped.unpacked()
-        return swap_channels(weight, self.groups), bias
+        return np.ascontiguousarray(swap_channels(weight, self.groups)), bias
+
+    def replace(self, weight: np.ndarray) -> None:
+        """Put other numbers into every form; see `Weights.replace`."""
+        swapped = swap_channels(weight, self.groups)
+        self.swapped.replace(swapped)
+        for index, weights in self._parts.values():
+            weights.replace(swapped[index])
+
+    def release(self) -> None:
+        """Forget the weights as they were given; see `Weights.release`."""
+        for weights in (self.swapped, *(weights for _, weights in self._parts.values())):
+            weights.release()
 
 
 def swap_channels(weight: np.ndarray, groups: int) -> np.ndarray:
-    """A copy of (groups a, b, *kernel) as (groups b, a, *kernel), group by group."""
+    """(groups a, b, *kernel) as (groups b, a, *kernel), group by group; of one group it is a view."""
     outer, inner, *kernel = weight.shape
     swapped = weight.reshape(groups, outer // groups, inner, *kernel).swapaxes(1, 2)
-    return swapped.copy().reshape(groups * inner, outer // groups, *kernel)
+    return swapped.reshape(groups * inner, outer // groups, *kernel)
 
 
 def pack_rows(weight: np.ndarray, groups: int) -> np.ndarray:
