@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from numbaconv.arguments import NAMES, contiguous, operand, shaped
-from numbaconv.backward.run import ConvolutionGradients, TransposedGradients, bias_gradient
+from numbaconv.backward.run import ConvolutionGradients, TransposedGradients
 from numbaconv.errors import ShapeError
 from numbaconv.problem import ConvProblem, integer
 from numbaconv.transposed.problem import Geometry
@@ -38,17 +38,13 @@ class _Call:
         expected = problem.output_shape if self.batched else problem.output_shape[1:]
         shaped("grad_output", grad_output, expected, f"the result for x of shape {x_shape}")
         self.grad_output = contiguous(grad_output).reshape(problem.output_shape)
-        self._layout = window["layout"]
 
     def input(self, weight: np.ndarray) -> np.ndarray:
         result = self.gradients.input(self.grad_output, contiguous(weight))
         return result if self.batched else result[0]
 
-    def weight(self, x: np.ndarray) -> np.ndarray:
-        return self.gradients.weight(self.grad_output, contiguous(x).reshape(self.x_shape))
-
-    def bias(self) -> np.ndarray:
-        return bias_gradient(self.grad_output, self._layout)
+    def weight_and_bias(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.gradients.weight_and_bias(self.grad_output, contiguous(x).reshape(self.x_shape))
 
 
 def grad_input(
@@ -141,7 +137,7 @@ def grad_weight(
     grad_output = operand("grad_output", grad_output)
     x = operand("x", x, grad_output.dtype, "grad_output")
     window = _window(stride, padding, dilation, groups, layout, transposed, output_padding)
-    return _Call(grad_output, x.shape, weight_shape, window, transposed).weight(x)
+    return _Call(grad_output, x.shape, weight_shape, window, transposed).weight_and_bias(x)[0]
 
 
 def _gradients(grad_output, x, weight, axes: int, transposed: bool, window: dict):
@@ -152,7 +148,7 @@ def _gradients(grad_output, x, weight, axes: int, transposed: bool, window: dict
     if weight.ndim != axes + 2:
         raise ShapeError(f"weight has shape {weight.shape}; it must have {axes + 2} axes, two of them of channels")
     call = _Call(grad_output, x.shape, weight.shape, window, transposed)
-    return call.input(weight), call.weight(x), call.bias()
+    return call.input(weight), *call.weight_and_bias(x)
 
 
 def _backward_of(axes: int) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -40,18 +40,26 @@ class LanewiseProducts:
         self._segments, self._vectors = fields["segments"], fields["vectors"]
         self._own_bytes = fields["at_planes"] + fields["strip"]
         self._expansions, self._taps = expansions(fields, target().isa), _distances(fields)
-        fields |= {"expansions": self._expansions.ctypes.data, "taps": self._taps.ctypes.data}
+        self._zeros, self._ones = np.zeros(1, np.int64), np.ones(PANEL_ROW // problem.itemsize, problem.np_dtype)
+        fields |= {
+            "expansions": self._expansions.ctypes.data,
+            "taps": self._taps.ctypes.data,
+            "zeros": self._zeros.ctypes.data,
+            "ones": self._ones.ctypes.data,
+            "at_sums": len(self._taps) * problem.c_out * problem.itemsize,
+        }
         self._record = record_of(fields)
         self._function = share_address(lanewise_share, problem.np_dtype)
 
-    def gradient(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(c_out, c_in / groups, *kernel) from contiguous x and the gradient of the result."""
+    def gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(c_out, c_in / groups, *kernel) and (c_out,) from contiguous x and the gradient of the result."""
         p, zero, threads = self._problem, self._problem.np_dtype.type(0), usable_threads()
-        products = np.empty((self._segments, len(self._taps), p.c_out), p.np_dtype)
+        products = np.empty((self._segments, len(self._taps) + 1, p.c_out), p.np_dtype)
         grid = even_grid(self._segments, self._vectors, threads)
         work = Shares(self._function, *grid, self._record.ctypes.data, self._own_bytes, zero, zero, self)
         run_shares(work, address(x), address(y), address(products), scratch(self._own_bytes * threads))
-        return np.ascontiguousarray(products.sum(axis=0).T).reshape(p.weight_shape)
+        products = products.sum(axis=0)
+        return np.ascontiguousarray(products[:-1].T).reshape(p.weight_shape), products[-1].copy()
 
 
 def wins(p: ConvProblem, together: int) -> bool:

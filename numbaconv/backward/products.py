@@ -18,7 +18,7 @@ from numbaconv.loops.transpose import Transposition
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded, scratch
+from numbaconv.workspace import rounded, scratch, view
 
 #: Pixels of a block: sums wait in memory between blocks, which costs next to nothing above so many.
 _PIXELS = 384
@@ -37,9 +37,12 @@ class Products:
         self._panels = fields["panels"]
         self._taps = _taps(fields)
         self._zeros = np.zeros(fields["panels"] * PANEL_ROW, np.uint8)
+        self._ones = np.ones(PANEL_ROW // problem.itemsize, problem.np_dtype)
         fields |= {
             "taps": self._taps.ctypes.data,
             "zeros": self._zeros.ctypes.data,
+            "ones": self._ones.ctypes.data,
+            "at_sums": rounded(prod(dense.weight_shape) * problem.itemsize),
             "core": core_address(gemm_core, problem.np_dtype),
         }
         self._record = record_of(fields)
@@ -48,24 +51,26 @@ class Products:
         self._shape = dense.weight_shape
         # products have a row for each weight of an output channel
         rows = fields["c_in"] * problem.taps
-        self._products_bytes = rounded(prod(self._shape) * problem.itemsize)
+        self._products_bytes = fields["at_sums"]
         self._turn = Transposition(dense.groups, rows, fields["c_out"], problem.np_dtype)
 
-    def gradient(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(c_out, c_in / groups, *kernel) from contiguous x and the gradient of the result."""
+    def gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(c_out, c_in / groups, *kernel) and (c_out,) from contiguous x and the gradient of the result."""
         p, zero, threads = self._problem, self._problem.np_dtype.type(0), usable_threads()
         result = np.empty(self._shape, p.np_dtype)
-        products = scratch(self._products_bytes + self._own_bytes * threads)
+        sums = rounded(p.c_out * p.itemsize)
+        products = scratch(self._products_bytes + sums + self._own_bytes * threads)
         grid = even_grid(p.c_in, self._panels, threads)
         work = Shares(self._function, *grid, self._record.ctypes.data, self._own_bytes, zero, zero, self)
-        run_shares(work, address(x), address(y), products, products + self._products_bytes)
+        run_shares(work, address(x), address(y), products, products + self._products_bytes + sums)
+        bias = view(products + self._products_bytes, (p.c_out,), p.np_dtype).copy()
         run_shares(self._turn.shares(threads), products, address(result), 0, 0)
         if self._together == 1:
-            return result
+            return result, bias
         # of a cluster, every group's own block is kept
         shape = p.groups // self._together, self._together, p.c_out // p.groups, self._together, *p.weight_shape[1:]
         own = np.arange(self._together)
-        return result.reshape(shape)[:, own, :, own].swapaxes(0, 1).reshape(p.weight_shape)
+        return result.reshape(shape)[:, own, :, own].swapaxes(0, 1).reshape(p.weight_shape), bias
 
 
 def record_of(fields: dict[str, int]) -> np.ndarray:

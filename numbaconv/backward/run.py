@@ -45,12 +45,12 @@ class ConvolutionGradients:
         _adjoint_plans(p, calibrated_machine()).run(weight, grad_output, result)
         return result
 
-    def weight(self, grad_output: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The products of pixels that meet, summed."""
+    def weight_and_bias(self, grad_output: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The products of pixels that meet, summed, and the pixels of `grad_output` alone."""
         p = self._problem
         if not p.n:
-            return np.zeros(p.weight_shape, p.np_dtype)
-        return products_of(p, machine()).gradient(x, grad_output)
+            return np.zeros(p.weight_shape, p.np_dtype), np.zeros(p.c_out, p.np_dtype)
+        return products_of(p, machine()).gradients(x, grad_output)
 
 
 class TransposedGradients:
@@ -66,9 +66,11 @@ class TransposedGradients:
         _forward_plans(p, calibrated_machine()).run(weight, self._reached(grad_output), result)
         return result
 
-    def weight(self, grad_output: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """As of a convolution whose result is `x`."""
-        return ConvolutionGradients(self._adjoint).weight(x, self._reached(grad_output))
+    def weight_and_bias(self, grad_output: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The former as of a convolution whose result is `x`; the latter is the sum over batch and pixels."""
+        weight, _ = ConvolutionGradients(self._adjoint).weight_and_bias(x, self._reached(grad_output))
+        channels = 1 if self._adjoint.layout == "channels_first" else grad_output.ndim - 1
+        return weight, grad_output.sum(axis=tuple(axis for axis in range(grad_output.ndim) if axis != channels))
 
     def _reached(self, grad_output: np.ndarray) -> np.ndarray:
         """What of the result any tap reached, contiguous."""
@@ -116,9 +118,3 @@ def _clustered(p: ConvProblem) -> int:
     lanes = VECTOR_BYTES // p.itemsize
     most = max(1, lanes // (p.c_out // p.groups))
     return max(together for together in range(1, most + 1) if p.groups % together == 0)
-
-
-def bias_gradient(grad_output: np.ndarray, layout: str) -> np.ndarray:
-    """The sum over batch and pixels."""
-    channels = 1 if layout == "channels_first" else grad_output.ndim - 1
-    return grad_output.sum(axis=tuple(axis for axis in range(grad_output.ndim) if axis != channels))

@@ -134,7 +134,7 @@ GRADIENT = _integers(
     "n d_in h_in w_in c_in d_out h_out w_out c_out groups k_d k_h k_w stride_d stride_h stride_w dilation_d dilation_h dilation_w "
     "pad_front pad_top pad_left itemsize x_image x_channel x_pixel y_image y_channel y_pixel slices lines chunk rows phases "
     "positions phase_pitch row_pitch depth_pitch plane_pitch panel_bytes panels taps pattern_bytes patterns zeros core "
-    "at_tiles at_panels at_planes segments blocks_h blocks_w vectors expansions in_place staged at_staging"
+    "at_tiles at_panels at_planes segments blocks_h blocks_w vectors expansions in_place staged at_staging ones at_sums"
 )
 
 #: Bytes of a cache line.

@@ -4,7 +4,8 @@
 
 B is y in panels.  A is x in planes of a block of lines, with zeros around them and the stride along a line taken apart into phases,
 so that whatever the tap, the pixels that meet a line of y follow one another: a line is a tap of the GEMM core, and its K the
-width of y.  Blocks of lines are summed one after the other in C, in an order that depends on shapes alone.
+width of y.  Blocks of lines are summed one after the other in C, in an order that depends on shapes alone.  The sums of y
+itself, the gradient of the bias, are taken from its panels, `at_sums` bytes behind C.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.lanewise import add_lanewise
 from numbaconv.codegen.memory import (
     call_core,
     call_record,
@@ -23,7 +25,7 @@ from numbaconv.codegen.memory import (
 )
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.codegen.transpose import transpose_block
-from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
+from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.strips import under
 from numbaconv.loops.walk import share
 
@@ -167,6 +169,28 @@ def add_block(g, workspace, c, columns, channels, taps, fresh, like):
     call_core(g.core, workspace, -infinity(like), infinity(like))
 
 
+@njit
+def add_sums(g, to, y, y_line, y_pixel, lines, pixels, channels, like):
+    """Add pixels of up to a panel of y to their channels' sums, the gradient of the bias."""
+    lanes = VECTOR_BYTES // g.itemsize
+    vectors = (channels + lanes - 1) // lanes
+    add_lanewise(1, NV, 1, vectors, to, 0, channels, g.ones, g.zeros, 0, 0, y, y_line, y_pixel, lines, pixels, like)
+
+
+@njit
+def add_panels(g, to, panels, first_column, last_column, pixels, fresh, like):
+    """As `add_sums`, for the packed columns of a block; `fresh` sums start from nothing."""
+    width = PANEL_ROW // g.itemsize
+    if fresh != 0:
+        clear(to + first_column * g.itemsize, last_column - first_column, like)
+    for column in range(first_column, last_column, width):
+        channels = min(width, last_column - column)
+        add_sums(
+            g, to + column * g.itemsize, panels, np.int64(0), np.int64(PANEL_ROW), np.int64(1), pixels, channels, like
+        )
+        panels += g.panel_bytes
+
+
 def gradient_part(part, row_parts, column_parts, record, x, y, c, workspace, alpha, beta):
     """One thread's share of channels of x and panels of y.  Workspace: a call record, tiles, panels and planes of a block."""
     g = gradient_record(record)
@@ -198,6 +222,17 @@ def gradient_part(part, row_parts, column_parts, record, x, y, c, workspace, alp
                     column + last_column,
                     alpha,
                 )
+                if begin == group * g.c_in:
+                    add_panels(
+                        g,
+                        c + g.at_sums,
+                        workspace + g.at_panels,
+                        column + first_column,
+                        column + last_column,
+                        slabs * lines * g.w_out,
+                        fresh,
+                        alpha,
+                    )
                 # Chunks of channels: their planes stay in the L2 while the panels pass by.
                 for channel in range(begin, end, g.chunk):
                     channels = min(g.chunk, end - channel)

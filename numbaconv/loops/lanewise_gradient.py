@@ -5,7 +5,8 @@
 x is spread into a strip, a panel of output channels and a block of pixels at a time: for each pixel and channel of a group a vector
 whose lane j is that channel of the group of output channel j, with zeros where the kernel reaches into padding.  A tap then is a
 distance within the strip, whatever the kernel, stride and dilation.  Blocks of a segment are summed one after the other;
-the segments follow from shapes alone and are added up at the end, so threads change no bit.
+the segments follow from shapes alone and are added up at the end, so threads change no bit.  The row behind those of C holds
+the sums of y itself, the gradient of the bias.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.lanewise import add_lanewise
 from numbaconv.codegen.memory import clear, get, gradient_record
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, VECTOR_BYTES
-from numbaconv.loops.gradient import pack_lines
+from numbaconv.loops.gradient import add_sums, pack_lines
 from numbaconv.loops.grouped import EXPANSION_BYTES
 from numbaconv.loops.strips import under
 from numbaconv.loops.transpose import transpose_strip
@@ -104,6 +105,7 @@ def add_block(g, workspace, x, y, c, slab, first_line, lines, first_column, colu
         for line in range(lines):
             pack_lines(g, packed + line * y_line, source + line * g.w_out * g.y_pixel, columns, channels, like)
         source = packed
+    add_sums(g, c + g.at_sums + channel * g.itemsize, source, y_line, y_pixel, lines, columns, channels, like)
     rows = g.c_in * g.k_d * g.k_h * g.k_w
     tiles = (rows + MR - 1) // MR
     for number in range(tiles):
@@ -125,7 +127,8 @@ def lanewise_part(part, row_parts, column_parts, record, x, y, c, workspace, alp
     first_vector, last_vector = share(g.vectors, part % column_parts, column_parts)
     per_slab = g.blocks_h * g.blocks_w
     lanes = VECTOR_BYTES // g.itemsize
-    rows = g.c_in * g.k_d * g.k_h * g.k_w
+    # the last row is that of the sums of y
+    rows = g.c_in * g.k_d * g.k_h * g.k_w + 1
     for segment in range(first_segment, last_segment):
         products = c + segment * rows * g.c_out * g.itemsize
         column = first_vector * lanes
