@@ -27,7 +27,7 @@ LAYERS = ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 FUNCTIONS = nc.conv_transpose1d, nc.conv_transpose2d, nc.conv_transpose3d
 #: Sums of products, whatever becomes of NaN and infinity.
 DIRECT = Accuracy(0.0)
-WAYS = "ordinary", "phases", "overlap_add", "sliding"
+WAYS = "ordinary", "phases", "overlap_add", "separate"
 
 
 def integers(shape, dtype=np.float32):
@@ -186,7 +186,7 @@ def test_activations_ride_in_the_sums(activation):
 def test_neither_threads_nor_batch_nor_blocks_change_a_bit(layout, algorithm, monkeypatch):
     x = RNG.standard_normal((3, 20, 13, 17)).astype(np.float32)
     weight = RNG.standard_normal((20, 7, 5, 4)).astype(np.float32)
-    stride, groups = 1 if algorithm == "ordinary" else 2, 4 if algorithm == "sliding" else 1
+    stride, groups = 1 if algorithm == "ordinary" else 2, 4 if algorithm == "separate" else 1
     make = functools.partial(
         ConvTranspose2d, weight, None, stride, 1, stride - 1, groups, (2, 1), algorithm=algorithm, accuracy=DIRECT
     )
@@ -199,6 +199,29 @@ def test_neither_threads_nor_batch_nor_blocks_change_a_bit(layout, algorithm, mo
             with nc.num_threads(threads):
                 np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), expected)
                 np.testing.assert_array_equal(from_layout(layer(to_layout(x[1:2], layout)), layout), expected[1:2])
+
+
+@pytest.mark.parametrize(
+    "x_shape, weight_shape, stride, padding",
+    [
+        ((2, 20, 9, 11), (20, 35, 4, 5), 2, (1, 2)),
+        ((2, 16, 7, 6), (16, 32, 6, 6), 3, ((0, 4), (7, 1))),
+        ((1, 24, 80), (24, 16, 16), 8, 4),
+        ((2, 8, 300), (8, 8, 60), 2, 3),
+        ((2, 8, 5, 6, 7), (8, 20, 3, 4, 5), 2, (1, 0, 2)),
+    ],
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_remainder_may_be_transformed(x_shape, weight_shape, stride, padding, layout):
+    x, weight = (RNG.standard_normal(shape) for shape in (x_shape, weight_shape))
+    make = functools.partial(LAYERS[x.ndim - 3], weight, integers(weight_shape[1], np.float64), stride, padding)
+    residual = RNG.standard_normal(make().output_shape(x_shape))
+    call = {"residual": to_layout(residual, layout)}
+    made = make(layout=layout, activation="relu", algorithm="separate", accuracy=1e-4)
+    assert "winograd" in str(made.explain(to_layout(x, layout).shape))
+    expected = make(activation="relu", algorithm="phases")(x, residual=residual)
+    y = from_layout(made(to_layout(x, layout), **call), layout)
+    np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
 def test_a_missing_number_stays_where_its_taps_reach():

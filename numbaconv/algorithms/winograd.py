@@ -241,12 +241,12 @@ class Winograd(TiledAlgorithm):
 
     def tables(self, g, cut):
         step_h, step_w = g["stride_h"] * g["dilation_h"], g["stride_w"] * g["dilation_w"]
+        down, across = g["dilation_h"] * g["line_step"], g["dilation_w"] * g["column_step"]
+        outputs = _offsets(g["m_h"], down, g["m_w"], across)
         return {
             "input_table": _offsets(g["n_h"], step_h * g["w_in"], g["n_w"], step_w) * g["x_pixel"],
-            "output_table": _offsets(g["m_h"], g["dilation_h"] * g["w_out"], g["m_w"], g["dilation_w"])
-            * g["out_pixel"],
-            "residual_table": _offsets(g["m_h"], g["dilation_h"] * g["w_out"], g["m_w"], g["dilation_w"])
-            * g["residual_pixel"],
+            "output_table": outputs * g["out_pixel"],
+            "residual_table": outputs * g["residual_pixel"],
         }
 
     def operands(self, weights, g):

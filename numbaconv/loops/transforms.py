@@ -64,21 +64,18 @@ def input_pixels(conv, block, image, d, h, w):
 
 
 @njit
-def output_pixels(conv, base, pixel, table, interior, outside, number, h, w):
-    """(base, table) of a tile of an output-shaped tensor with `pixel` bytes a pixel; `outside` stands for pixels beyond it.
-
-    Its slice is number `number`, counted over all images.
-    """
-    here = base + number * conv.h_out * conv.w_out * pixel
+def output_pixels(conv, base, pixel, table, interior, outside, image, d, h, w):
+    """(base, table) of a tile of an output-shaped tensor with `pixel` bytes a pixel; `outside` stands for pixels beyond it."""
+    here = base + (image * conv.image_step + d * conv.slice_step) * pixel
     if h + (conv.m_h - 1) * conv.dilation_h < conv.h_out and w + (conv.m_w - 1) * conv.dilation_w < conv.w_out:
-        return here + (h * conv.w_out + w) * pixel, interior
+        return here + (h * conv.line_step + w * conv.column_step) * pixel, interior
     for i in range(conv.m_h):
         row = h + i * conv.dilation_h
         for j in range(conv.m_w):
             column = w + j * conv.dilation_w
             at = outside
             if row < conv.h_out and column < conv.w_out:
-                at = here + (row * conv.w_out + column) * pixel
+                at = here + (row * conv.line_step + column * conv.column_step) * pixel
             put(table, i * conv.m_w + j, at)
     return 0, table
 
@@ -125,14 +122,15 @@ def _output(m_h: int, r_h: int, m_w: int, r_w: int):
         bias = conv.bias + block.channel * size
         for row in range(block.slices * block.count):
             image, h, w = tile_corner(conv, block.first + row % block.count)
-            number = block.slice + row // block.count
-            w += number * conv.tile_step
-            number = image if conv.tile_step != 0 else image * conv.d_out + number
+            d = block.slice + row // block.count
+            if conv.tile_step != 0:
+                w += d * conv.tile_step
+                d = 0
             # interleaved sets are of unequal size, so that some tiles lie wholly beyond the result
             if h >= conv.h_out or w >= conv.w_out:
                 continue
             out, table = output_pixels(
-                conv, block.out, conv.out_pixel, block.table, conv.output_table, block.spare, number, h, w
+                conv, block.out, conv.out_pixel, block.table, conv.output_table, block.spare, image, d, h, w
             )
             added, residual_table = residual, conv.residual_table
             if no_residual == 0:
@@ -143,7 +141,8 @@ def _output(m_h: int, r_h: int, m_w: int, r_w: int):
                     block.residual_table,
                     conv.residual_table,
                     conv.zeros,
-                    number,
+                    image,
+                    d,
                     h,
                     w,
                 )

@@ -16,17 +16,17 @@ from numbaconv.transposed.ordinary import Ordinary
 from numbaconv.transposed.overlap_add import OverlapAdd
 from numbaconv.transposed.phases import Phases
 from numbaconv.transposed.problem import Geometry, TransposedProblem
-from numbaconv.transposed.sliding import Sliding
+from numbaconv.transposed.separate import Separate
 from numbaconv.transposed.weights import TransposedWeights
 
-_PHASES, _OVERLAP_ADD, _SLIDING = Phases(), OverlapAdd(), Sliding()
+_PHASES, _OVERLAP_ADD = Phases(), OverlapAdd()
 
 
 @functools.lru_cache(maxsize=16)
 def ways(accuracy: Accuracy) -> tuple[Algorithm, ...]:
     """The ways to compute a transposed convolution, in the order of preference among equals."""
     ordinary = Ordinary(accuracy)
-    return ordinary, _PHASES, _OVERLAP_ADD, _SLIDING
+    return ordinary, _PHASES, _OVERLAP_ADD, Separate(accuracy)
 
 
 class ConvTransposeLayer(BaseLayer):
@@ -54,9 +54,9 @@ class ConvTransposeLayer(BaseLayer):
     algorithm : str
         "auto", or one of the ways to compute it, which then runs or raises: "ordinary" (stride 1: a convolution with the kernel
         reversed), "phases" (each remainder of the stride is a convolution), "overlap_add" (columns by a GEMM, added where they
-        overlap) or "sliding" (narrow groups: each remainder of the stride is a convolution on the depthwise tiles).
+        overlap) or "separate" (each remainder of the stride is a convolution by an algorithm of its own).
     accuracy : float, "strict" or None
-        As for `Conv2d`; only "ordinary" can make more than the rounding errors of direct sums.
+        As for `Conv2d`; only "ordinary" and "separate" can make more than the rounding errors of direct sums.
 
     Raises
     ------

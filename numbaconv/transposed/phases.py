@@ -150,7 +150,21 @@ class _Split(TiledAlgorithm):
         tiles[..., 2] = (rows.base[:, None] * g["w_in"] + line.base) * g["x_pixel"]
         tiles[..., 3] = taps.ctypes.data + starts[own] * 8 * TAP
         tiles[..., 4] = counts[own]
+        tiles = tiles.reshape(-1, TILE)
+        if g["column_block"] == 1:
+            # a panel alone takes its part of the L2, so that it would come anew for each row of the input
+            tiles = tiles[self._by_remainder()]
         return {"tiles": tiles, "taps": taps}
+
+    def _by_remainder(self) -> np.ndarray:
+        """The order of tiles in which those that read the same weights follow one another."""
+        p = self._problem
+        outputs = np.unravel_index(self._rows.out, p.out_spatial[:-1]) if len(p.out_spatial) > 1 else ()
+        rows = np.zeros_like(self._rows.out)
+        for output, step in zip(outputs, p.stride):
+            rows = rows * step + output % step
+        line = self._line.out % p.stride[-1]
+        return np.argsort((rows[:, None] * p.stride[-1] + line).ravel(), kind="stable")
 
     def _records(self, g, row: np.ndarray, height: int, met: np.ndarray, base: int | None) -> np.ndarray:
         """Tap records of one pattern, (rows of the kernel, taps of a row, TAP)."""
@@ -181,10 +195,9 @@ class _Split(TiledAlgorithm):
         return g["n"] * g["groups"] * cycles
 
     def far_cycles(self, g, machine):
-        """Remainders take turns row by row, so that weights of a panel that outgrow the L2 come anew for each row of the input."""
+        """Each remainder reads weights of its own, and all its tiles follow one another where a panel outgrows the L2."""
         panels = g["groups"] * g["panels_per_group"]
-        passes = len(np.unique(self._rows.base)) if g["panel_bytes"] > machine.l2 // 2 else 1
-        return cost.far_cycles(g, machine, panels * g["panel_bytes"], -(-panels // g["column_block"]), passes)
+        return cost.far_cycles(g, machine, panels * g["panel_bytes"], -(-panels // g["column_block"]), 1)
 
     def extra_cycles(self, problem, g, machine):
         """Reading tile list and tables."""

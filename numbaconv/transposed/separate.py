@@ -1,8 +1,8 @@
-"""Transposed convolution in narrow groups: each remainder of the stride is a convolution of stride 1 on the depthwise tiles.
+"""Transposed convolution remainder by remainder: each is a convolution of stride 1 by an algorithm that is good at it.
 
-Outputs with one remainder meet the same taps, at neighbouring elements of the input, and lie a stride apart in the result, as the
-loops are told.  Nothing is multiplied with zeros that the stride inserts.  Wins with groups of fewer channels than a vector has
-lanes, which would leave most of them idle on dense tiles.
+Outputs with one remainder by the stride meet the same taps, at neighbouring elements of the input, and lie a stride apart in the
+result, as the loops are told.  Wins in groups of fewer channels than a vector has lanes, which depthwise tiles fill, and where
+remainders have taps enough for Winograd, which saves more than reading the input once a remainder costs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from numbaconv.algorithms.base import Cost, DirectSums
+from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.base import Algorithm, Cost, DirectSums
 from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.tiled import TiledPlan
+from numbaconv.algorithms.winograd import Winograd
+from numbaconv.dispatch.select import Candidate, rank
 from numbaconv.epilogue import Epilogue
-from numbaconv.machine import Machine
+from numbaconv.machine import Machine, machine
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.remainders import Remainder, remainders_of
 from numbaconv.transposed.weights import TransposedWeights
@@ -30,12 +33,21 @@ from numbaconv.transposed.weights import TransposedWeights
 MOST_REMAINDERS = 64
 #: The part of the L2 that the images may take which all remainders read in turn.
 _INPUT_PART = 2
+#: Outputs of the Winograd tiles that are asked.
+_SIZES = 2, 3, 4, 5, 6
 
 
-class Sliding(DirectSums):
-    """The way of depthwise tiles; each remainder has a plan of its own."""
+@dataclass(frozen=True)
+class Separate(DirectSums):
+    """The way of one plan a remainder, all of which keep to the budget of rounding errors that is given here."""
 
-    name = "sliding"
+    accuracy: Accuracy
+    name = "separate"
+
+    def variant(self, problem: TransposedProblem) -> str:
+        """The algorithm of the remainder with the most taps."""
+        part = max(_parts(problem, machine()), key=lambda part: part.taps)
+        return _best(part, Epilogue(problem.bias), machine(), self.accuracy).label(part)
 
     def native(self, problem: TransposedProblem) -> bool:
         """Whether plans read and write the problem's layout themselves."""
@@ -43,19 +55,17 @@ class Sliding(DirectSums):
 
     def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this way is refused, or None."""
-        if problem.groups == 1:
-            return "there is one group only"
         if max(problem.stride) == 1:
             return "the stride is 1"
         if prod(map(min, zip(problem.stride, problem.out_spatial))) > MOST_REMAINDERS:
             return f"more than {MOST_REMAINDERS} remainders of the stride"
-        reasons = (_algorithm(part).unsupported(part, epilogue, machine) for part in _parts(problem, machine))
+        reasons = (_best(part, epilogue, machine, self.accuracy).reason for part in _parts(problem, machine))
         return next(filter(None, reasons), None)
 
     def estimate(self, problem: TransposedProblem, machine: Machine) -> Cost:
         """All remainders of all images, one after the other."""
         parts = _parts(problem, machine)
-        costs = [_algorithm(part).estimate(part, machine) for part in parts]
+        costs = [_best(part, Epilogue(problem.bias), machine, self.accuracy).cost for part in parts]
         rounds = problem.n // max(parts[0].n, 1)
         return Cost(rounds * sum(cost.seconds for cost in costs), max(cost.workspace_bytes for cost in costs))
 
@@ -63,7 +73,7 @@ class Sliding(DirectSums):
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
     ) -> _Plan:
         """Pack the weights, unless another plan has."""
-        return _Plan(problem, weights, epilogue, machine)
+        return _Plan(problem, weights, epilogue, machine, self.accuracy)
 
 
 @dataclass(frozen=True)
@@ -154,17 +164,21 @@ def _axis(p: TransposedProblem, axis: int, remainder: Remainder) -> tuple[tuple[
     return taps, apart, (before, after)
 
 
-def _algorithm(part: _Part) -> Depthwise | Grouped:
-    kind = _SpacedDepthwise if part.groups == part.c_in == part.c_out else _SpacedGrouped
-    return kind(part.steps)
+def _best(part: _Part, epilogue: Epilogue, on: Machine, accuracy: Accuracy) -> Candidate:
+    return rank(part, epilogue, on, accuracy, _algorithms(part.steps))[0]
+
+
+@lru_cache(maxsize=64)  # candidates are kept by these very objects
+def _algorithms(steps: tuple[int, int, int, int]) -> tuple[Algorithm, ...]:
+    winograds = (_SpacedWinograd(steps, m) for m in _SIZES)
+    return _SpacedDepthwise(steps), _SpacedGrouped(steps), *winograds
 
 
 class _Spaced:
     """Mixed into an algorithm: its outputs lie apart in the result."""
 
-    name = Sliding.name
-
-    def __init__(self, steps: tuple[int, int, int, int]):
+    def __init__(self, steps: tuple[int, int, int, int], *arguments):
+        super().__init__(*arguments)
         self._steps = steps
 
     def cut(self, g, machine):
@@ -182,18 +196,30 @@ class _SpacedGrouped(_Spaced, Grouped):
     pass
 
 
+class _SpacedWinograd(_Spaced, Winograd):
+    pass
+
+
 class _Plan(ComposedPlan):
     """Plans of all remainders, which take turns a few images at a time."""
 
-    algorithm = Sliding.name
+    algorithm = Separate.name
 
-    def __init__(self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine):
+    def __init__(
+        self,
+        problem: TransposedProblem,
+        weights: TransposedWeights,
+        epilogue: Epilogue,
+        machine: Machine,
+        accuracy: Accuracy,
+    ):
         self.problem, self.epilogue = problem, epilogue
         parts = _parts(problem, machine)
-        self._plans = [
-            (part.first, TiledPlan(_algorithm(part), part, weights.part(part.taps_met), epilogue, machine))
-            for part in parts
-        ]
+        self._plans = []
+        for part in parts:
+            algorithm = _best(part, epilogue, machine, accuracy).algorithm
+            plan = TiledPlan(algorithm, part, weights.part(part.taps_met), epilogue, machine)
+            self._plans.append((part.first, plan))
         self.workspace_bytes = max(plan.workspace_bytes for _, plan in self._plans)
         self.plan_bytes = sum(plan.plan_bytes for _, plan in self._plans)
         self._rounds = problem.n // max(parts[0].n, 1)
