@@ -33,6 +33,8 @@ from numbaconv.transposed.weights import TransposedWeights
 MOST_REMAINDERS = 64
 #: The part of the L2 that the images may take which all remainders read in turn.
 _INPUT_PART = 2
+#: Seconds to start one of the plans, from Python.
+_LAUNCH = 5e-6
 #: Outputs of the Winograd tiles that are asked.
 _SIZES = 2, 3, 4, 5, 6
 
@@ -67,7 +69,8 @@ class Separate(DirectSums):
         parts = _parts(problem, machine)
         costs = [_best(part, Epilogue(problem.bias), machine, self.accuracy).cost for part in parts]
         rounds = problem.n // max(parts[0].n, 1)
-        return Cost(rounds * sum(cost.seconds for cost in costs), max(cost.workspace_bytes for cost in costs))
+        seconds = rounds * sum(_LAUNCH + cost.seconds for cost in costs)
+        return Cost(seconds, max(cost.workspace_bytes for cost in costs), sum(cost.plan_bytes for cost in costs))
 
     def plan(
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
