@@ -27,7 +27,7 @@ LAYERS = ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 FUNCTIONS = nc.conv_transpose1d, nc.conv_transpose2d, nc.conv_transpose3d
 #: Sums of products, whatever becomes of NaN and infinity.
 DIRECT = Accuracy(0.0)
-WAYS = "ordinary", "phases", "overlap_add", "separate"
+WAYS = "ordinary", "phases", "overlap_add", "separate", "gather"
 
 
 def integers(shape, dtype=np.float32):

@@ -12,6 +12,7 @@ from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.explain import Explanation, rows_of
 from numbaconv.dispatch.select import make_plan, rank
 from numbaconv.epilogue import Activation, Epilogue
+from numbaconv.transposed.gather import Gather
 from numbaconv.transposed.ordinary import Ordinary
 from numbaconv.transposed.overlap_add import OverlapAdd
 from numbaconv.transposed.phases import Phases
@@ -19,14 +20,14 @@ from numbaconv.transposed.problem import Geometry, TransposedProblem
 from numbaconv.transposed.separate import Separate
 from numbaconv.transposed.weights import TransposedWeights
 
-_PHASES, _OVERLAP_ADD = Phases(), OverlapAdd()
+_PHASES, _OVERLAP_ADD, _GATHER = Phases(), OverlapAdd(), Gather()
 
 
 @functools.lru_cache(maxsize=16)
 def ways(accuracy: Accuracy) -> tuple[Algorithm, ...]:
     """The ways to compute a transposed convolution, in the order of preference among equals."""
     ordinary = Ordinary(accuracy)
-    return ordinary, _PHASES, _OVERLAP_ADD, Separate(accuracy)
+    return ordinary, _PHASES, _OVERLAP_ADD, Separate(accuracy), _GATHER
 
 
 class ConvTransposeLayer(BaseLayer):
@@ -54,7 +55,8 @@ class ConvTransposeLayer(BaseLayer):
     algorithm : str
         "auto", or one of the ways to compute it, which then runs or raises: "ordinary" (stride 1: a convolution with the kernel
         reversed), "phases" (each remainder of the stride is a convolution), "overlap_add" (columns by a GEMM, added where they
-        overlap) or "separate" (each remainder of the stride is a convolution by an algorithm of its own).
+        overlap), "separate" (each remainder of the stride is a convolution by an algorithm of its own) or "gather" (products of
+        whole pixels, which the result's pixels add up).
     accuracy : float, "strict" or None
         As for `Conv2d`; only "ordinary" and "separate" can make more than the rounding errors of direct sums.
 

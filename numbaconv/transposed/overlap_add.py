@@ -256,4 +256,6 @@ def _cycles(f: dict[str, int], machine: Machine) -> float:
     scattered = lanes * _SCATTER if f["chunks"] > 1 and f["out_pixel"] > size else _WRITE
     sums = row_sums * (_SUM + met * (_RUN_START + vectors * _ADD) + vectors * scattered)
     packed = items / f["chunks"] * pixels * f["c_in"] * size / rates.transpose_bytes
-    return products + sums + packed
+    weights = f["groups"] * f["c_out"] * taps * f["c_in"] * size
+    far = cost.MISSED * weights * (cost.BEYOND_L3 if weights > cost.L3_SHARE else 1.0) / rates.far_bytes
+    return products + sums + packed + (far if weights > machine.l2 // 2 else 0.0)

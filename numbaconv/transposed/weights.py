@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from math import prod
 
@@ -23,25 +24,31 @@ class TransposedWeights:
         self.shape, self.dtype, self.groups = weight.shape, weight.dtype, groups
         self.swapped = Weights(swap_channels(weight, groups), bias, groups, own)
         self._lock = threading.Lock()
-        #: weights made of the swapped ones, by the index that makes them
-        self._parts: dict[tuple, tuple[tuple, Weights]] = {}
+        #: weights made of the swapped ones, each with what makes them
+        self._made: dict[object, tuple[Callable[[np.ndarray], np.ndarray], Weights]] = {}
 
     @property
     def flipped(self) -> Weights:
         """Weights of the ordinary convolution that stride 1 amounts to."""
-        reverse = (slice(None, None, -1),) * (len(self.shape) - 2)
-        return self._part("flipped", (slice(None), slice(None), *reverse))
+        axes = tuple(range(2, len(self.shape)))
+        return self._make("flipped", lambda weight: np.flip(weight, axes), self.swapped.bias)
 
     def part(self, taps: tuple[tuple[int, ...], ...]) -> Weights:
         """Weights of the ordinary convolution with these taps of each axis."""
-        return self._part(taps, (slice(None), slice(None), *np.ix_(*taps)))
+        index = (slice(None), slice(None), *np.ix_(*taps))
+        return self._make(taps, lambda weight: weight[index], self.swapped.bias)
 
-    def _part(self, key, index: tuple) -> Weights:
+    @property
+    def taps_apart(self) -> Weights:
+        """Of one group, weights of the 1x1 convolution that has an output channel for each (tap, output channel), without bias."""
+        return self._make("taps apart", _taps_apart, None)
+
+    def _make(self, key, make: Callable[[np.ndarray], np.ndarray], bias: np.ndarray | None) -> Weights:
         with self._lock:
-            if key not in self._parts:
-                weight, bias = self.swapped.unpacked()
-                self._parts[key] = index, Weights(weight[index], bias, self.groups, own=True)
-            return self._parts[key][1]
+            if key not in self._made:
+                weight, _ = self.swapped.unpacked()
+                self._made[key] = make, Weights(make(weight), bias, self.groups, own=True)
+            return self._made[key][1]
 
     @property
     def rows(self) -> np.ndarray:
@@ -63,12 +70,12 @@ class TransposedWeights:
         """Put other numbers into every form; see `Weights.replace`."""
         swapped = swap_channels(weight, self.groups)
         self.swapped.replace(swapped)
-        for index, weights in self._parts.values():
-            weights.replace(swapped[index])
+        for make, weights in self._made.values():
+            weights.replace(make(swapped))
 
     def release(self) -> None:
         """Forget the weights as they were given; see `Weights.release`."""
-        for weights in (self.swapped, *(weights for _, weights in self._parts.values())):
+        for weights in (self.swapped, *(weights for _, weights in self._made.values())):
             weights.release()
 
 
@@ -77,6 +84,12 @@ def swap_channels(weight: np.ndarray, groups: int) -> np.ndarray:
     outer, inner, *kernel = weight.shape
     swapped = weight.reshape(groups, outer // groups, inner, *kernel).swapaxes(1, 2)
     return swapped.reshape(groups * inner, outer // groups, *kernel)
+
+
+def _taps_apart(weight: np.ndarray) -> np.ndarray:
+    """(c_out, c_in, *kernel) as (taps c_out, c_in, 1)."""
+    c_out, c_in = weight.shape[:2]
+    return weight.reshape(c_out, c_in, -1).transpose(2, 0, 1).reshape(-1, c_in, 1)
 
 
 def pack_rows(weight: np.ndarray, groups: int) -> np.ndarray:
