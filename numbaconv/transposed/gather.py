@@ -28,7 +28,7 @@ from numbaconv.transposed.weights import TransposedWeights
 from numbaconv.workspace import rounded, view
 
 #: The most pairs of an output pixel and a tap.
-MOST_PAIRS = 1 << 16
+MOST_PAIRS = 1 << 18
 #: The part of the weights' transfer that tiles which ask for the next ones do not hide; measured with 33 MB.
 _WAITED = 0.35
 
@@ -75,8 +75,8 @@ class Gather(DirectSums):
 
 
 def _products(p: TransposedProblem) -> ConvProblem:
-    """Each pixel times all taps of all output channels."""
-    pixels = (p.n * prod(p.spatial),)
+    """Each pixel times all taps of all output channels; an empty batch is posed as one image."""
+    pixels = (max(p.n, 1) * prod(p.spatial),)
     return ConvProblem(1, p.c_in, p.taps * p.c_out, pixels, (1,), (1,), (1,), ((0, 0),), 1, p.dtype, "channels_last")
 
 
