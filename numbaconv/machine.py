@@ -7,8 +7,9 @@ Every reader takes the root of the file tree for the same reason, and a missing 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 
 from numbaconv.errors import ConvError
@@ -95,6 +96,17 @@ class Machine:
     rates: Rates = Rates()
     weights_kept: bool = True
 
+    def __post_init__(self) -> None:
+        # what is remembered of a problem is so by machine
+        object.__setattr__(self, "_hash", hash(_field_values(self)))
+
+    # As a problem's, the hash depends on the process.
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self):
+        return type(self), _field_values(self)
+
     @classmethod
     def detect(cls, root: Path = ROOT) -> Machine:
         """Describe this machine, as far as the file tree under `root` tells.
@@ -136,6 +148,9 @@ class Machine:
     def has(self, feature: str) -> bool:
         """Whether generated code may use `feature`, by LLVM's name, such as "avx512vnni"."""
         return feature in self.features.split(",")
+
+
+_field_values = attrgetter(*(field.name for field in fields(Machine)))
 
 
 @lru_cache(maxsize=1)

@@ -97,6 +97,8 @@ class ConvProblem:
                 f"padding_mode={self.padding_mode!r} is unknown; it must be one of {', '.join(map(repr, PADDING_MODES))}"
             )
         self._check_sizes()
+        # problems are dictionary keys in every call
+        put(self, "_hash", hash(_field_values(self)))
 
     def _check_sizes(self) -> None:
         for name in ("c_in", "c_out"):
@@ -133,21 +135,12 @@ class ConvProblem:
                     "a tensor must take fewer than 2**63 bytes"
                 )
 
-    # Problems are dictionary keys in every call, so the hash is computed once.  It depends on the process
-    # (strings are salted), hence pickling goes through the constructor and leaves it behind.
+    # The hash depends on the process (strings are salted), hence pickling goes through the constructor and leaves it behind.
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self):
-        return type(self), self._values
-
-    @cached_property
-    def _values(self) -> tuple:
-        return _field_values(self)
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self._values)
+        return type(self), _field_values(self)
 
     @cached_property
     def extent(self) -> tuple[int, ...]:
@@ -189,7 +182,7 @@ class ConvProblem:
         """The element type as NumPy names it."""
         return np.dtype(DTYPES[self.dtype])
 
-    @property
+    @cached_property
     def itemsize(self) -> int:
         """Bytes an element."""
         return self.np_dtype.itemsize

@@ -28,7 +28,7 @@ from numbaconv.algorithms.resized import (
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import operand
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import make_plan, rank
+from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, ShapeError, UnsupportedError
 from numbaconv.layers import ConvLayer
@@ -143,8 +143,8 @@ class ResizeConv2d(ConvLayer):
         """Estimated seconds of each way to run, and what makes its plan."""
         machine, epilogue = calibrated_machine(), Epilogue(problem.bias, False, self.activation)
 
-        def best(p):
-            return rank(p, epilogue, machine, accuracy)[0].cost.seconds
+        def seconds(p):
+            return best(p, epilogue, machine, accuracy).cost.seconds
 
         sampled = Sampled(resize)
         ways = {
@@ -153,7 +153,7 @@ class ResizeConv2d(ConvLayer):
                 lambda: sampled.plan(problem, self._weights, epilogue, machine),
             ),
             "enlarged": (
-                enlarging_cost(problem, resize, machine).seconds + best(problem),
+                enlarging_cost(problem, resize, machine).seconds + seconds(problem),
                 lambda: EnlargedPlan(make_plan(problem, epilogue, self._weights, accuracy=accuracy), problem, resize),
             ),
         }
@@ -168,7 +168,7 @@ class ResizeConv2d(ConvLayer):
                 plans = [make_plan(phase, epilogue, weights, accuracy=accuracy) for phase, weights in packed]
                 return FoldedPlan(plans, problem, scale)
 
-            ways["folded"] = sum(map(best, phases)) + interleaving_cost(problem, machine).seconds, folded
+            ways["folded"] = sum(map(seconds, phases)) + interleaving_cost(problem, machine).seconds, folded
         return ways
 
     def _not_folded(self, problem: ConvProblem) -> str | None:

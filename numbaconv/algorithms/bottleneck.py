@@ -71,7 +71,7 @@ class Bottleneck:
 
     def sliding(self, machine: Machine) -> SlidingAlgorithm | None:
         """The algorithm of the depthwise convolution; its shares are rows, as strips are."""
-        return next((a for a in _SLIDING if a.unsupported(self.depthwise, Epilogue(), machine) is None), None)
+        return next((a for a in _SLIDING if _does(a, self.depthwise, machine)), None)
 
     def unsupported(self, machine: Machine) -> str | None:
         """Why these convolutions are not fused, or None."""
@@ -134,6 +134,11 @@ class Bottleneck:
         g = geometry(p)
         g |= {"x_pixel": g["x_pixel"] * first, "out_pixel": g["out_pixel"] * last}
         return cost.far_cycles(g, machine, p.parameters * p.itemsize, 1, strips)
+
+
+def _does(algorithm: SlidingAlgorithm, problem: ConvProblem, machine: Machine) -> bool:
+    reason = algorithm.unsupported(problem, Epilogue(), machine)
+    return reason is None and algorithm.too_large(algorithm.estimate(problem, machine)) is None
 
 
 class BottleneckPlan(ComposedPlan):

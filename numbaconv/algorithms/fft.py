@@ -29,7 +29,7 @@ from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
-from numbaconv.loops.gemm import MR
+from numbaconv.loops.gemm import MR, PANEL_ROW
 from numbaconv.loops.launch import usable_threads
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
@@ -110,6 +110,10 @@ class Fft:
         """Blocks are copied out of either layout."""
         return True
 
+    def too_large(self, cost: Cost) -> str | None:
+        """Blocks go in passes."""
+        return None
+
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """What tiles do to their results is left to NumPy here, which has no error function."""
         return "gelu is computed in tiles only" if epilogue.activation.kind == "gelu" else None
@@ -124,6 +128,18 @@ class Fft:
         elements = prod(size + extent for size, extent in zip(problem.padded, problem.extent))
         eps = float(np.finfo(problem.np_dtype).eps)
         return _SAFETY * eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
+
+    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
+        """The call; and for each output of a block, as there is an element of input and at least half a frequency for it, its
+        part of the transforms and of the products."""
+        p = problem
+        times = _TIMES_KERNEL[0 if p.taps >= _FEW_TAPS else 1]
+        elements = prod(map(min, _reached(p), (times * extent for extent in p.extent)))
+        channels, transformed = p.c_in + p.c_out, log2(max(elements, 2)) * fourier.BUTTERFLY * p.itemsize / 4
+        sums = 2 * p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
+        lanes = TARGETS[machine.isa].lanes(p.itemsize)
+        each = channels * (_MOVED + transformed) + sums / lanes / cost.FMA
+        return (_CALL + p.n * prod(p.out_spatial) * each) / machine.rates.clock
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """The formula above, and the blocks of one pass, which all threads share."""
@@ -173,13 +189,18 @@ def _extent(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ..
     return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation))
 
 
+def _reached(problem: ConvProblem) -> list[int]:
+    """Elements of each axis that the kernel meets, with padding."""
+    return [(out - 1) * s + e for out, s, e in zip(problem.out_spatial, problem.stride, problem.extent)]
+
+
 @lru_cache(maxsize=512)
 def _lengths(problem: ConvProblem, machine: Machine) -> tuple[int, ...]:
     """Lengths that are estimated to take the least time: as many kernels along all axes, up to a power of two, or the whole input.
 
     They are those of one image, so that the size of a batch changes no bit.
     """
-    reached = [(out - 1) * s + e for out, s, e in zip(problem.out_spatial, problem.stride, problem.extent)]
+    reached = _reached(problem)
     choices = []
     for times in _TIMES_KERNEL if problem.taps >= _FEW_TAPS else _TIMES_KERNEL[1:2]:
         wanted = [1 << (times * extent - 1).bit_length() for extent in problem.extent]
@@ -200,15 +221,10 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
     if cut.single:
         multiplied = cut.blocks * cut.frequencies * p.c_out * _TIMES * size / 4
     else:
-        target = TARGETS[machine.isa]
-        columns = 2 * p.c_out // p.groups
+        columns, width = 2 * p.c_out // p.groups, PANEL_ROW // size
         rows = cut.blocks / passes
         tiles = max(1, -(-int(rows) // MR))
-        width = target.vectors * target.lanes(size)
-        full, rest = divmod(columns, width)
-        widths = [(full, target.vectors), (1 if rest else 0, -(-rest // target.lanes(size)))]
-        k = 2 * p.c_in // p.groups
-        tile = sum(count * cost.tile_cycles(k, rows / tiles, wide, 1, machine.rates) for count, wide in widths)
+        tile = cost.panels_cycles(2 * p.c_in // p.groups, rows / tiles, columns, 1.0, size, machine)
         multiplied = passes * tiles * cut.frequencies * p.groups * tile
         # real and imaginary parts stand twice in the panels, which are whole
         spectra *= 2 * -(-columns // width) * width / columns

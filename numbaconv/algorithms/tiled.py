@@ -85,6 +85,10 @@ class TiledAlgorithm(DirectSums):
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
         raise NotImplementedError
 
+    def least_extra(self, least: cost.LeastWork, machine: Machine) -> float:
+        """A lower bound of `extra_cycles`, and of how `far_cycles` differs from that of others."""
+        return 0.0
+
     def native(self, problem: ConvProblem) -> bool:
         """Whether plans read and write the problem's layout themselves."""
         return problem.layout == "channels_last"
@@ -92,6 +96,11 @@ class TiledAlgorithm(DirectSums):
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, or None."""
         return None
+
+    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
+        """What the core cannot do without, and the algorithm's own."""
+        least = cost.least_work(problem, machine)
+        return (least.core + least.far + self.least_extra(least, machine)) / machine.rates.clock
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """Cycles of the GEMM core, of operands that come from beyond the L2, and the algorithm's own."""

@@ -12,7 +12,7 @@ from numbaconv.algorithms.bottleneck import Bottleneck, BottleneckPlan, Stage
 from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.layout import ChannelsFirst, around
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import make_plan, rank
+from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
 from numbaconv.machine import Machine
@@ -53,7 +53,7 @@ def weigh(problems: tuple[ConvProblem, ...], epilogue: Epilogue, accuracy: Accur
     `epilogue` is that of the last one.
     """
     machine, accuracy = calibrated_machine(), Accuracy.of(accuracy)
-    steps = sum(rank(p, _epilogue(p, epilogue, p is problems[-1]), machine, accuracy)[0].cost.seconds for p in problems)
+    steps = sum(best(p, _epilogue(p, epilogue, p is problems[-1]), machine, accuracy).cost.seconds for p in problems)
     fused = _bottleneck(problems)
     reason, seconds = fused.unsupported(machine), None
     if reason is None:
