@@ -124,12 +124,17 @@ def tile_count(g: dict[str, int]) -> int:
     return g["n"] * g["lines"] * g["tiles_per_line"]
 
 
-def far_cycles(g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: int) -> float:
-    """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass."""
+def far_cycles(
+    g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: int, beside: int = 0
+) -> float:
+    """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass.
+
+    `beside` are bytes of the workspace that take room in the L2, too.
+    """
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
     half = machine.l2 / 2
-    missed = min((x + out + weight_bytes - half) / machine.l2, 1.0)
+    missed = min((x + out + weight_bytes + beside - half) / machine.l2, 1.0)
     if missed <= 0:
         return 0.0
     moved = out + x * (input_passes if x > half else 1)

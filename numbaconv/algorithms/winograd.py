@@ -38,11 +38,13 @@ _COLUMN_BLOCK, _ROWS = 4, 2 * MR
 _WEIGHT_PART = 2
 _SAFETY = 1.25
 #: Cycles to call the core, and to find the pixels of a tile; measured.
-_CALL, _TILE = 80.0, 120.0
+_CALL, _TILE = 150.0, 100.0
 #: How much longer it takes where the phases of a stride make long rows of few tiles; measured.
-_STRIDED = 1.25
-#: The part of the weights' transfer that nothing hides; measured.
-_WAITED = 0.35
+_STRIDED = 1.15
+#: How much longer transforms take where vectors of channels cross cache lines; measured.
+_APART = 1.9
+#: The part of the weights' transfer that nothing hides, where they are asked for ahead and where they are not; measured.
+_WAITED, _UNFETCHED = 0.45, 0.7
 _EPS = {name: float(np.finfo(dtype).eps) for name, dtype in DTYPES.items()}
 
 
@@ -246,8 +248,9 @@ class Winograd(TiledAlgorithm):
         rounds = column_blocks if g["groups"] > 1 else 1, column_blocks
         slices = self._slices_transformed(g), g["d_out"]
         sizes = self._form_of(g)
-        each = zip(slices, rounds, _vectors(g, machine), (sizes.input_cycles, sizes.output_cycles))
-        moved = sum(count * (_TILE * times + vectors * one) for count, times, vectors, one in each)
+        each = zip(slices, rounds, _vectors(g, g["column_block"], machine), (sizes.input_cycles, sizes.output_cycles))
+        apart = _apart(g)
+        moved = sum(count * (_TILE * times + vectors * one * apart) for count, times, vectors, one in each)
         return (positions * (products + calls * _CALL) + tiles * moved) * _strided(g)
 
     def least_seconds(self, problem, machine):
@@ -265,10 +268,10 @@ class Winograd(TiledAlgorithm):
         """
         positions = g["n_h"] * g["n_w"]
         nbytes = positions * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        block = positions * (g["data_position"] + g["product_position"]) - machine.l2 // 2
+        block = positions * (g["data_position"] + g["product_position"])
         rounds = g["lines"] * -(-g["panel_bytes"] // g["k_d"] // PANEL_ROW // g["k_block"])
-        spilled = rounds * 2 * max(block, 0) / machine.rates.far_bytes
-        return spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"])
+        spilled = rounds * 2 * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
+        return spilled + _waited(g) * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
@@ -297,8 +300,8 @@ def _least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     extent = g["h_out"], g["w_out"], *_dilation(g)
     # a slice of the output takes at least one of the input
     images = g["n"] * min(g["d_in"], g["d_out"])
-    vectors_in, vectors_out = _vectors(g, machine)
-    far = cost.far_cycles(g, machine, 0, 1, 1)
+    vectors_in, vectors_out = _vectors(g, column_block, machine)
+    far, apart = cost.far_cycles(g, machine, 0, 1, 1), _apart(g)
     found = {}
     for m in SIZES:
         sizes = form(m, kernel, stride)
@@ -312,12 +315,12 @@ def _least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
             rounds, rows = column_blocks, room / positions / row_bytes
         blocks = max(1.0, tiles / max(_ROWS, rows)) if g["d_out"] == slices == 1 else 1.0
         calls = blocks * max(groups, rounds)
-        moved = vectors_in * sizes.input_cycles + vectors_out * sizes.output_cycles
+        moved = apart * (vectors_in * sizes.input_cycles + vectors_out * sizes.output_cycles)
         moved += _TILE * (rounds + (rounds if groups > 1 else 1))
         cycles = positions * (groups * tiles * (pieces * multiplied + stored) + calls * _CALL) + tiles * moved
         fetched = positions * pieces * weight_bytes
         waited = cost.far_cycles(g, machine, fetched, 1, blocks) if fetched > half else far
-        found[m] = cycles * (_STRIDED if phases > 1 else 1.0) + _WAITED * waited
+        found[m] = cycles * (_STRIDED if phases > 1 else 1.0) + _waited(g) * waited
     return found
 
 
@@ -350,10 +353,27 @@ def _slices_summed(g: dict[str, int]) -> float:
     return g["k_d"] if g["padding_mode"] or g["k_d"] == 1 else cost.slices_met(g)
 
 
-def _vectors(g: dict[str, int], machine: Machine) -> tuple[int, int]:
-    """Vectors of channels that are transformed, of the input and of the output."""
+def _vectors(g: dict[str, int], column_block: int, machine: Machine) -> tuple[int, int]:
+    """Vectors of channels that are transformed, of the input and of the output; those of a block of columns fill whole ones."""
     lanes = TARGETS[machine.isa].lanes(g["itemsize"])
-    return -(-g["groups"] * g["stride_h"] * g["stride_w"] * g["c_in"] // lanes), -(-g["groups"] * g["c_out"] // lanes)
+    groups, c_out = g["groups"], g["c_out"]
+    if groups == 1:
+        return -(-g["stride_h"] * g["stride_w"] * g["c_in"] // lanes), -(-c_out // lanes)
+    # groups in a block that holds some of them in whole, or the one that it is a part of
+    together = max(1, column_block // g["panels_per_group"])
+    vectors_out = -(-groups * c_out // lanes) if together > 1 else groups * -(-c_out // lanes)
+    return -(-groups // together) * -(-together * g["c_in"] // lanes), vectors_out
+
+
+def _waited(g: dict[str, int]) -> float:
+    """The part of the weights' transfer that nothing hides: tiles of one vector do not ask for them ahead."""
+    return _UNFETCHED if g["c_out"] * g["itemsize"] <= VECTOR_BYTES else _WAITED
+
+
+def _apart(g: dict[str, int]) -> float:
+    """How much longer transforms take where the channels of a group do not begin with a vector."""
+    lines = g["c_in"] * g["itemsize"] % VECTOR_BYTES or g["c_out"] * g["itemsize"] % VECTOR_BYTES
+    return _APART if g["groups"] > 1 and lines else 1.0
 
 
 def _strided(g: dict[str, int]) -> float:
