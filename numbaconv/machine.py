@@ -7,13 +7,13 @@ Every reader takes the root of the file tree for the same reason, and a missing 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 
 from numbaconv.errors import ConvError
 from numbaconv.options import options
+from numbaconv.values import HashedOnce
 
 ROOT = Path("/")
 VECTOR_BYTES: dict[str, int] = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
@@ -52,7 +52,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(HashedOnce):
     """What the choice of an algorithm may depend on.
 
     Parameters
@@ -96,16 +96,7 @@ class Machine:
     rates: Rates = Rates()
     weights_kept: bool = True
 
-    def __post_init__(self) -> None:
-        # what is remembered of a problem is so by machine
-        object.__setattr__(self, "_hash", hash(_field_values(self)))
-
-    # As a problem's, the hash depends on the process.
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self):
-        return type(self), _field_values(self)
+    __hash__ = HashedOnce.__hash__
 
     @classmethod
     def detect(cls, root: Path = ROOT) -> Machine:
@@ -148,9 +139,6 @@ class Machine:
     def has(self, feature: str) -> bool:
         """Whether generated code may use `feature`, by LLVM's name, such as "avx512vnni"."""
         return feature in self.features.split(",")
-
-
-_field_values = attrgetter(*(field.name for field in fields(Machine)))
 
 
 @lru_cache(maxsize=1)

@@ -33,6 +33,7 @@ from numbaconv.loops.gemm import MR, PANEL_ROW
 from numbaconv.loops.launch import usable_threads
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
+from numbaconv.sizes import extent_of
 from numbaconv.workspace import scratch, view
 
 #: What the blocks of one pass, their spectra and products may take: enough that spectra of weights are read few times.
@@ -57,7 +58,7 @@ class _Spectra:
     def of(self, weight: np.ndarray, groups: int) -> np.ndarray:
         """(frequencies, groups, c_out / groups, c_in / groups), complex."""
         kernel = weight.shape[2:]
-        apart = np.zeros(weight.shape[:2] + _extent(kernel, self.dilation), weight.dtype)
+        apart = np.zeros(weight.shape[:2] + extent_of(kernel, self.dilation), weight.dtype)
         apart[(..., *(slice(None, None, step) for step in self.dilation))] = weight
         spectrum = fourier.forward(apart, self.lengths, range(2, weight.ndim)).conj()
         return np.moveaxis(spectrum.reshape(groups, -1, weight.shape[1], _frequencies(self.lengths)), -1, 0)
@@ -183,10 +184,6 @@ class _Cut:
 
 def _frequencies(lengths: tuple[int, ...]) -> int:
     return prod(lengths[:-1]) * (lengths[-1] // 2 + 1)
-
-
-def _extent(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation))
 
 
 def _reached(problem: ConvProblem) -> list[int]:

@@ -24,7 +24,8 @@ from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
 from numbaconv.loops.transforms import transform_addresses
 from numbaconv.loops.winograd import HEADER, winograd_share
 from numbaconv.machine import Machine
-from numbaconv.problem import DTYPES, ConvProblem
+from numbaconv.problem import ConvProblem
+from numbaconv.values import DTYPES
 from numbaconv.workspace import aligned, rounded
 
 #: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
