@@ -8,44 +8,35 @@ ones over the phases of its stride, that of a volume the sum over its slices, an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod, sqrt
 
 import numpy as np
 
-from numbaconv.algorithms import cost
+from numbaconv.algorithms import cost, winograd_cost
 from numbaconv.algorithms.geometry import folded
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.algorithms.winograd_form import SIZES, Form, form, refusal
+from numbaconv.algorithms.winograd_blocks import (
+    L2_PART,
+    ROWS,
+    SPLIT,
+    WORKSPACE_LIMIT,
+    columns_together,
+    cut_slices,
+    dilations,
+    split_bytes,
+)
+from numbaconv.algorithms.winograd_form import Form, form, refusal
 from numbaconv.codegen.cook_toom import transforms
-from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
 from numbaconv.loops.transforms import transform_addresses
 from numbaconv.loops.winograd import HEADER, winograd_share
-from numbaconv.machine import Machine
-from numbaconv.problem import ConvProblem
 from numbaconv.values import DTYPES
 from numbaconv.workspace import aligned, rounded
 
-#: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
-WORKSPACE_LIMIT = 4 << 20
-_L2_PART = 0.3
-#: More bytes than this of transformed pixels are split by channels.
-_SPLIT = WORKSPACE_LIMIT // 2
-#: Panels of products that are made before they are transformed, and rows that a block has at the least where they exist.
-_COLUMN_BLOCK, _ROWS = 4, 2 * MR
 #: Where all weights take less than this part of the L2, they stay there from block to block.
 _WEIGHT_PART = 2
 _SAFETY = 1.25
-#: Cycles to call the core, and to find the pixels of a tile; measured.
-_CALL, _TILE = 150.0, 100.0
-#: How much longer it takes where the phases of a stride make long rows of few tiles; measured.
-_STRIDED = 1.15
-#: How much longer transforms take where vectors of channels cross cache lines; measured.
-_APART = 1.9
-#: The part of the weights' transfer that nothing hides, where they are asked for ahead and where they are not; measured.
-_WAITED, _UNFETCHED = 0.45, 0.7
 _EPS = {name: float(np.finfo(dtype).eps) for name, dtype in DTYPES.items()}
 
 
@@ -143,19 +134,19 @@ class Winograd(TiledAlgorithm):
         positions = fields["n_h"] * fields["n_w"]
         k = g["stride_h"] * g["stride_w"] * g["c_in"]
         panels = g["groups"] * g["panels_per_group"]
-        column_block, k_block = _column_block(g), k
-        if positions * _split_bytes(g, k) > _SPLIT:
+        column_block, k_block = columns_together(g), k
+        if positions * split_bytes(g, k) > SPLIT:
             # all columns at once, so that each block of channels is transformed once
             column_block = panels
-            k_block = max(1, _SPLIT // (positions * _ROWS * g["itemsize"]))
+            k_block = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
         # a block may begin within one group and end within another
         groups = min(g["groups"], (column_block + g["panels_per_group"] - 2) // g["panels_per_group"] + 1)
         channels = k_block if g["groups"] == 1 else groups * g["c_in"]
         data_pitch = row_pitch(channels * g["itemsize"])
         product_pitch = row_pitch(column_block * PANEL_ROW)
         total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        chunks, slices, slots, rows = _slices(g, int(_L2_PART * machine.l2) // positions, data_pitch, product_pitch)
-        blocks = -(-total // max(-(-_ROWS // slices), rows if slices > 1 else rows // MR * MR))
+        chunks, slices, slots, rows = cut_slices(g, int(L2_PART * machine.l2) // positions, data_pitch, product_pitch)
+        blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
         # an even number is easy to share
         blocks += blocks > 1 and blocks % 2
         rows = -(-total // max(blocks, 1))
@@ -191,7 +182,7 @@ class Winograd(TiledAlgorithm):
         """Sizes of F and the number of tiles along each axis."""
         sizes = self._form_of(g)
         (m_h, r_h), (m_w, r_w) = sizes.sizes
-        dilation_h, dilation_w = _dilation(g)
+        dilation_h, dilation_w = dilations(g)
         tiles_h, tiles_w, slices = sizes.tiles(g["h_out"], g["w_out"], dilation_h, dilation_w)
         fields = {
             "m_h": m_h, "n_h": m_h + r_h - 1, "dilation_h": dilation_h, "tiles_h": tiles_h,
@@ -237,22 +228,8 @@ class Winograd(TiledAlgorithm):
         return max(g["data_pitch"], g["product_pitch"])
 
     def gemm_cycles(self, g, machine):
-        """The core's tiles of one tap, position by position, a call each; finding the pixels of each tile; and transforms."""
-        positions = g["n_h"] * g["n_w"]
-        tiles = g["n"] * g["tiles_h"] * g["tiles_w"]
-        row_tiles = g["lines"] * -(-g["tile_block"] * g["block_slices"] // MR)
-        height = tiles * g["d_out"] / max(row_tiles, 1)
-        column_blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
-        products = row_tiles * g["groups"] * _products(g, height, machine)
-        calls = g["lines"] * max(g["groups"], column_blocks)
-        # groups are transformed block by block, a whole pixel only once
-        rounds = column_blocks if g["groups"] > 1 else 1, column_blocks
-        slices = self._slices_transformed(g), g["d_out"]
-        sizes = self._form_of(g)
-        each = zip(slices, rounds, _vectors(g, g["column_block"], machine), (sizes.input_cycles, sizes.output_cycles))
-        apart = _apart(g)
-        moved = sum(count * (_TILE * times + vectors * one * apart) for count, times, vectors, one in each)
-        return (positions * (products + calls * _CALL) + tiles * moved) * _strided(g)
+        """Products and transforms."""
+        return winograd_cost.gemm_cycles(g, self._form_of(g), machine)
 
     def least_seconds(self, problem, machine):
         """Register tiles as high and blocks as large as they can be, a transform of each tile, and weights once a block."""
@@ -260,146 +237,15 @@ class Winograd(TiledAlgorithm):
             # nothing is summed: to store the products takes longer than other algorithms do in all
             least = cost.least_work(problem, machine)
             return least.pixels * problem.groups * least.stored / machine.rates.clock
-        return _least_cycles(problem, machine)[self.m] / machine.rates.clock
+        return winograd_cost.least_cycles(problem, machine)[self.m] / machine.rates.clock
 
     def far_cycles(self, g, machine):
-        """Blocks of tiles are outside: weights that do not fit the L2 come once each, partly while others are multiplied.
-
-        What a block takes beyond half of the L2 is written and read beyond it.
-        """
-        positions = g["n_h"] * g["n_w"]
-        nbytes = positions * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        block = positions * (g["data_position"] + g["product_position"])
-        rounds = g["lines"] * -(-g["panel_bytes"] // g["k_d"] // PANEL_ROW // g["k_block"])
-        spilled = rounds * 2 * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
-        return spilled + _waited(g) * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
+        """Weights, and what a block takes beyond half of the L2."""
+        return winograd_cost.far_cycles(g, self._form_of(g), machine)
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
         return 0.0
-
-    def _slices_transformed(self, g) -> int:
-        """Input slices that are transformed for a tile, those that neighbouring blocks do not share more than once."""
-        if g["keeps"]:
-            return min(_slots(g, g["d_out"]), g["d_in"])
-        return min(_slots(g, g["block_slices"]), g["d_in"]) * g["chunks"]
-
-
-@lru_cache(maxsize=16)
-def _least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
-    """A lower bound of the cycles by m; all sizes share most of it."""
-    work = cost.least_work(problem, machine)
-    g, summed, groups, stored = work.g, _slices_summed(work.g), work.g["groups"], work.stored
-    kernel, stride = (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"])
-    phases, panels = stride[0] * stride[1], g["panels_per_group"]
-    k, column_block = phases * g["c_in"], _column_block(g)
-    multiplied = summed * (work.multiply * k + machine.rates.tap * panels)
-    weight_bytes = groups * panels * g["panel_bytes"] * phases // (kernel[0] * kernel[1])
-    column_blocks, row_bytes = -(-groups * panels // column_block), k * g["itemsize"] + column_block * PANEL_ROW
-    split_bytes = _split_bytes(g, k)
-    half, room = machine.l2 // 2, _L2_PART * machine.l2
-    extent = g["h_out"], g["w_out"], *_dilation(g)
-    # a slice of the output takes at least one of the input
-    images = g["n"] * min(g["d_in"], g["d_out"])
-    vectors_in, vectors_out = _vectors(g, column_block, machine)
-    far, apart = cost.far_cycles(g, machine, 0, 1, 1), _apart(g)
-    found = {}
-    for m in SIZES:
-        sizes = form(m, kernel, stride)
-        if not sizes.known:
-            continue
-        positions, pieces, (down, across, slices) = sizes.positions, sizes.pieces, sizes.tiles(*extent)
-        tiles = images * down * across * slices
-        if positions * split_bytes > _SPLIT:
-            rounds, rows = 1, room / _SPLIT * _ROWS
-        else:
-            rounds, rows = column_blocks, room / positions / row_bytes
-        blocks = max(1.0, tiles / max(_ROWS, rows)) if g["d_out"] == slices == 1 else 1.0
-        calls = blocks * max(groups, rounds)
-        moved = apart * (vectors_in * sizes.input_cycles + vectors_out * sizes.output_cycles)
-        moved += _TILE * (rounds + (rounds if groups > 1 else 1))
-        cycles = positions * (groups * tiles * (pieces * multiplied + stored) + calls * _CALL) + tiles * moved
-        fetched = positions * pieces * weight_bytes
-        waited = cost.far_cycles(g, machine, fetched, 1, blocks) if fetched > half else far
-        found[m] = cycles * (_STRIDED if phases > 1 else 1.0) + _waited(g) * waited
-    return found
-
-
-def _split_bytes(g: dict[str, int], k: int) -> int:
-    """Bytes a position of the fewest rows with all channels, where these may be split."""
-    return _ROWS * k * g["itemsize"] if g["groups"] == g["stride_h"] * g["stride_w"] == 1 else 0
-
-
-def _column_block(g: dict[str, int]) -> int:
-    """Panels of products that are made before they are transformed."""
-    if g["groups"] > 1 and g["c_out"] * g["itemsize"] % VECTOR_BYTES:
-        # groups that do not end with a vector are multiplied alone, so that their last one may be whole
-        return min(_COLUMN_BLOCK, g["panels_per_group"])
-    return min(_COLUMN_BLOCK, g["groups"] * g["panels_per_group"])
-
-
-def _dilation(g: dict[str, int]) -> tuple[int, int]:
-    """Without taps beside one another there is nothing to interleave."""
-    return g["dilation_h"] if g["k_h"] > 1 else 1, g["dilation_w"] if g["k_w"] > 1 else 1
-
-
-def _products(g: dict[str, int], height: float, machine: Machine) -> float:
-    """Cycles of the core's tiles of `height` rows at one position."""
-    taps = _slices_summed(g)
-    k = taps * g["stride_h"] * g["stride_w"] * g["c_in"]
-    return cost.panels_cycles(k, height, g["c_out"], taps, g["itemsize"], machine)
-
-
-def _slices_summed(g: dict[str, int]) -> float:
-    return g["k_d"] if g["padding_mode"] or g["k_d"] == 1 else cost.slices_met(g)
-
-
-def _vectors(g: dict[str, int], column_block: int, machine: Machine) -> tuple[int, int]:
-    """Vectors of channels that are transformed, of the input and of the output; those of a block of columns fill whole ones."""
-    lanes = TARGETS[machine.isa].lanes(g["itemsize"])
-    groups, c_out = g["groups"], g["c_out"]
-    if groups == 1:
-        return -(-g["stride_h"] * g["stride_w"] * g["c_in"] // lanes), -(-c_out // lanes)
-    # groups in a block that holds some of them in whole, or the one that it is a part of
-    together = max(1, column_block // g["panels_per_group"])
-    vectors_out = -(-groups * c_out // lanes) if together > 1 else groups * -(-c_out // lanes)
-    return -(-groups // together) * -(-together * g["c_in"] // lanes), vectors_out
-
-
-def _waited(g: dict[str, int]) -> float:
-    """The part of the weights' transfer that nothing hides: tiles of one vector do not ask for them ahead."""
-    return _UNFETCHED if g["c_out"] * g["itemsize"] <= VECTOR_BYTES else _WAITED
-
-
-def _apart(g: dict[str, int]) -> float:
-    """How much longer transforms take where the channels of a group do not begin with a vector."""
-    lines = g["c_in"] * g["itemsize"] % VECTOR_BYTES or g["c_out"] * g["itemsize"] % VECTOR_BYTES
-    return _APART if g["groups"] > 1 and lines else 1.0
-
-
-def _strided(g: dict[str, int]) -> float:
-    return _STRIDED if g["stride_h"] * g["stride_w"] > 1 else 1.0
-
-
-def _slots(g: dict[str, int], slices: int) -> int:
-    """Input slices under so many neighbouring output slices."""
-    return (slices - 1) * g["stride_d"] + (g["k_d"] - 1) * g["dilation_d"] + 1
-
-
-def _slices(g: dict[str, int], room: int, data_pitch: int, product_pitch: int) -> tuple[int, int, int, int]:
-    """(chunks, output slices of each at the most, input slices under them, tiles that fit `room`): few chunks, since neighbouring
-    slices share input, but such that there is room for half a register tile.
-    """
-
-    def tiles(slices):
-        return room // (_slots(g, slices) * data_pitch + slices * product_pitch)
-
-    slices = g["d_out"]
-    while slices > 1 and 2 * tiles(slices) < MR:
-        slices = -(-slices // 2)
-    chunks = -(-g["d_out"] // slices)
-    slices = -(-g["d_out"] // chunks)
-    return chunks, slices, _slots(g, slices), tiles(slices)
 
 
 def _odd_lines(nbytes: int) -> int:
