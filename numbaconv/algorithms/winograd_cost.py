@@ -20,13 +20,13 @@ from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
 #: Cycles to call the core, and to find the pixels of a tile; measured, as all that follow are.
-_CALL, _TILE = 150.0, 100.0
+_CALL, _TILE = 150.0, 70.0
 #: How much longer it takes where the phases of a stride make long rows of few tiles.
 _STRIDED = 1.15
 #: How much longer transforms take where vectors of channels cross cache lines.
 _APART = 1.9
 #: The part of the weights' transfer that nothing hides, where they are asked for ahead and where they are not.
-_WAITED, _UNFETCHED = 0.45, 0.7
+_WAITED, _UNFETCHED = 0.85, 1.4
 
 
 def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:

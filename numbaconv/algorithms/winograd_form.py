@@ -14,9 +14,9 @@ from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 
 #: Cycles to move a vector to one position from the input, and from one position to the output; measured.
-_MOVED_IN, _MOVED_OUT = 7.0, 2.3
+_MOVED_IN, _MOVED_OUT = 8.3, 4.5
 #: Positions that do not fit the registers and the L1 together take longer: so many take twice as long.
-_TWICE = 60
+_TWICE = 80
 
 
 #: The m of F(m, r) that there are.
@@ -56,10 +56,10 @@ class Form:
         return self._cycles("output", _MOVED_OUT)
 
     def _cycles(self, direction: str, moved: float) -> float:
-        """operations / FMA + moved positions (1 + positions / TWICE)"""
+        """operations / FMA + moved positions (1 + (positions / TWICE)^2)"""
         down, across = (program(getattr(transforms(m, r), direction)) for m, r in self.sizes)
         operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
-        return operations / FMA + moved * self.positions * (1 + self.positions / _TWICE)
+        return operations / FMA + moved * self.positions * (1 + (self.positions / _TWICE) ** 2)
 
     def tiles(self, h_out: int, w_out: int, dilation_h: int, dilation_w: int) -> tuple[int, int, int]:
         """Tiles down and across, and slices: where rows are cut into pieces, the tiles of a line are slices."""
