@@ -125,7 +125,7 @@ def tile_count(g: dict[str, int]) -> int:
 
 
 def far_cycles(
-    g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: int, beside: int = 0
+    g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: float, beside: float = 0
 ) -> float:
     """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass.
 
@@ -133,11 +133,16 @@ def far_cycles(
     """
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
+    moved = out + x * (input_passes if x > machine.l2 / 2 else 1)
+    return waiting_cycles(x + out + beside, moved, weight_bytes, weight_passes, machine)
+
+
+def waiting_cycles(near: float, moved: float, weight_bytes: int, weight_passes: float, machine: Machine) -> float:
+    """The same for tensors of which so many bytes are moved, and which take `near` bytes of room together with a workspace."""
     half = machine.l2 / 2
-    missed = min((x + out + weight_bytes + beside - half) / machine.l2, 1.0)
+    missed = min((near + weight_bytes - half) / machine.l2, 1.0)
     if missed <= 0:
         return 0.0
-    moved = out + x * (input_passes if x > half else 1)
     fetched = weight_bytes * (weight_passes if weight_bytes > half else 1)
     if weight_bytes > L3_SHARE:
         fetched *= BEYOND_L3

@@ -27,6 +27,8 @@ _STRIDED = 1.15
 _APART = 1.9
 #: The part of the weights' transfer that nothing hides, where they are asked for ahead and where they are not.
 _WAITED, _UNFETCHED = 0.85, 1.4
+#: The part of the largest block that blocks of even size and number are at the least.
+_EVEN = 0.4
 
 
 def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
@@ -68,14 +70,14 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     k, columns = phases * g["c_in"], columns_together(g)
     multiplied = summed * (work.multiply * k + machine.rates.tap * panels)
     weight_bytes = groups * panels * g["panel_bytes"] * phases // (kernel[0] * kernel[1])
-    column_blocks, row_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
+    column_blocks, tile_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
     most = split_bytes(g, k)
-    half, room = machine.l2 // 2, L2_PART * machine.l2
+    room, tensors = L2_PART * machine.l2, g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
     extent = g["h_out"], g["w_out"], *dilations(g)
     # a slice of the output takes at least one of the input
     images = g["n"] * min(g["d_in"], g["d_out"])
     vectors_in, vectors_out = _vectors(g, columns, machine)
-    far, apart = cost.far_cycles(g, machine, 0, 1, 1), _apart(g)
+    apart, unhidden = _apart(g), _waited(g)
     found = {}
     for m in SIZES:
         sizes = form(m, kernel, stride)
@@ -84,17 +86,18 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
         positions, pieces, (down, across, slices) = sizes.positions, sizes.pieces, sizes.tiles(*extent)
         tiles = images * down * across * slices
         if positions * most > SPLIT:
-            rounds, rows = 1, room / SPLIT * ROWS
+            rounds, row_bytes = 1, SPLIT / ROWS
         else:
-            rounds, rows = column_blocks, room / positions / row_bytes
-        blocks = max(1.0, tiles / max(ROWS, rows)) if g["d_out"] == slices == 1 else 1.0
+            rounds, row_bytes = column_blocks, positions * tile_bytes
+        blocks = max(1.0, tiles / max(ROWS, room / row_bytes)) if g["d_out"] == slices == 1 else 1.0
         calls = blocks * max(groups, rounds)
         moved = apart * (vectors_in * sizes.input_cycles + vectors_out * sizes.output_cycles)
         moved += _TILE * (rounds + (rounds if groups > 1 else 1))
         cycles = positions * (groups * tiles * (pieces * multiplied + stored) + calls * _CALL) + tiles * moved
         fetched = positions * pieces * weight_bytes
-        waited = cost.far_cycles(g, machine, fetched, 1, blocks) if fetched > half else far
-        found[m] = cycles * (_STRIDED if phases > 1 else 1.0) + _waited(g) * waited
+        beside = _EVEN * row_bytes * tiles / blocks if g["d_out"] == slices == 1 else 0
+        waited = cost.waiting_cycles(tensors + beside, tensors, fetched, blocks, machine)
+        found[m] = cycles * (_STRIDED if phases > 1 else 1.0) + unhidden * waited
     return found
 
 
