@@ -27,6 +27,7 @@ from numbaconv.algorithms.resized import (
 )
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import operand
+from numbaconv.described import described
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import Epilogue
@@ -221,6 +222,7 @@ def _with_ends(problem: ConvProblem, spatial: tuple[int, int]) -> ConvProblem:
     )
 
 
+@described(ResizeConv2d)
 def resize_conv2d(
     x,
     weight,
@@ -241,12 +243,10 @@ def resize_conv2d(
 
     Parameters
     ----------
-    x : array, (n, c_in, h, w) or (n, h, w, c_in) as `layout` says, or without n
-        float32 or float64; all arrays have one dtype.
+    {x}
     weight, bias, scale, stride, padding, dilation, groups, mode, layout, activation, algorithm
         See `ResizeConv2d`.
-    out : ndarray of the result's shape, optional
-        Where the result goes; it must not overlap `x`.
+    {out}
 
     Returns
     -------

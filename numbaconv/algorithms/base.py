@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from numbaconv.algorithms.addressed import Pitches
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
+from numbaconv.loops.shares import Shares
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
@@ -61,6 +63,14 @@ class CompiledPlan(Plan, Protocol):
 
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`; `residual` is 0 where there is none."""
+
+
+@runtime_checkable
+class LoopNestPlan(CompiledPlan, Protocol):
+    """A plan that is one loop nest: what a step of a network's program and a part of another nest have to be."""
+
+    def shares(self, threads: int, pitches: Pitches) -> Shares:
+        """The work cut for so many threads, for tensors whose pixels lie so many elements apart (x, out, residual)."""
 
 
 class Algorithm(Protocol):

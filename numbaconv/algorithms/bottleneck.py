@@ -18,14 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import AddressedPlan, address
 from numbaconv.algorithms.base import Cost
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.geometry import geometry, streamed
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.sliding import SlidingAlgorithm
-from numbaconv.algorithms.tiled import address
 from numbaconv.algorithms.weights import Weights, row_pitch
 from numbaconv.codegen.memory import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
@@ -141,7 +140,7 @@ def _does(algorithm: SlidingAlgorithm, problem: ConvProblem, machine: Machine) -
     return reason is None and algorithm.too_large(algorithm.estimate(problem, machine)) is None
 
 
-class BottleneckPlan(ComposedPlan):
+class BottleneckPlan(AddressedPlan):
     """Plan of a `Bottleneck` for channels-last tensors, with a residual of the result's shape if there is to be one."""
 
     algorithm = "strips"

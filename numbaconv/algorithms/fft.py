@@ -23,6 +23,7 @@ import numpy as np
 
 from numbaconv import fourier
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.tiled import TiledPlan
@@ -30,11 +31,10 @@ from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import MR, PANEL_ROW
-from numbaconv.loops.launch import usable_threads
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.sizes import extent_of
-from numbaconv.workspace import scratch, view
+from numbaconv.workspace import view
 
 #: What the blocks of one pass, their spectra and products may take: enough that spectra of weights are read few times.
 WORKSPACE_LIMIT = 32 << 20
@@ -229,7 +229,7 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
     return _CALL + cut.blocks * blocks + multiplied + far / machine.rates.far_bytes
 
 
-class FftPlan:
+class FftPlan(AddressedPlan):
     """Blocks of all images, as many at a time as `WORKSPACE_LIMIT` is for; NumPy allocates them."""
 
     algorithm = Fft.name
@@ -237,6 +237,7 @@ class FftPlan:
 
     def __init__(self, cut: _Cut, weights: Weights, epilogue: Epilogue, machine: Machine):
         self.problem, self.epilogue = cut.problem, epilogue
+        self.gaps = cut.problem.layout == "channels_last"
         self._cut, self._weights = cut, weights
         self._pack = (_Single if cut.single else _Spectra)(cut.lengths, cut.problem.dilation)
         weights.form(self._pack)
@@ -248,39 +249,33 @@ class FftPlan:
         }
         self.workspace_bytes = max((plan.workspace_bytes for plan in self._plans.values()), default=0)
 
-    def scratch_bytes(self, threads: int) -> int:
+    def scratch_bytes(self, threads: int, pitches: Pitches | None = None) -> int:
         """Bytes of workspace that the products of spectra need on so many threads."""
         return self.workspace_bytes * threads
 
-    def run(
-        self,
-        x: np.ndarray,
-        out: np.ndarray,
-        residual: np.ndarray | None = None,
-        workspace: int | None = None,
-        threads: int | None = None,
+    def run_at(
+        self, x: int, out: int, residual: int, workspace: int, threads: int, pitches: Pitches | None = None
     ) -> None:
-        """Compute into `out`; see `Plan.run`."""
-        cut, threads = self._cut, threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(self.scratch_bytes(threads))
-        if self.problem.layout == "channels_first":
-            x, out = np.moveaxis(x, 1, -1), np.moveaxis(out, 1, -1)
-            residual = None if residual is None else np.moveaxis(residual, 1, -1)
+        """As `run`, on addresses."""
+        p, cut = self.problem, self._cut
+        x_pitch, out_pitch, residual_pitch = pitches or (p.c_in, p.c_out, p.c_out)
+        x, out = self._pixels(x, p.c_in, p.spatial, x_pitch), self._pixels(out, p.c_out, p.out_spatial, out_pitch)
+        added = self._pixels(residual, p.c_out, p.out_spatial, residual_pitch) if residual else None
         axes = range(1, 1 + len(cut.lengths))
-        numbers = list(product(range(self.problem.n), *map(range, cut.grid)))
+        numbers = list(product(range(p.n), *map(range, cut.grid)))
         # Blocks of all images, in passes that fit the workspace.
         for first in range(0, len(numbers), cut.together):
             now = numbers[first : first + cut.together]
             spectra = fourier.forward(self._read(x, now), cut.lengths, axes, threads)
             products = self._multiply(spectra, workspace, threads)
-            self._write(fourier.inverse(products, cut.lengths, axes, True, threads), now, out, residual)
+            self._write(fourier.inverse(products, cut.lengths, axes, True, threads), now, out, added)
 
-    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        """As `run`, on addresses of arrays without gaps."""
+    def _pixels(self, at: int, channels: int, spatial: tuple[int, ...], pitch: int) -> np.ndarray:
+        """(n, *spatial, channels): the tensor at an address, in either layout."""
         p = self.problem
-        added = view(residual, p.output_shape, p.np_dtype) if residual else None
-        self.run(view(x, p.input_shape, p.np_dtype), view(out, p.output_shape, p.np_dtype), added, workspace, threads)
+        if p.layout == "channels_first":
+            return np.moveaxis(view(at, (p.n, channels, *spatial), p.np_dtype), 1, -1)
+        return view(at, (p.n, *spatial, pitch), p.np_dtype)[..., :channels]
 
     def _read(self, x: np.ndarray, numbers: list[tuple[int, ...]]) -> np.ndarray:
         """(blocks, *lengths, c_in): blocks of input, zero where they lie in padding."""

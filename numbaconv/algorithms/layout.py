@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, Plan
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.shares import run_shares
@@ -37,7 +37,7 @@ def transposing(problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> t
     return 2 * moved / rate / rates.clock, nbytes
 
 
-class ChannelsFirst(ComposedPlan):
+class ChannelsFirst(AddressedPlan):
     """A plan for contiguous (n, c, *spatial) arrays made of a plan for (n, *spatial, c) ones."""
 
     def __init__(self, inner: Plan, problem: ConvProblem):

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.tiled import address
+from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.weights import Weights
 from numbaconv.backward.problems import adjoint, forward
 from numbaconv.backward.products import products_of

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import prod
 
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Plan
 from numbaconv.algorithms.bottleneck import Bottleneck, BottleneckPlan, Stage
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.layout import ChannelsFirst, around
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import best, make_plan
@@ -108,7 +108,7 @@ def make_fused_plan(
     return plan if layout == "channels_last" else ChannelsFirst(plan, _bottleneck(problems).whole(layout))
 
 
-class StepsPlan(ComposedPlan):
+class StepsPlan(AddressedPlan):
     """Plans that run one after the other, with what lies between them in the workspace."""
 
     algorithm = STEPS

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
+from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.base import Cost, DirectSums, Plan
-from numbaconv.algorithms.tiled import address
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.launch import usable_threads
 from numbaconv.machine import Machine
