@@ -41,7 +41,7 @@ L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
 #: Storing one row of a tile that ends inside a vector, which takes a loop.
 PARTIAL = 12.0
 #: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
-PATCH, SEGMENT, COPY, ENTRY = 20.0, 60.0, 7.5, 10.0
+PATCH, SEGMENT, COPY, ENTRY = 20.0, 40.0, 7.5, 10.0
 #: One record of a tile list that is made while running.
 LISTED = 4.0
 #: Padding this much smaller than the image is not looked at: few taps lie in it.

@@ -96,6 +96,6 @@ def _packing_cycles(g: dict[str, int], k: int, machine: Machine) -> float:
         return k * (cost.COPY + copied)
     width = PANEL_ROW // g["itemsize"]
     runs = 1 + width / g["w_out"]
-    # every second pixel is picked by shuffles, others one by one
-    run = cost.COPY * (2 if g["stride_w"] == 2 else 1) + (width if g["stride_w"] > 2 else 0)
+    # every second pixel is picked by shuffles, pixels further apart one by one
+    run = cost.COPY + (width if g["stride_w"] > 2 else 0)
     return k * (runs * run + copied) + runs * g["window"] * cost.SEGMENT
