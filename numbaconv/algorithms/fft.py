@@ -134,9 +134,7 @@ class Fft:
         """The call; and for each output of a block, as there is an element of input and at least half a frequency for it, its
         part of the transforms and of the products."""
         p = problem
-        times = _TIMES_KERNEL[0 if p.taps >= _FEW_TAPS else 1]
-        elements = prod(map(min, _reached(p), (times * extent for extent in p.extent)))
-        channels, transformed = p.c_in + p.c_out, log2(max(elements, 2)) * fourier.BUTTERFLY * p.itemsize / 4
+        channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
         sums = 2 * p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
         lanes = TARGETS[machine.isa].lanes(p.itemsize)
         each = channels * (_MOVED + transformed) + sums / lanes / cost.FMA
@@ -186,18 +184,13 @@ def _frequencies(lengths: tuple[int, ...]) -> int:
     return prod(lengths[:-1]) * (lengths[-1] // 2 + 1)
 
 
-def _reached(problem: ConvProblem) -> list[int]:
-    """Elements of each axis that the kernel meets, with padding."""
-    return [(out - 1) * s + e for out, s, e in zip(problem.out_spatial, problem.stride, problem.extent)]
-
-
 @lru_cache(maxsize=512)
 def _lengths(problem: ConvProblem, machine: Machine) -> tuple[int, ...]:
     """Lengths that are estimated to take the least time: as many kernels along all axes, up to a power of two, or the whole input.
 
     They are those of one image, so that the size of a batch changes no bit.
     """
-    reached = _reached(problem)
+    reached = [(out - 1) * s + e for out, s, e in zip(problem.out_spatial, problem.stride, problem.extent)]
     choices = []
     for times in _TIMES_KERNEL if problem.taps >= _FEW_TAPS else _TIMES_KERNEL[1:2]:
         wanted = [1 << (times * extent - 1).bit_length() for extent in problem.extent]

@@ -183,16 +183,18 @@ class Winograd(TiledAlgorithm):
         sizes = self._form_of(g)
         (m_h, r_h), (m_w, r_w) = sizes.sizes
         dilation_h, dilation_w = dilations(g)
-        tiles_h, tiles_w, slices = sizes.tiles(g["h_out"], g["w_out"], dilation_h, dilation_w)
+        across = -(-g["w_out"] // (dilation_w * m_w))
         fields = {
-            "m_h": m_h, "n_h": m_h + r_h - 1, "dilation_h": dilation_h, "tiles_h": tiles_h,
-            "m_w": m_w, "n_w": m_w + r_w - 1, "dilation_w": dilation_w, "tiles_w": tiles_w,
+            "m_h": m_h, "n_h": m_h + r_h - 1, "dilation_h": dilation_h,
+            "m_w": m_w, "n_w": m_w + r_w - 1, "dilation_w": dilation_w,
+            "tiles_h": dilation_h * -(-g["h_out"] // (dilation_h * m_h)), "tiles_w": dilation_w * across,
             "tile_step": 0,
         }  # fmt: skip
         if sizes.pieces > 1:
-            # each slice is as far from the next one as a piece of the kernel is
+            # the tiles of a line are slices, each as far from the next one as a piece of the kernel is
             fields |= {
-                "tile_step": m_w * dilation_w, "k_d": sizes.pieces, "d_out": slices, "d_in": slices + sizes.pieces - 1,
+                "tile_step": m_w * dilation_w, "tiles_w": dilation_w,
+                "k_d": sizes.pieces, "d_out": across, "d_in": across + sizes.pieces - 1,
             }  # fmt: skip
         return fields
 

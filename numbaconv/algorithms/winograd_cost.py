@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.winograd_blocks import L2_PART, ROWS, SPLIT, columns_together, dilations, slots, split_bytes
-from numbaconv.algorithms.winograd_form import SIZES, Form, form
+from numbaconv.algorithms.winograd_form import Form, known_forms
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, PANEL_ROW, VECTOR_BYTES
 from numbaconv.machine import Machine
@@ -73,31 +73,28 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     column_blocks, tile_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
     most = split_bytes(g, k)
     room, tensors = L2_PART * machine.l2, g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
-    extent = g["h_out"], g["w_out"], *dilations(g)
+    h_out, w_out, (dilation_h, dilation_w), flat = g["h_out"], g["w_out"], dilations(g), g["d_out"] == 1
     # a slice of the output takes at least one of the input
     images = g["n"] * min(g["d_in"], g["d_out"])
     vectors_in, vectors_out = _vectors(g, columns, machine)
-    apart, unhidden = _apart(g), _waited(g)
+    apart, unhidden, strided = _apart(g), _waited(g), _strided(g)
     found = {}
-    for m in SIZES:
-        sizes = form(m, kernel, stride)
-        if not sizes.known:
-            continue
-        positions, pieces, (down, across, slices) = sizes.positions, sizes.pieces, sizes.tiles(*extent)
-        tiles = images * down * across * slices
+    for m, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(kernel, stride):
+        across = -(-w_out // (dilation_w * m_w))
+        tiles = images * dilation_h * -(-h_out // (dilation_h * m_h)) * dilation_w * across
+        rounds, row_bytes = column_blocks, positions * tile_bytes
         if positions * most > SPLIT:
             rounds, row_bytes = 1, SPLIT / ROWS
-        else:
-            rounds, row_bytes = column_blocks, positions * tile_bytes
-        blocks = max(1.0, tiles / max(ROWS, room / row_bytes)) if g["d_out"] == slices == 1 else 1.0
-        calls = blocks * max(groups, rounds)
-        moved = apart * (vectors_in * sizes.input_cycles + vectors_out * sizes.output_cycles)
+        blocks, beside = 1.0, 0
+        if flat and (pieces == 1 or across == 1):
+            blocks = max(1.0, tiles / max(ROWS, room / row_bytes))
+            beside = _EVEN * row_bytes * tiles / blocks
+        moved = apart * (vectors_in * input_cycles + vectors_out * output_cycles)
         moved += _TILE * (rounds + (rounds if groups > 1 else 1))
-        cycles = positions * (groups * tiles * (pieces * multiplied + stored) + calls * _CALL) + tiles * moved
+        products = groups * tiles * (pieces * multiplied + stored) + blocks * max(groups, rounds) * _CALL
         fetched = positions * pieces * weight_bytes
-        beside = _EVEN * row_bytes * tiles / blocks if g["d_out"] == slices == 1 else 0
         waited = cost.waiting_cycles(tensors + beside, tensors, fetched, blocks, machine)
-        found[m] = cycles * (_STRIDED if phases > 1 else 1.0) + unhidden * waited
+        found[m] = (positions * products + tiles * moved) * strided + unhidden * waited
     return found
 
 

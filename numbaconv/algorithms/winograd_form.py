@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
+from typing import NamedTuple
 
 from numbaconv.algorithms.cost import FMA
 from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
@@ -61,13 +62,6 @@ class Form:
         operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
         return operations / FMA + moved * self.positions * (1 + (self.positions / _TWICE) ** 2)
 
-    def tiles(self, h_out: int, w_out: int, dilation_h: int, dilation_w: int) -> tuple[int, int, int]:
-        """Tiles down and across, and slices: where rows are cut into pieces, the tiles of a line are slices."""
-        m_h, m_w = self.sizes[0][0], self.sizes[1][0]
-        down = dilation_h * -(-h_out // (dilation_h * m_h))
-        across = -(-w_out // (dilation_w * m_w))
-        return (down, dilation_w * across, 1) if self.pieces == 1 else (down, dilation_w, across)
-
 
 @lru_cache(maxsize=512)
 def form(m: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Form:
@@ -85,6 +79,29 @@ def form(m: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Form:
 def _taps(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, int]:
     """Taps down and across that a phase of the stride has; a signal has height 1."""
     return ((1,) + tuple(-(-k // s) for k, s in zip(kernel, stride)))[-2:]
+
+
+class Known(NamedTuple):
+    """What of a form its cost follows from; see `Form`."""
+
+    m: int
+    m_h: int
+    m_w: int
+    positions: int
+    pieces: int
+    input_cycles: float
+    output_cycles: float
+
+
+@lru_cache(maxsize=256)
+def known_forms(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Known, ...]:
+    """All sizes for which there are points."""
+    forms = ((m, form(m, kernel, stride)) for m in SIZES)
+    return tuple(
+        Known(m, f.sizes[0][0], f.sizes[1][0], f.positions, f.pieces, f.input_cycles, f.output_cycles)
+        for m, f in forms
+        if f.known
+    )
 
 
 @lru_cache(maxsize=1024)
