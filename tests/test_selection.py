@@ -78,7 +78,7 @@ def test_few_estimates_are_made_for_the_best(monkeypatch):
     priced, candidate = [], select._candidate
     monkeypatch.setattr(select, "_candidate", lambda *args: priced.append(args[0]) or candidate(*args))
     best(ConvProblem.parse("c64h57w56o64k3p1cl"), PLAIN, HERE, DEFAULT)
-    assert 1 <= len(priced) <= 2
+    assert 1 <= len(priced) <= 3
 
 
 def test_an_estimate_grows_with_the_work():

@@ -2,6 +2,7 @@
 
     cycles = positions x (tiles of the core, of one tap a slice, + calls CALL)
            + tiles x (slices x (rounds TILE + vectors of channels x (operations / FMA + MOVED positions ...)))     in and out
+           + blocks x positions x what weights from the L2 (FROM_L2) take longer than the products of the first row of tiles
            + WAITED (`cost.far_cycles`), and what a block writes and reads beyond the L2
 
 Operations and what moving takes are those of the matrices (`winograd_form`).
@@ -20,13 +21,13 @@ from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
 #: Cycles to call the core, and to find the pixels of a tile; measured, as all that follow are.
-_CALL, _TILE = 150.0, 70.0
+_CALL, _TILE = 30.0, 88.0
 #: How much longer it takes where the phases of a stride make long rows of few tiles.
-_STRIDED = 1.15
+_STRIDED = 1.05
 #: How much longer transforms take where vectors of channels cross cache lines.
-_APART = 1.9
-#: The part of the weights' transfer that nothing hides, where they are asked for ahead and where they are not.
-_WAITED, _UNFETCHED = 0.85, 1.4
+_APART = 2.0
+#: The part of the weights' transfer from beyond the L2 that nothing hides, and bytes a cycle from the L2.
+_WAITED, _FROM_L2 = 0.46, 9.0
 #: The part of the largest block that blocks of even size and number are at the least.
 _EVEN = 0.4
 
@@ -38,6 +39,7 @@ def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
     height = tiles * g["d_out"] / max(row_tiles, 1)
     column_blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
     products = row_tiles * g["groups"] * _products(g, height, machine)
+    products += g["lines"] * g["groups"] * _fetching(g, height, machine)
     calls = g["lines"] * max(g["groups"], column_blocks)
     # groups are transformed block by block, a whole pixel only once
     rounds = column_blocks if g["groups"] > 1 else 1, column_blocks
@@ -57,7 +59,7 @@ def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
     block = sizes.positions * (g["data_position"] + g["product_position"])
     rounds = g["lines"] * -(-g["panel_bytes"] // g["k_d"] // PANEL_ROW // g["k_block"])
     spilled = rounds * 2 * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
-    return spilled + _waited(g) * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
+    return spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
 
 
 @lru_cache(maxsize=16)
@@ -71,13 +73,13 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     multiplied = summed * (work.multiply * k + machine.rates.tap * panels)
     weight_bytes = groups * panels * g["panel_bytes"] * phases // (kernel[0] * kernel[1])
     column_blocks, tile_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
-    most = split_bytes(g, k)
+    most, fetching = split_bytes(g, k), summed * k * panels * PANEL_ROW / _FROM_L2
     room, tensors = L2_PART * machine.l2, g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
     h_out, w_out, (dilation_h, dilation_w), flat = g["h_out"], g["w_out"], dilations(g), g["d_out"] == 1
     # a slice of the output takes at least one of the input
     images = g["n"] * min(g["d_in"], g["d_out"])
     vectors_in, vectors_out = _vectors(g, columns, machine)
-    apart, unhidden, strided = _apart(g), _waited(g), _strided(g)
+    apart, strided = _apart(g), _strided(g)
     found = {}
     for m, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(kernel, stride):
         across = -(-w_out // (dilation_w * m_w))
@@ -91,10 +93,12 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
             beside = _EVEN * row_bytes * tiles / blocks
         moved = apart * (vectors_in * input_cycles + vectors_out * output_cycles)
         moved += _TILE * (rounds + (rounds if groups > 1 else 1))
-        products = groups * tiles * (pieces * multiplied + stored) + blocks * max(groups, rounds) * _CALL
+        row, first_rows = pieces * multiplied + stored, min(tiles, MR) if flat else MR
+        products = groups * (tiles * row + blocks * max(pieces * fetching - row * first_rows, 0.0))
+        products += blocks * max(groups, rounds) * _CALL
         fetched = positions * pieces * weight_bytes
         waited = cost.waiting_cycles(tensors + beside, tensors, fetched, blocks, machine)
-        found[m] = (positions * products + tiles * moved) * strided + unhidden * waited
+        found[m] = (positions * products + tiles * moved) * strided + _WAITED * waited
     return found
 
 
@@ -103,6 +107,13 @@ def _products(g: dict[str, int], height: float, machine: Machine) -> float:
     taps = _slices_summed(g)
     k = taps * g["stride_h"] * g["stride_w"] * g["c_in"]
     return cost.panels_cycles(k, height, g["c_out"], taps, g["itemsize"], machine)
+
+
+def _fetching(g: dict[str, int], height: float, machine: Machine) -> float:
+    """Cycles that a block's first row of tiles at one position waits for weights from the L2, where it is too low to hide them."""
+    k = _slices_summed(g) * g["stride_h"] * g["stride_w"] * g["c_in"]
+    fetched = k * g["panels_per_group"] * PANEL_ROW / _FROM_L2
+    return max(fetched - _products(g, height, machine), 0.0)
 
 
 def _slices_summed(g: dict[str, int]) -> float:
@@ -126,11 +137,6 @@ def _vectors(g: dict[str, int], column_block: int, machine: Machine) -> tuple[in
     together = max(1, column_block // g["panels_per_group"])
     vectors_out = -(-groups * c_out // lanes) if together > 1 else groups * -(-c_out // lanes)
     return -(-groups // together) * -(-together * g["c_in"] // lanes), vectors_out
-
-
-def _waited(g: dict[str, int]) -> float:
-    """The part of the weights' transfer that nothing hides: tiles of one vector do not ask for them ahead."""
-    return _UNFETCHED if g["c_out"] * g["itemsize"] <= VECTOR_BYTES else _WAITED
 
 
 def _apart(g: dict[str, int]) -> float:

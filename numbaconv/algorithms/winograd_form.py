@@ -15,7 +15,7 @@ from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 
 #: Cycles to move a vector to one position from the input, and from one position to the output; measured.
-_MOVED_IN, _MOVED_OUT = 8.3, 4.5
+_MOVED_IN, _MOVED_OUT = 6.0, 5.8
 #: Positions that do not fit the registers and the L1 together take longer: so many take twice as long.
 _TWICE = 80
 
