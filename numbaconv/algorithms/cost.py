@@ -9,8 +9,9 @@
 
 m rows and v vectors a tile; K = taps x channels of a group, where taps that a tile skips, because they lie in padding, do
 not count.  x, out and weights are bytes; the share of them that is missed grows from nothing, where all three take half of
-the L2, to all, where they take one and a half; whichever of x and weights does not fit half of the L2 comes once a block
-of the other.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in the L1.
+the L2, with what an algorithm keeps there beside them, to all, where they take one and a half; whichever of x and weights does
+not fit half of the L2 comes once a block of the other.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in
+the L1.
 
 `least_work` is the same for tiles as few and as high as can be, whose operands come once each: a lower bound for all
 algorithms of the family, found once, by which selection leaves out those that cannot win.
