@@ -19,6 +19,7 @@ from pathlib import Path
 
 from numbaconv.algorithms import ALGORITHMS, cost
 from numbaconv.algorithms.layout import around
+from numbaconv.dispatch.select import Candidate
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.machine import Machine, Rates, machine
 from numbaconv.problem import ConvProblem
@@ -50,7 +51,6 @@ class Sample:
 
 def read(files: list[Path], lanes: int) -> list[Sample]:
     """Samples of all files; a problem that is measured more than once counts with its least time."""
-    algorithms = {algorithm.name: algorithm for algorithm in ALGORITHMS}
     least: dict[tuple[str, str], float] = {}
     for item in (item for file in files for item in json.loads(file.read_text())):
         best = min(item["seconds"].values())
@@ -59,7 +59,9 @@ def read(files: list[Path], lanes: int) -> list[Sample]:
                 cycles = (seconds - CALL) * item["peak"] * 1e9 / (FLOPS_PER_LANE * lanes)
                 key = item["problem"], name
                 least[key] = min(cycles, least.get(key, cycles))
-    return [Sample(ConvProblem.parse(text), algorithms[name], cycles) for (text, name), cycles in least.items()]
+    problems = {text: ConvProblem.parse(text) for text, _ in least}
+    algorithms = {(text, Candidate(a, None, None).label(p)): a for text, p in problems.items() for a in ALGORITHMS}
+    return [Sample(problems[key[0]], algorithms[key], cycles) for key, cycles in least.items()]
 
 
 def loss(samples: list[Sample], on: Machine) -> float:

@@ -29,14 +29,14 @@ from numbaconv.algorithms.base import Plan
 from numbaconv.algorithms.layout import ChannelsFirst
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import rank
+from numbaconv.dispatch.select import best, rank
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.problem import LAYOUTS, ConvProblem
 
 #: Seconds of one batch of calls: short, so that what disturbs the machine for a while hits all candidates.
 BATCH = 5e-4
-#: How much slower than the best a candidate may be before later rounds leave it out.
-HOPELESS = 3.0
+#: How much slower than the best a candidate may be, in all of its first rounds, before later ones leave it out.
+HOPELESS, FIRST = 3.0, 3
 #: A regret above this is measured again with more rounds, since the best of several disturbed times is partly luck.
 DOUBTFUL, AGAIN = 1.08, 3
 #: Problems that take less count in the mean but not among the worst: a call's own overhead decides them.
@@ -107,7 +107,7 @@ def measure(problem: ConvProblem, names: list[str], rounds: int) -> tuple[dict[s
         fastest = min((min(times) for times in seconds.values() if times), default=np.inf)
         peaks.append(_time(fma.call, 1))
         for name, run in runs.items():
-            if not seconds[name] or min(seconds[name]) < HOPELESS * fastest:
+            if len(seconds[name]) < FIRST or min(seconds[name]) < HOPELESS * fastest:
                 seconds[name].append(_time(run, calls[name]))
     quartiles = {name: float(np.quantile(times, 0.25)) for name, times in seconds.items()}
     return quartiles, fma.flops / float(np.quantile(peaks, 0.25)) / 1e9
@@ -126,7 +126,7 @@ def selection_cost(problems: list[ConvProblem]) -> list[float]:
     seconds = []
     for problem in problems:
         start = time.perf_counter()
-        rank(problem, epilogue, on, Accuracy.of(None))
+        best(problem, epilogue, on, Accuracy.of(None))
         seconds.append(time.perf_counter() - start)
     return seconds
 

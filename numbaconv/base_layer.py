@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.base import CompiledPlan, Plan
-from numbaconv.algorithms.tiled import address
 from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.errors import ShapeError
 from numbaconv.loops.launch import usable_threads

@@ -12,6 +12,7 @@ import numpy as np
 
 from numbaconv.algorithms.deformable import Deformable, DeformablePlan
 from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
+from numbaconv.described import described
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ShapeError
@@ -162,6 +163,7 @@ class DeformConv2d(ConvLayer):
         return groups
 
 
+@described(DeformConv2d)
 def deform_conv2d(
     x,
     offset,
@@ -181,8 +183,7 @@ def deform_conv2d(
 
     Parameters
     ----------
-    x : array, (n, c_in, h, w) or (n, h, w, c_in) as `layout` says, or without n
-        float32 or float64; all arrays have one dtype.
+    {x}
     offset : array, (n, 2 * offset_groups * k_h * k_w, h_out, w_out), or with channels last
         See `DeformConv2d`.
     weight : array, (c_out, c_in / groups, k_h, k_w)
@@ -192,10 +193,8 @@ def deform_conv2d(
         See `Conv2d`.
     mask : array, (n, offset_groups * k_h * k_w, h_out, w_out), or with channels last, optional
         What each sample is multiplied by (version 2).
-    residual : array of the result's shape, optional
-        Added before the activation.
-    out : ndarray of the result's shape, optional
-        Where the result goes.
+    {residual}
+    {out}
 
     Returns
     -------
@@ -205,7 +204,7 @@ def deform_conv2d(
     Raises
     ------
     ShapeError, DTypeError, ConvError
-        See `DeformConv2d`.
+        See `{layer}`.
     """
     x = operand("x", x)
     weight = operand("weight", weight, x.dtype)

@@ -13,6 +13,7 @@ from numbaconv.algorithms.bottleneck import Stage
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES, contiguous, operand, shaped
 from numbaconv.base_layer import BaseLayer
+from numbaconv.described import described
 from numbaconv.dispatch.fusion import Fusion, make_fused_plan, weigh
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.errors import ShapeError
@@ -136,6 +137,7 @@ class DepthwiseSeparableConv2d(BaseLayer):
         return make_fused_plan(stages, residual, self.algorithm, accuracy), problems[-1].output_shape
 
 
+@described(DepthwiseSeparableConv2d)
 def depthwise_separable_conv2d(
     x,
     depthwise_weight,
@@ -158,15 +160,12 @@ def depthwise_separable_conv2d(
 
     Parameters
     ----------
-    x : array, (n, c_in, h, w) or (n, h, w, c_in) as `layout` says, or without n
-        float32 or float64; all arrays have one dtype.
+    {x}
     depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, stride, padding, dilation, multiplier, layout, \
 depthwise_activation, activation, algorithm
         See `DepthwiseSeparableConv2d`.
-    residual : array of the result's shape, optional
-        Added before `activation`.
-    out : ndarray of the result's shape, optional
-        Where the result goes; it must not overlap `x`.
+    {residual}
+    {out}
 
     Returns
     -------

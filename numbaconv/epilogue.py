@@ -15,7 +15,7 @@ import numpy as np
 from numbaconv.errors import ConvError
 
 # The index of a kind is its code number in generated code.
-KINDS: tuple[str, ...] = ("clip", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", "hardsigmoid", "hardswish")
+KINDS: tuple[str, ...] = ("clip", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", "hardsigmoid", "hardswish", "mish")
 
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 
@@ -149,6 +149,8 @@ _FORMULAS = {
     "gelu": _gelu,
     "hardsigmoid": _hardsigmoid,
     "hardswish": lambda y, alpha, beta: y * _hardsigmoid(y, alpha, beta),
+    # tanh(softplus)
+    "mish": lambda y, alpha, beta: y * np.tanh(np.logaddexp(y.dtype.type(0), y)),
 }
 
 

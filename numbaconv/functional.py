@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from numbaconv.arguments import operand
+from numbaconv.described import described, run_once
 from numbaconv.layers import Conv1d, Conv2d, Conv3d, ConvLayer
 
 
 def _function_of(layer: type[ConvLayer], words: str) -> Callable[..., np.ndarray]:
     """The function that makes a layer and calls it once."""
 
+    @described(layer, words)
     def convolve(
         x,
         weight,
@@ -35,17 +36,14 @@ def _function_of(layer: type[ConvLayer], words: str) -> Callable[..., np.ndarray
 
         Parameters
         ----------
-        x : array, (n, c_in, {sizes}) or (n, {sizes}, c_in) as `layout` says, or without n
-            float32 or float64; all arrays have one dtype.
+        {x}
         weight : array, (c_out, c_in / groups, {kernel})
             Whatever the layout.
         bias : array, (c_out,), optional
         stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, accuracy, separable
             See `ConvLayer`.
-        residual : array of the result's shape, optional
-            Added before the activation.
-        out : ndarray of the result's shape, optional
-            Where the result goes; it must not overlap `x`.
+        {residual}
+        {out}
 
         Returns
         -------
@@ -62,9 +60,9 @@ def _function_of(layer: type[ConvLayer], words: str) -> Callable[..., np.ndarray
         -----
         Weights are packed in every call; a layer that runs more than once should be a `{layer}`.
         """
-        x = operand("x", x)
-        weight = operand("weight", weight, x.dtype)
-        made = layer(
+        return run_once(
+            layer,
+            x,
             weight,
             bias,
             stride,
@@ -77,17 +75,11 @@ def _function_of(layer: type[ConvLayer], words: str) -> Callable[..., np.ndarray
             algorithm=algorithm,
             accuracy=accuracy,
             separable=separable,
+            residual=residual,
+            out=out,
         )
-        return made(x, residual=residual, out=out)
 
     convolve.__name__ = convolve.__qualname__ = layer.__name__.lower()
-    if convolve.__doc__ is not None:  # python -OO drops it
-        convolve.__doc__ = convolve.__doc__.format(
-            words=words,
-            sizes=", ".join("dhw"[-layer.axes :]),
-            kernel=", ".join(f"k_{axis}" for axis in "dhw"[-layer.axes :]),
-            layer=layer.__name__,
-        )
     return convolve
 
 

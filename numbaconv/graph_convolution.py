@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbaconv.algorithms.tiled import address
+from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
 from numbaconv.codegen.memory import NEIGHBOURS

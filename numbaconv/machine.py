@@ -13,6 +13,7 @@ from pathlib import Path
 
 from numbaconv.errors import ConvError
 from numbaconv.options import options
+from numbaconv.values import HashedOnce
 
 ROOT = Path("/")
 VECTOR_BYTES: dict[str, int] = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
@@ -51,7 +52,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(HashedOnce):
     """What the choice of an algorithm may depend on.
 
     Parameters
@@ -94,6 +95,8 @@ class Machine:
     quota: float | None = None
     rates: Rates = Rates()
     weights_kept: bool = True
+
+    __hash__ = HashedOnce.__hash__
 
     @classmethod
     def detect(cls, root: Path = ROOT) -> Machine:

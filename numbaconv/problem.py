@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from operator import attrgetter
 
 import numpy as np
 
 from numbaconv.errors import ConvError, DTypeError, ShapeError
 from numbaconv.sizes import BYTES_LIMIT, STEP_LIMIT, extent_of, integer, integers, pairs, worded_padding
+from numbaconv.values import DTYPES, Batched
 
-DTYPES: dict[str, type] = {"f32": np.float32, "f64": np.float64}
 LAYOUTS: tuple[str, ...] = ("channels_first", "channels_last")
 PADDING_MODES: tuple[str, ...] = ("zeros", "reflect", "replicate", "circular")
 
 
 @dataclass(frozen=True)
-class ConvProblem:
+class ConvProblem(Batched):
     """A batched cross-correlation over one, two or three spatial axes.
 
     Parameters
@@ -72,6 +71,8 @@ class ConvProblem:
     layout: str = "channels_first"
     bias: bool = False
     padding_mode: str = "zeros"
+
+    __hash__ = Batched.__hash__
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the way into a frozen dataclass
@@ -133,22 +134,6 @@ class ConvProblem:
                     "a tensor must take fewer than 2**63 bytes"
                 )
 
-    # Problems are dictionary keys in every call, so the hash is computed once.  It depends on the process
-    # (strings are salted), hence pickling goes through the constructor and leaves it behind.
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self):
-        return type(self), self._values
-
-    @cached_property
-    def _values(self) -> tuple:
-        return _field_values(self)
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self._values)
-
     @cached_property
     def extent(self) -> tuple[int, ...]:
         """Input elements that the dilated kernel spans on each axis, ``dilation * (kernel - 1) + 1``."""
@@ -165,34 +150,9 @@ class ConvProblem:
         return tuple((p - e) // s + 1 for p, e, s in zip(self.padded, self.extent, self.stride, strict=True))
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input in its layout, batch included."""
-        return self._shape(self.c_in, self.spatial)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output in its layout, batch included."""
-        return self._shape(self.c_out, self.out_spatial)
-
-    @property
     def weight_shape(self) -> tuple[int, ...]:
         """``(c_out, c_in / groups, *kernel)`` in either layout."""
         return (self.c_out, self.c_in // self.groups, *self.kernel)
-
-    @property
-    def taps(self) -> int:
-        """Kernel positions: the product of `kernel`."""
-        return prod(self.kernel)
-
-    @property
-    def np_dtype(self) -> np.dtype:
-        """The element type as NumPy names it."""
-        return np.dtype(DTYPES[self.dtype])
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes an element."""
-        return self.np_dtype.itemsize
 
     @property
     def macs(self) -> int:
@@ -218,11 +178,6 @@ class ConvProblem:
     def arithmetic_intensity(self) -> float:
         """`flops` a byte of `bytes`, the abscissa of a roofline."""
         return self.flops / self.bytes
-
-    def _shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
-        if self.layout == "channels_first":
-            return (self.n, channels, *spatial)
-        return (self.n, *spatial, channels)
 
     @classmethod
     def of(
@@ -366,9 +321,6 @@ _WORDS = {
     "cf": ("layout", "channels_first"), "cl": ("layout", "channels_last"),
     **{mode: ("padding_mode", mode) for mode in PADDING_MODES[1:]},
 }  # fmt: skip
-
-
-_field_values = attrgetter(*(field.name for field in fields(ConvProblem)))
 
 
 def _tokens(text: str) -> dict:

@@ -10,7 +10,8 @@ import numpy as np
 from numbaconv.codegen.jit import njit
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.errors import ConvError, DTypeError, ShapeError
-from numbaconv.problem import DTYPES, ConvProblem
+from numbaconv.problem import ConvProblem
+from numbaconv.values import DTYPES
 
 #: What NumPy calls the ways of padding that do not need zeros.
 _NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}

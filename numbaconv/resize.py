@@ -27,8 +27,9 @@ from numbaconv.algorithms.resized import (
 )
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import operand
+from numbaconv.described import described
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import make_plan, rank
+from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, ShapeError, UnsupportedError
 from numbaconv.layers import ConvLayer
@@ -143,8 +144,8 @@ class ResizeConv2d(ConvLayer):
         """Estimated seconds of each way to run, and what makes its plan."""
         machine, epilogue = calibrated_machine(), Epilogue(problem.bias, False, self.activation)
 
-        def best(p):
-            return rank(p, epilogue, machine, accuracy)[0].cost.seconds
+        def seconds(p):
+            return best(p, epilogue, machine, accuracy).cost.seconds
 
         sampled = Sampled(resize)
         ways = {
@@ -153,7 +154,7 @@ class ResizeConv2d(ConvLayer):
                 lambda: sampled.plan(problem, self._weights, epilogue, machine),
             ),
             "enlarged": (
-                enlarging_cost(problem, resize, machine).seconds + best(problem),
+                enlarging_cost(problem, resize, machine).seconds + seconds(problem),
                 lambda: EnlargedPlan(make_plan(problem, epilogue, self._weights, accuracy=accuracy), problem, resize),
             ),
         }
@@ -168,7 +169,7 @@ class ResizeConv2d(ConvLayer):
                 plans = [make_plan(phase, epilogue, weights, accuracy=accuracy) for phase, weights in packed]
                 return FoldedPlan(plans, problem, scale)
 
-            ways["folded"] = sum(map(best, phases)) + interleaving_cost(problem, machine).seconds, folded
+            ways["folded"] = sum(map(seconds, phases)) + interleaving_cost(problem, machine).seconds, folded
         return ways
 
     def _not_folded(self, problem: ConvProblem) -> str | None:
@@ -221,6 +222,7 @@ def _with_ends(problem: ConvProblem, spatial: tuple[int, int]) -> ConvProblem:
     )
 
 
+@described(ResizeConv2d)
 def resize_conv2d(
     x,
     weight,
@@ -241,12 +243,10 @@ def resize_conv2d(
 
     Parameters
     ----------
-    x : array, (n, c_in, h, w) or (n, h, w, c_in) as `layout` says, or without n
-        float32 or float64; all arrays have one dtype.
+    {x}
     weight, bias, scale, stride, padding, dilation, groups, mode, layout, activation, algorithm
         See `ResizeConv2d`.
-    out : ndarray of the result's shape, optional
-        Where the result goes; it must not overlap `x`.
+    {out}
 
     Returns
     -------

@@ -18,7 +18,7 @@ from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.base import Plan
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import make_plan, rank
+from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
 from numbaconv.problem import ConvProblem
@@ -77,7 +77,7 @@ class Separation:
         if not must:
             on = calibrated_machine()
             one, *two = (
-                rank(p, e, on, accuracy)[0].cost.seconds
+                best(p, e, on, accuracy).cost.seconds
                 for p, e in ((problem, epilogue), (down, between), (across, epilogue))
             )
             if sum(two) >= one:

@@ -557,7 +557,7 @@ def test_an_algorithm_that_refuses_raises_the_reason_that_explain_gives(problem)
     "text, name, reason",
     (
         ("c3h8w8o4k3", "pointwise", "the kernel is not 1x1"),
-        ("c1h2000w2000o1k3p1", "indirect", "its buffer would take"),
+        ("c1h2000w2000o1k3p1", "indirect", "its tables would take"),
     ),
 )
 def test_reasons(text, name, reason):

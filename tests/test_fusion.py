@@ -53,6 +53,7 @@ SINGLE = {
     "Sigmoid": (node("Sigmoid", "x"), 17, Activation.of("sigmoid")),
     "Tanh": (node("Tanh", "x"), 17, Activation.of("tanh")),
     "Gelu": (node("Gelu", "x"), 20, Activation.of("gelu")),
+    "Mish": (node("Mish", "x"), 18, Activation("mish")),
 }
 SPECIAL = np.array([[-np.inf, -3.0, -1.0, -0.0, 0.0, 0.5, 3.0, 7.0, np.inf, np.nan]])
 
@@ -70,6 +71,8 @@ def test_activations_of_all_names_are_one_operator(case):
 PRODUCTS = {
     "x * sigmoid(x)": ([("Sigmoid", "x", "g"), ("Mul", "x g", "y")], "silu"),
     "sigmoid(x) * x": ([("Sigmoid", "x", "g"), ("Mul", "g x", "y")], "silu"),
+    "x * tanh(softplus(x))": ([("Softplus", "x", "s"), ("Tanh", "s", "g"), ("Mul", "x g", "y")], "mish"),
+    "tanh(softplus(x)) * x": ([("Softplus", "x", "s"), ("Tanh", "s", "g"), ("Mul", "g x", "y")], "mish"),
     "x * sigmoid(1 * x)": ([("Mul", "x one", "1"), ("Sigmoid", "1", "g"), ("Mul", "x g", "y")], "silu"),
     "clip(x + 3, 0, 6) / 6": (
         [("Add", "x three", "1"), ("Clip", "1 zero six", "2"), ("Div", "2 six", "y")],
@@ -130,7 +133,7 @@ def test_activations_may_be_spelled_out(spelling, kind):
     # the reference computes erf in single precision, whatever it is given
     tolerance = 2e-6 if kind == F32 or name == "gelu" else 1e-12
     activation = activation_of(optimised(model_of(*nodes, kind=kind, **NUMBERS), tolerance=tolerance))
-    expected = Activation.of(name)
+    expected = Activation("mish") if name == "mish" else Activation.of(name)
     assert activation.kind == expected.kind
     assert activation.alpha == pytest.approx(expected.alpha) and activation.beta == pytest.approx(expected.beta)
 
@@ -157,6 +160,7 @@ NO_ACTIVATION = {
         ("Mul", "x 3", "4"),
         ("Mul", "half 4", "y"),
     ],
+    "softplus of something else": [("Softplus", "three", "s"), ("Tanh", "s", "g"), ("Mul", "x g", "y")],
     "the square of a gate": [("Sigmoid", "x", "g"), ("Mul", "g g", "y")],
 }
 

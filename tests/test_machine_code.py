@@ -28,6 +28,7 @@ PACKAGE = Path(numbaconv.__file__).resolve().parent
 #: Counts compilations of our functions, as we and as Numba tell of them, while convolutions run.
 COUNTING = """
     import hashlib
+    import sys
 
     from numba.core import event
 
@@ -53,13 +54,13 @@ COUNTING = """
             with nc.num_threads(threads):
                 assert np.all(nc.conv2d(np.ones_like(x), np.ones_like(weight), algorithm="direct") == 27)
                 digest.update(nc.conv2d(x, weight, algorithm="direct"))
-    print(len(ours), listener.count, digest.hexdigest(), cache_folder())
+    print(len(ours), listener.count, digest.hexdigest(), cache_folder(), "numba.np.linalg" in sys.modules)
 """
 
 
 def counted(done):
-    ours, numbas, digest, folder = done.stdout.split()
-    return int(ours), int(numbas), digest, folder
+    ours, numbas, digest, folder, ready = done.stdout.split()
+    return int(ours), int(numbas), digest, folder, ready == "True"
 
 
 def test_the_second_process_compiles_nothing_and_gives_the_same_bits(python, tmp_path):
@@ -67,7 +68,8 @@ def test_the_second_process_compiles_nothing_and_gives_the_same_bits(python, tmp
     second = counted(python(COUNTING, NUMBACONV_CACHE_DIR=str(tmp_path / "kernels"), NUMBA_NUM_THREADS="2"))
     # Numba's event is of dispatchers only, ours of C functions too
     assert first[0] > first[1] > 0
-    assert second == (0, 0, *first[2:])
+    # nor does it make ready to compile
+    assert first[4] and second == (0, 0, *first[2:4], False)
     assert Path(first[3]).is_relative_to(tmp_path)
 
 
@@ -75,7 +77,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_only(python, tmp_path):
     file = tmp_path / "file"
     file.write_text("not a folder")
     done = python(COUNTING, NUMBACONV_CACHE_DIR=str(file / "kernels"), NUMBA_NUM_THREADS="2")
-    ours, _, _, folder = counted(done)
+    ours, _, _, folder, _ = counted(done)
     assert ours > 0 and folder == "None"
     assert "NUMBACONV_CACHE_DIR" in done.stderr and str(file) in done.stderr
     assert file.read_text() == "not a folder"

@@ -7,14 +7,17 @@ import logging
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import every_kind
 
-from numbaconv.accuracy import DEFAULT, STRICT
+from numbaconv.accuracy import DEFAULT, STRICT, Accuracy
+from numbaconv.algorithms import ALGORITHMS
 from numbaconv.algorithms.cost import met
+from numbaconv.algorithms.padded import posed_to
 from numbaconv.codegen.jit import on_compile
-from numbaconv.dispatch import calibration
-from numbaconv.dispatch.select import rank
+from numbaconv.dispatch import calibration, select
+from numbaconv.dispatch.select import best, rank
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.machine import Machine, Rates, machine
 from numbaconv.problem import ConvProblem
@@ -48,6 +51,36 @@ def test_taps_that_lie_in_padding_cost_nothing():
     assert mostly_outside["direct"] < 0.7 * inside["direct"]
 
 
+#: Layers of networks, whose estimates are closer to one another than those of the small problems of `every_kind`.
+LAYERS = st.builds(
+    "c{}h{}w{}o{}k{}s{}p{}g{}{}".format, st.sampled_from((16, 48, 256)), *2 * [st.integers(9, 60)], st.sampled_from((16, 96, 512)),
+    st.sampled_from((1, 3, 7)), st.integers(1, 2), st.integers(0, 3), st.sampled_from((1, 8, 16)), st.sampled_from(("cf", "cl")),
+).map(ConvProblem.parse)  # fmt: skip
+
+
+@given(st.one_of(LAYERS, every_kind()), st.sampled_from((DEFAULT, STRICT, Accuracy(1e-3))), st.booleans())
+@settings(max_examples=200)
+def test_the_best_is_the_first_of_the_ranking(problem, accuracy, residual):
+    epilogue = replace(PLAIN, residual=residual)
+    assert best(problem, epilogue, HERE, accuracy) == rank(problem, epilogue, HERE, accuracy)[0]
+
+
+@given(st.one_of(LAYERS, every_kind()))
+@settings(max_examples=200)
+def test_no_estimate_is_less_than_its_lower_bound(problem):
+    for algorithm in ALGORITHMS:
+        posed = posed_to(algorithm, problem)
+        if algorithm.unsupported(posed, PLAIN, HERE) is None:
+            assert algorithm.least_seconds(posed, HERE) <= algorithm.estimate(posed, HERE).seconds * (1 + 1e-12)
+
+
+def test_few_estimates_are_made_for_the_best(monkeypatch):
+    priced, candidate = [], select._candidate
+    monkeypatch.setattr(select, "_candidate", lambda *args: priced.append(args[0]) or candidate(*args))
+    best(ConvProblem.parse("c64h57w56o64k3p1cl"), PLAIN, HERE, DEFAULT)
+    assert 1 <= len(priced) <= 3
+
+
 def test_an_estimate_grows_with_the_work():
     for name, estimate in seconds("n1c64h56w56o64k3p1cl").items():
         assert estimate < seconds("n2c64h56w56o64k3p1cl")[name]
@@ -74,7 +107,7 @@ def test_choosing_for_a_new_shape_compiles_and_measures_nothing(monkeypatch):
     monkeypatch.setattr(calibration, "measured_rates", lambda on: pytest.fail("measured"))
     with on_compile(lambda name, seconds: compiled.append(name)):
         for h in range(20, 60):
-            rank(ConvProblem.parse(f"n1c64h{h}w56o64k3p1"), PLAIN, HERE, DEFAULT)
+            best(ConvProblem.parse(f"n1c64h{h}w56o64k3p1"), PLAIN, HERE, DEFAULT)
     assert not compiled
 
 

@@ -12,12 +12,13 @@ from numbaconv.algorithms.indirect import Indirect
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
 from numbaconv.algorithms.winograd import Winograd
+from numbaconv.algorithms.winograd_form import SIZES
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Depthwise(),
     Grouped(),
     Pointwise(),
-    *(Winograd(m) for m in (2, 3, 4, 5, 6)),
+    *map(Winograd, SIZES),
     Direct(),
     Indirect(),
     Im2col(),

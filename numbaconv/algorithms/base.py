@@ -5,12 +5,15 @@ Adding one is a file of its own and a line in `algorithms/__init__.py`.
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from numbaconv.algorithms.addressed import Pitches
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
+from numbaconv.loops.shares import Shares
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
@@ -62,6 +65,14 @@ class CompiledPlan(Plan, Protocol):
         """As `run`; `residual` is 0 where there is none."""
 
 
+@runtime_checkable
+class LoopNestPlan(CompiledPlan, Protocol):
+    """A plan that is one loop nest: what a step of a network's program and a part of another nest have to be."""
+
+    def shares(self, threads: int, pitches: Pitches) -> Shares:
+        """The work cut for so many threads, for tensors whose pixels lie so many elements apart (x, out, residual)."""
+
+
 class Algorithm(Protocol):
     """One way to compute a convolution."""
 
@@ -85,8 +96,14 @@ class Algorithm(Protocol):
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, in a short phrase, or None."""
 
+    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
+        """A lower bound of what `estimate` says, for problems that are not `unsupported`; the quicker to find the better."""
+
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """What running would cost; pure."""
+
+    def too_large(self, cost: Cost) -> str | None:
+        """Why what it would cost is too much memory, or None."""
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> Plan:
         """Pack weights and build tables, once."""
@@ -98,6 +115,8 @@ class DirectSums:
     local = True
     padding_modes = True
     compiled = True
+    #: bytes of workspace a thread and of tables beyond which the algorithm refuses
+    workspace_limit = plan_limit = inf
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""
@@ -106,3 +125,15 @@ class DirectSums:
     def rms_error(self, problem: ConvProblem) -> float:
         """The sums that all others are compared with."""
         return 0.0
+
+    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
+        """Nothing is known without an estimate."""
+        return 0.0
+
+    def too_large(self, cost: Cost) -> str | None:
+        """Why what it would cost is too much memory, or None."""
+        if cost.workspace_bytes > self.workspace_limit:
+            return f"its workspace would take {cost.workspace_bytes >> 10} KiB, more than {self.workspace_limit >> 10}"
+        if cost.plan_bytes > self.plan_limit:
+            return f"its tables would take {cost.plan_bytes >> 20} MiB, more than {self.plan_limit >> 20}"
+        return None

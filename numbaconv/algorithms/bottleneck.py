@@ -18,14 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import AddressedPlan, address
 from numbaconv.algorithms.base import Cost
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.geometry import geometry, streamed
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.sliding import SlidingAlgorithm
-from numbaconv.algorithms.tiled import address
 from numbaconv.algorithms.weights import Weights, row_pitch
 from numbaconv.codegen.memory import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
@@ -71,7 +70,7 @@ class Bottleneck:
 
     def sliding(self, machine: Machine) -> SlidingAlgorithm | None:
         """The algorithm of the depthwise convolution; its shares are rows, as strips are."""
-        return next((a for a in _SLIDING if a.unsupported(self.depthwise, Epilogue(), machine) is None), None)
+        return next((a for a in _SLIDING if _does(a, self.depthwise, machine)), None)
 
     def unsupported(self, machine: Machine) -> str | None:
         """Why these convolutions are not fused, or None."""
@@ -136,7 +135,12 @@ class Bottleneck:
         return cost.far_cycles(g, machine, p.parameters * p.itemsize, 1, strips)
 
 
-class BottleneckPlan(ComposedPlan):
+def _does(algorithm: SlidingAlgorithm, problem: ConvProblem, machine: Machine) -> bool:
+    reason = algorithm.unsupported(problem, Epilogue(), machine)
+    return reason is None and algorithm.too_large(algorithm.estimate(problem, machine)) is None
+
+
+class BottleneckPlan(AddressedPlan):
     """Plan of a `Bottleneck` for channels-last tensors, with a residual of the result's shape if there is to be one."""
 
     algorithm = "strips"

@@ -9,8 +9,12 @@
 
 m rows and v vectors a tile; K = taps x channels of a group, where taps that a tile skips, because they lie in padding, do
 not count.  x, out and weights are bytes; the share of them that is missed grows from nothing, where all three take half of
-the L2, to all, where they take one and a half; whichever of x and weights does not fit half of the L2 comes once a block
-of the other.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in the L1.
+the L2, with what an algorithm keeps there beside them, to all, where they take one and a half; whichever of x and weights does
+not fit half of the L2 comes once a block of the other.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in
+the L1.
+
+`least_work` is the same for tiles as few and as high as can be, whose operands come once each: a lower bound for all
+algorithms of the family, found once, by which selection leaves out those that cannot win.
 
 `clock`, `row`, `tap`, `far`, `copy` and the rates of transposition are the machine's (`machine.Rates`): measured once, or
 assumed.  The constants below are fitted to measurements (`bench.fit`), but for `FMA`, `LOADS` and `LATENCY`, which are those of
@@ -20,9 +24,13 @@ current x86 cores, and `PARTIAL` and `SEGMENT`, which are estimated from single 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
+from numbaconv.algorithms.geometry import fields_of, weights_stay
 from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.gemm import MR
 from numbaconv.machine import Machine, Rates
+from numbaconv.problem import ConvProblem
 
 #: Fused multiply-adds and loads a cycle, and cycles from one multiply-add to the next on the same accumulator.
 FMA, LOADS, LATENCY = 2.0, 2.0, 4.0
@@ -34,9 +42,9 @@ L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
 #: Storing one row of a tile that ends inside a vector, which takes a loop.
 PARTIAL = 12.0
 #: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
-PATCH, SEGMENT, COPY, ENTRY = 20.0, 60.0, 7.5, 4.5
+PATCH, SEGMENT, COPY, ENTRY = 20.0, 40.0, 7.5, 10.0
 #: One record of a tile list that is made while running.
-LISTED = 55.0
+LISTED = 4.0
 #: Padding this much smaller than the image is not looked at: few taps lie in it.
 _LITTLE_PADDING = 16
 
@@ -47,22 +55,62 @@ def tile_cycles(k: float, height: float, width: int, taps: float, rates: Rates) 
     return k * step + rates.row * (height + 1) + rates.tap * taps * height
 
 
+def panels_cycles(k: float, height: float, columns: int, taps: float, itemsize: int, machine: Machine) -> float:
+    """Cycles of tiles of `height` rows side by side, whose panels have so many columns together."""
+    target = TARGETS[machine.isa]
+    lanes = target.vector_bytes // itemsize
+    full, rest = divmod(columns, target.vectors * lanes)
+    cycles = full * tile_cycles(k, height, target.vectors, taps, machine.rates) if full else 0.0
+    return cycles + tile_cycles(k, height, -(-rest // lanes), taps, machine.rates) if rest else cycles
+
+
 def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     """Cycles of the GEMM core for a geometry with its cut."""
-    target = TARGETS[machine.isa]
-    lanes = target.lanes(g["itemsize"])
     height = g["line"] / g["tiles_per_line"]
-    met = taps_met(g, height)
-    k = met * g["c_in"]
+    k = taps_met(g, height) * g["c_in"]
     # a tap may be a whole kernel row, or all of a packed patch
-    taps = max(k / g["k_block"], 1.0)
-    full, rest = divmod(g["c_out"], target.vectors * lanes)
-    cycles = full * tile_cycles(k, height, target.vectors, taps, machine.rates)
-    if rest:
-        cycles += tile_cycles(k, height, -(-rest // lanes), taps, machine.rates)
-        if rest % lanes:
-            cycles += PARTIAL * height
+    cycles = panels_cycles(k, height, g["c_out"], max(k / g["k_block"], 1.0), g["itemsize"], machine)
+    cycles += _partial(g, machine) * height
     return tile_count(g) * g["groups"] * (cycles + STREAM * first_reads(g, height) / machine.rates.far_bytes)
+
+
+def _partial(g: dict[str, int], machine: Machine) -> float:
+    """What storing a row costs more where panels end inside a vector."""
+    return PARTIAL if g["c_out"] % TARGETS[machine.isa].lanes(g["itemsize"]) else 0.0
+
+
+class LeastWork(NamedTuple):
+    """What no cut of a problem for the core goes below.
+
+    Cycles an output pixel and group, for all columns: to `multiply` by one element of K, and to be `stored`; lower bounds of
+    `gemm_cycles`, and of `far_cycles` with the weights as they are packed.
+    """
+
+    g: dict[str, int]
+    pixels: int
+    multiply: float
+    stored: float
+    core: float
+    far: float
+
+
+@lru_cache(maxsize=16)  # all algorithms ask for the same
+def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
+    """The cycles of a tile are convex in its height, so that the fewest tiles take the least; a tap is met by the fewest of them
+    where each is one pixel high.
+    """
+    g, rates = fields_of(problem, None, False), machine.rates
+    pixels, panels, k_w = g["n"] * g["out_pixels"], g["panels_per_group"], g["k_w"]
+    tiles = -(-pixels // MR)
+    stored = panels * rates.row * (1 + 1 / MR)
+    multiply = panels_cycles(1.0, MR, g["c_out"], 0.0, g["itemsize"], machine) / MR - stored
+    met = _padded_taps_met(g, 1.0, 1.0) if _much_padding(g) else g["window"]
+    pixel = met * g["c_in"] * multiply + panels * (rates.row + rates.tap) + _partial(g, machine)
+    times = 1 if weights_stay(g, machine) else panels
+    reads = times * g["k_d"] * g["k_h"] * min(pixels * g["stride_w"] + tiles * k_w, pixels * k_w) * g["c_in"]
+    core = pixels * pixel + tiles * panels * rates.row + STREAM * reads * g["itemsize"] / rates.far_bytes
+    far = far_cycles(g, machine, g["groups"] * panels * g["panel_bytes"], 1, 1)
+    return LeastWork(g, pixels, multiply, stored, g["groups"] * core, far)
 
 
 def first_reads(g: dict[str, int], height: float) -> float:
@@ -77,15 +125,25 @@ def tile_count(g: dict[str, int]) -> int:
     return g["n"] * g["lines"] * g["tiles_per_line"]
 
 
-def far_cycles(g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: int) -> float:
-    """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass."""
+def far_cycles(
+    g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: float, beside: float = 0
+) -> float:
+    """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass.
+
+    `beside` are bytes of the workspace that take room in the L2, too.
+    """
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
+    moved = out + x * (input_passes if x > machine.l2 / 2 else 1)
+    return waiting_cycles(x + out + beside, moved, weight_bytes, weight_passes, machine)
+
+
+def waiting_cycles(near: float, moved: float, weight_bytes: int, weight_passes: float, machine: Machine) -> float:
+    """The same for tensors of which so many bytes are moved, and which take `near` bytes of room together with a workspace."""
     half = machine.l2 / 2
-    missed = min((x + out + weight_bytes - half) / machine.l2, 1.0)
+    missed = min((near + weight_bytes - half) / machine.l2, 1.0)
     if missed <= 0:
         return 0.0
-    moved = out + x * (input_passes if x > half else 1)
     fetched = weight_bytes * (weight_passes if weight_bytes > half else 1)
     if weight_bytes > L3_SHARE:
         fetched *= BEYOND_L3
@@ -100,16 +158,36 @@ def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY
 
 def taps_met(g: dict[str, int], height: float) -> float:
     """Taps of an average tile of `height` neighbouring pixels that do not lie wholly in padding."""
-    padding = g["pad_front"] + g["pad_top"] + g["pad_left"]
-    if g["padding_mode"] or _LITTLE_PADDING * padding < g["d_out"] + g["h_out"] + g["w_out"] - 1:
+    if not _much_padding(g):
         return g["window"]
     # a tile of an image cut as one line runs on into the next row
     rows = 1.0 if g["lines"] > 1 else 1.0 + (height - 1) / g["w_out"]
-    return (
-        met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
-        * met(g["h_in"], g["h_out"], g["k_h"], g["stride_h"], g["dilation_h"], g["pad_top"], rows)
-        * met(g["w_in"], g["w_out"], g["k_w"], g["stride_w"], g["dilation_w"], g["pad_left"], height)
-    )
+    return _padded_taps_met(g, rows, height)
+
+
+def _much_padding(g: dict[str, int]) -> bool:
+    """Whether so many taps lie in padding that they are worth counting."""
+    padding = g["pad_front"] + g["pad_top"] + g["pad_left"]
+    return not g["padding_mode"] and _LITTLE_PADDING * padding >= g["d_out"] + g["h_out"] + g["w_out"] - 1
+
+
+def _padded_taps_met(g: dict[str, int], rows: float, columns: float) -> float:
+    return slices_met(g) * rows_met(g, rows) * columns_met(g, columns)
+
+
+def slices_met(g: dict[str, int]) -> float:
+    """Slices of the kernel that an average output meets."""
+    return met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
+
+
+def rows_met(g: dict[str, int], span: float = 1.0) -> float:
+    """Rows of the kernel that `span` neighbouring outputs meet."""
+    return met(g["h_in"], g["h_out"], g["k_h"], g["stride_h"], g["dilation_h"], g["pad_top"], span)
+
+
+def columns_met(g: dict[str, int], span: float = 1.0) -> float:
+    """Columns of the kernel that `span` neighbouring outputs meet."""
+    return met(g["w_in"], g["w_out"], g["k_w"], g["stride_w"], g["dilation_w"], g["pad_left"], span)
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,8 @@ transposed a panel of channels at a time.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
 from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
 from numbaconv.algorithms.strips import Strips
@@ -104,14 +106,18 @@ class Depthwise(_Panels):
             return "groups have more than one output channel"
         return super().unsupported(problem, epilogue, machine)
 
-    def _way(self, problem, machine):
-        ways = [way for way in self._channels_first if way.native(problem)]
-        return min(ways, key=lambda way: way.estimate(problem, machine).seconds, default=None)
+    def least_seconds(self, problem, machine):
+        """It nearly always wins, so that an estimate is due in any case."""
+        return 0.0
+
+    def _ways(self, problem, machine):
+        """(cost, way) of each way for channels-first tensors that there is."""
+        return [(way.estimate(problem, machine), way) for way in self._channels_first if way.native(problem)]
 
     def estimate(self, problem, machine):
-        way = self._way(problem, machine)
-        return super().estimate(problem, machine) if way is None else way.estimate(problem, machine)
+        costs = [cost for cost, _ in self._ways(problem, machine)]
+        return min(costs, default=None) or super().estimate(problem, machine)
 
     def plan(self, problem, weights, epilogue, machine):
-        way = self._way(problem, machine)
-        return (super() if way is None else way).plan(problem, weights, epilogue, machine)
+        _, way = min(self._ways(problem, machine), default=(None, super()), key=itemgetter(0))
+        return way.plan(problem, weights, epilogue, machine)

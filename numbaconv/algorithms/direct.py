@@ -49,6 +49,10 @@ class Direct(TiledAlgorithm):
             return {"taps": run_taps(g, False), "tables": run_taps(g, True)}
         return {"taps": interior_taps(g)}
 
+    def least_extra(self, least, machine):
+        """The tile list."""
+        return least.pixels / MR * cost.LISTED
+
     def extra_cycles(self, problem, g, machine):
         """The tile list; a table, or packing, for every tile that touches padding or spans two rows."""
         parts = g["tiles_per_line"]

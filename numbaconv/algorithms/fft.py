@@ -23,17 +23,18 @@ import numpy as np
 
 from numbaconv import fourier
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
-from numbaconv.loops.gemm import MR
-from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.gemm import MR, PANEL_ROW
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import scratch, view
+from numbaconv.sizes import extent_of
+from numbaconv.workspace import view
 
 #: What the blocks of one pass, their spectra and products may take: enough that spectra of weights are read few times.
 WORKSPACE_LIMIT = 32 << 20
@@ -57,7 +58,7 @@ class _Spectra:
     def of(self, weight: np.ndarray, groups: int) -> np.ndarray:
         """(frequencies, groups, c_out / groups, c_in / groups), complex."""
         kernel = weight.shape[2:]
-        apart = np.zeros(weight.shape[:2] + _extent(kernel, self.dilation), weight.dtype)
+        apart = np.zeros(weight.shape[:2] + extent_of(kernel, self.dilation), weight.dtype)
         apart[(..., *(slice(None, None, step) for step in self.dilation))] = weight
         spectrum = fourier.forward(apart, self.lengths, range(2, weight.ndim)).conj()
         return np.moveaxis(spectrum.reshape(groups, -1, weight.shape[1], _frequencies(self.lengths)), -1, 0)
@@ -110,6 +111,10 @@ class Fft:
         """Blocks are copied out of either layout."""
         return True
 
+    def too_large(self, cost: Cost) -> str | None:
+        """Blocks go in passes."""
+        return None
+
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """What tiles do to their results is left to NumPy here, which has no error function."""
         return "gelu is computed in tiles only" if epilogue.activation.kind == "gelu" else None
@@ -124,6 +129,16 @@ class Fft:
         elements = prod(size + extent for size, extent in zip(problem.padded, problem.extent))
         eps = float(np.finfo(problem.np_dtype).eps)
         return _SAFETY * eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
+
+    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
+        """The call; and for each output of a block, as there is an element of input and at least half a frequency for it, its
+        part of the transforms and of the products."""
+        p = problem
+        channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
+        sums = 2 * p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
+        lanes = TARGETS[machine.isa].lanes(p.itemsize)
+        each = channels * (_MOVED + transformed) + sums / lanes / cost.FMA
+        return (_CALL + p.n * prod(p.out_spatial) * each) / machine.rates.clock
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """The formula above, and the blocks of one pass, which all threads share."""
@@ -169,10 +184,6 @@ def _frequencies(lengths: tuple[int, ...]) -> int:
     return prod(lengths[:-1]) * (lengths[-1] // 2 + 1)
 
 
-def _extent(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation))
-
-
 @lru_cache(maxsize=512)
 def _lengths(problem: ConvProblem, machine: Machine) -> tuple[int, ...]:
     """Lengths that are estimated to take the least time: as many kernels along all axes, up to a power of two, or the whole input.
@@ -200,15 +211,10 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
     if cut.single:
         multiplied = cut.blocks * cut.frequencies * p.c_out * _TIMES * size / 4
     else:
-        target = TARGETS[machine.isa]
-        columns = 2 * p.c_out // p.groups
+        columns, width = 2 * p.c_out // p.groups, PANEL_ROW // size
         rows = cut.blocks / passes
         tiles = max(1, -(-int(rows) // MR))
-        width = target.vectors * target.lanes(size)
-        full, rest = divmod(columns, width)
-        widths = [(full, target.vectors), (1 if rest else 0, -(-rest // target.lanes(size)))]
-        k = 2 * p.c_in // p.groups
-        tile = sum(count * cost.tile_cycles(k, rows / tiles, wide, 1, machine.rates) for count, wide in widths)
+        tile = cost.panels_cycles(2 * p.c_in // p.groups, rows / tiles, columns, 1.0, size, machine)
         multiplied = passes * tiles * cut.frequencies * p.groups * tile
         # real and imaginary parts stand twice in the panels, which are whole
         spectra *= 2 * -(-columns // width) * width / columns
@@ -216,7 +222,7 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
     return _CALL + cut.blocks * blocks + multiplied + far / machine.rates.far_bytes
 
 
-class FftPlan:
+class FftPlan(AddressedPlan):
     """Blocks of all images, as many at a time as `WORKSPACE_LIMIT` is for; NumPy allocates them."""
 
     algorithm = Fft.name
@@ -224,6 +230,7 @@ class FftPlan:
 
     def __init__(self, cut: _Cut, weights: Weights, epilogue: Epilogue, machine: Machine):
         self.problem, self.epilogue = cut.problem, epilogue
+        self.gaps = cut.problem.layout == "channels_last"
         self._cut, self._weights = cut, weights
         self._pack = (_Single if cut.single else _Spectra)(cut.lengths, cut.problem.dilation)
         weights.form(self._pack)
@@ -235,39 +242,33 @@ class FftPlan:
         }
         self.workspace_bytes = max((plan.workspace_bytes for plan in self._plans.values()), default=0)
 
-    def scratch_bytes(self, threads: int) -> int:
+    def scratch_bytes(self, threads: int, pitches: Pitches | None = None) -> int:
         """Bytes of workspace that the products of spectra need on so many threads."""
         return self.workspace_bytes * threads
 
-    def run(
-        self,
-        x: np.ndarray,
-        out: np.ndarray,
-        residual: np.ndarray | None = None,
-        workspace: int | None = None,
-        threads: int | None = None,
+    def run_at(
+        self, x: int, out: int, residual: int, workspace: int, threads: int, pitches: Pitches | None = None
     ) -> None:
-        """Compute into `out`; see `Plan.run`."""
-        cut, threads = self._cut, threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(self.scratch_bytes(threads))
-        if self.problem.layout == "channels_first":
-            x, out = np.moveaxis(x, 1, -1), np.moveaxis(out, 1, -1)
-            residual = None if residual is None else np.moveaxis(residual, 1, -1)
+        """As `run`, on addresses."""
+        p, cut = self.problem, self._cut
+        x_pitch, out_pitch, residual_pitch = pitches or (p.c_in, p.c_out, p.c_out)
+        x, out = self._pixels(x, p.c_in, p.spatial, x_pitch), self._pixels(out, p.c_out, p.out_spatial, out_pitch)
+        added = self._pixels(residual, p.c_out, p.out_spatial, residual_pitch) if residual else None
         axes = range(1, 1 + len(cut.lengths))
-        numbers = list(product(range(self.problem.n), *map(range, cut.grid)))
+        numbers = list(product(range(p.n), *map(range, cut.grid)))
         # Blocks of all images, in passes that fit the workspace.
         for first in range(0, len(numbers), cut.together):
             now = numbers[first : first + cut.together]
             spectra = fourier.forward(self._read(x, now), cut.lengths, axes, threads)
             products = self._multiply(spectra, workspace, threads)
-            self._write(fourier.inverse(products, cut.lengths, axes, True, threads), now, out, residual)
+            self._write(fourier.inverse(products, cut.lengths, axes, True, threads), now, out, added)
 
-    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        """As `run`, on addresses of arrays without gaps."""
+    def _pixels(self, at: int, channels: int, spatial: tuple[int, ...], pitch: int) -> np.ndarray:
+        """(n, *spatial, channels): the tensor at an address, in either layout."""
         p = self.problem
-        added = view(residual, p.output_shape, p.np_dtype) if residual else None
-        self.run(view(x, p.input_shape, p.np_dtype), view(out, p.output_shape, p.np_dtype), added, workspace, threads)
+        if p.layout == "channels_first":
+            return np.moveaxis(view(at, (p.n, channels, *spatial), p.np_dtype), 1, -1)
+        return view(at, (p.n, *spatial, pitch), p.np_dtype)[..., :channels]
 
     def _read(self, x: np.ndarray, numbers: list[tuple[int, ...]]) -> np.ndarray:
         """(blocks, *lengths, c_in): blocks of input, zero where they lie in padding."""

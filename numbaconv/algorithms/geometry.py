@@ -33,20 +33,25 @@ def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None, 
     `pitches` are the elements from pixel to pixel of x, out and residual; by default pixels follow one another.  `planes` tells
     that the loops read channels-first tensors.
     """
-    return _fields(problem, pitches, planes).copy()
+    # only volumes are cut otherwise where channels are planes
+    return fields_of(problem, pitches, planes and len(problem.spatial) == 3).copy()
 
 
 @lru_cache(maxsize=64)  # all algorithms ask for the same one while a problem is ranked
-def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: bool) -> dict[str, int]:
+def fields_of(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: bool) -> dict[str, int]:
+    """What `geometry` copies: to be read only."""
     size = problem.itemsize
     x_pitch, out_pitch, residual_pitch = pitches or (problem.c_in, problem.c_out, problem.c_out)
     problem = folded(problem, planes)
-    d_in, h_in, w_in = _three(problem.spatial, 1)
-    d_out, h_out, w_out = _three(problem.out_spatial, 1)
-    k_d, k_h, k_w = _three(problem.kernel, 1)
-    stride_d, stride_h, stride_w = _three(problem.stride, 1)
-    dilation_d, dilation_h, dilation_w = _three(problem.dilation, 1)
-    slices, rows, columns = _three(problem.padding, (0, 0))
+    # a signal is an image of height 1, and an image a volume of depth 1
+    missing = 3 - len(problem.spatial)
+    ones = (1,) * missing
+    d_in, h_in, w_in = ones + problem.spatial
+    d_out, h_out, w_out = ones + problem.out_spatial
+    k_d, k_h, k_w = ones + problem.kernel
+    stride_d, stride_h, stride_w = ones + problem.stride
+    dilation_d, dilation_h, dilation_w = ones + problem.dilation
+    slices, rows, columns = ((0, 0),) * missing + problem.padding
     c_in, c_out = problem.c_in // problem.groups, problem.c_out // problem.groups
     return {
         "n": problem.n,
@@ -91,7 +96,6 @@ def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: 
     }
 
 
-@lru_cache(maxsize=64)
 def folded(problem: ConvProblem, planes: bool = False) -> ConvProblem:
     """The same convolution of fewer axes where three are more than it needs: pixels lie in memory as before.
 
@@ -101,6 +105,11 @@ def folded(problem: ConvProblem, planes: bool = False) -> ConvProblem:
     if len(problem.spatial) < 3 or not isinstance(problem, ConvProblem):
         # parts of other problems lie in memory as those say
         return problem
+    return _folded_volume(problem, planes)
+
+
+@lru_cache(maxsize=64)
+def _folded_volume(problem: ConvProblem, planes: bool) -> ConvProblem:
     plain = [
         kernel == stride == 1 and ends == (0, 0)
         for kernel, stride, ends in zip(problem.kernel, problem.stride, problem.padding)
@@ -126,11 +135,6 @@ def _axes(problem: ConvProblem, kept: tuple[tuple[int, ...], ...]) -> dict[str, 
 def streamed(g: dict[str, int]) -> dict[str, int]:
     """Whether results are written past the caches, which saves reading their lines first: nothing would keep them."""
     return {"streamed": int(g["n"] * g["out_pixels"] * g["out_pixel"] > _KEPT_BYTES)}
-
-
-def _three(values: tuple, filler) -> tuple:
-    """A signal is an image of height 1, and an image a volume of depth 1."""
-    return (filler,) * (3 - len(values)) + values
 
 
 def record(fields: dict[str, int]) -> np.ndarray:
@@ -176,11 +180,15 @@ def image_lines(g: dict[str, int]) -> dict[str, int]:
 
 def column_blocks(g: dict[str, int], machine: Machine) -> dict[str, int]:
     """Panels whose weights fit their part of the L2, and whether all of a group's fit so well that tiles go outside."""
-    together = g["panels_per_group"] * g["panel_bytes"]
     return {
         "column_block": max(1, machine.l2 // _WEIGHT_PART // g["panel_bytes"]),
-        "tiles_outside": int(together <= machine.l2 // _TILES_OUTSIDE_PART),
+        "tiles_outside": int(weights_stay(g, machine)),
     }
+
+
+def weights_stay(g: dict[str, int], machine: Machine) -> bool:
+    """Whether the weights of a group stay in the L2 from tile to tile."""
+    return g["panels_per_group"] * g["panel_bytes"] <= machine.l2 // _TILES_OUTSIDE_PART
 
 
 def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:

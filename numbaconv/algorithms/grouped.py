@@ -6,10 +6,11 @@ its own group, which all taps share.  Wins where a dense tile would leave most o
 
 from __future__ import annotations
 
-from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
-from numbaconv.algorithms.sliding import SlidingAlgorithm, meetings, sliding_fields, strip_fields
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT
+from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
 from numbaconv.algorithms.tiled import Cut
-from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.gemm import NV, PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
 
 #: Cycles to expand one vector; measured, as the cost of a run is, on grouped layers of ResNeXt, RegNet and ShuffleNet.
@@ -22,16 +23,12 @@ class Grouped(SlidingAlgorithm):
     """Strips a few tiles wide, one panel of output channels at a time."""
 
     name = "grouped"
+    workspace_limit = WORKSPACE_LIMIT
 
     def unsupported(self, problem, epilogue, machine):
         if problem.groups == 1:
             return "there is one group only"
-        if reason := super().unsupported(problem, epilogue, machine):
-            return reason
-        nbytes = self.cut(geometry(problem), machine).workspace_bytes
-        if nbytes > WORKSPACE_LIMIT:
-            return f"its strip would take {nbytes >> 10} KiB, more than {WORKSPACE_LIMIT >> 10}"
-        return None
+        return super().unsupported(problem, epilogue, machine)
 
     def cut(self, g, machine):
         fields = sliding_fields(g, g["itemsize"]) | {"column_block": 4}
@@ -48,9 +45,17 @@ class Grouped(SlidingAlgorithm):
         strip = width * g["k_d"] * min(g["k_h"], g["h_in"]) * g["c_in"] * PANEL_ROW
         return super().gemm_cycles(g, machine) * (_BEYOND if strip > machine.l2 // _NEAR_PART else 1.0)
 
+    def least_extra(self, least, machine):
+        """All of it."""
+        return _expanding_cycles(least.g)
+
     def extra_cycles(self, problem, g, machine):
         """Expanding each pixel under a panel's tiles, for each vector, channel of a group and slice of the kernel; tiles overlap
         at their sides."""
-        vectors = -(-g["c_out"] * g["itemsize"] * 2 // PANEL_ROW)
-        slices = meetings(g, "d", "pad_front")
-        return EXPAND * vectors * g["n"] * slices * g["h_in"] * g["w_in"] * g["c_in"]
+        return _expanding_cycles(g)
+
+
+def _expanding_cycles(g: dict[str, int]) -> float:
+    vectors = -(-g["groups"] * g["c_out"] * g["itemsize"] * NV // PANEL_ROW)
+    slices = g["d_out"] * cost.slices_met(g)
+    return EXPAND * vectors * g["n"] * slices * g["h_in"] * g["w_in"] * g["c_in"]

@@ -77,9 +77,20 @@ class Im2col(PackedPatches):
             return self._planes.plan(problem, weights, epilogue, machine)
         return super().plan(problem, weights, epilogue, machine)
 
+    def least_seconds(self, problem, machine):
+        if self._planes.native(problem):
+            return self._planes.least_seconds(problem, machine)
+        return super().least_seconds(problem, machine)
+
+    def least_extra(self, least, machine):
+        """All of it."""
+        return self._packing_cycles(least.g, machine)
+
     def extra_cycles(self, problem, g, machine):
         """Packing: kernel rows in one run where their taps are neighbours in memory, tap by tap elsewhere."""
-        whole_rows = g["dilation_w"] == 1 and g["groups"] == 1
-        if whole_rows:
+        return self._packing_cycles(g, machine)
+
+    def _packing_cycles(self, g, machine):
+        if g["dilation_w"] == 1 and g["groups"] == 1:
             return cost.packing_cycles(g, g["k_d"] * g["k_h"], machine.rates)
         return cost.packing_cycles(g, g["window"], machine.rates, cost.SEGMENT)

@@ -5,14 +5,11 @@ Wins on small images, where padding touches nearly every tile.  Dukhan, "The Ind
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
     column_blocks,
-    geometry,
     image_lines,
     reaches_far,
     record,
@@ -22,10 +19,9 @@ from numbaconv.algorithms.geometry import (
     tile_list_bytes,
 )
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
-from numbaconv.loops.gemm import TAP, TILE
+from numbaconv.loops.gemm import MR, TAP, TILE
 from numbaconv.loops.tables import CORNERS, build_indirection
 from numbaconv.machine import Machine
-from numbaconv.problem import ConvProblem
 
 #: The largest indirection buffer that a plan may keep.
 BUFFER_LIMIT = 64 << 20
@@ -35,9 +31,7 @@ class Indirect(TiledAlgorithm):
     """One tap table for each tile of one image, built once a shape."""
 
     name = "indirect"
-
-    def unsupported(self, problem, epilogue, machine):
-        return super().unsupported(problem, epilogue, machine) or buffer_too_large(self, problem, machine)
+    plan_limit = BUFFER_LIMIT
 
     def cut(self, g, machine):
         lines = row_lines(g) if reaches_far(g) else image_lines(g)
@@ -51,9 +45,17 @@ class Indirect(TiledAlgorithm):
     def tables(self, g, cut):
         return indirection(g)
 
+    def least_extra(self, least, machine):
+        """The same of the fewest tiles."""
+        return _reading_cycles(least.g, least.pixels / MR, machine)
+
     def extra_cycles(self, problem, g, machine):
         """Reading the buffer from the L2, once a tile and group."""
-        return cost.tile_count(g) * g["groups"] * table_bytes(g) / machine.rates.copy_bytes
+        return _reading_cycles(g, cost.tile_count(g), machine)
+
+
+def _reading_cycles(g: dict[str, int], tiles: float, machine: Machine) -> float:
+    return tiles * g["groups"] * table_bytes(g) / machine.rates.copy_bytes
 
 
 def indirection(g: dict[str, int], interior: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -69,14 +71,3 @@ def indirection(g: dict[str, int], interior: np.ndarray | None = None) -> dict[s
     conv = record(g | {name: array.ctypes.data for name, array in arrays.items()})
     build_indirection(conv.ctypes.data, arrays["tiles"].ctypes.data, arrays["tables"].ctypes.data, corners.ctypes.data)
     return arrays
-
-
-def buffer_too_large(algorithm: TiledAlgorithm, problem: ConvProblem, machine: Machine) -> str | None:
-    """Why an algorithm that keeps tap tables for a whole image refuses a large one, or None."""
-    # most images would do even with tiles of one pixel
-    if (prod(problem.out_spatial) + 1) * 8 * (TILE + problem.taps * TAP) <= BUFFER_LIMIT:
-        return None
-    nbytes = algorithm.cut(geometry(problem), machine).plan_bytes
-    if nbytes <= BUFFER_LIMIT:
-        return None
-    return f"its buffer would take {nbytes >> 20} MiB, more than {BUFFER_LIMIT >> 20}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, Plan
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.shares import run_shares
@@ -16,22 +17,27 @@ from numbaconv.workspace import rounded
 
 
 def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> Cost:
-    """What a channels-last plan of that cost takes for channels-first tensors: each is read once and written once."""
+    """What a channels-last plan of that cost takes for channels-first tensors."""
+    moved, nbytes = transposing(problem, epilogue, machine)
+    return Cost(cost.seconds + moved, cost.workspace_bytes, cost.plan_bytes, nbytes)
+
+
+@lru_cache(maxsize=16)  # all algorithms around which tensors are transposed ask for the same
+def transposing(problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> tuple[float, int]:
+    """Seconds to transpose the tensors, each of which is read once and written once, and bytes of the transposes."""
     rates, lanes = machine.rates, TARGETS[machine.isa].lanes(problem.itemsize)
-    x_pixels, out_pixels = (
-        problem.n * problem.itemsize * prod(size) for size in (problem.spatial, problem.out_spatial)
-    )
+    pixel = problem.n * problem.itemsize
+    x_pixels, out_pixels = pixel * prod(problem.spatial), pixel * prod(problem.out_spatial)
     out_pixels *= 2 if epilogue.residual else 1
     nbytes = x_pixels * problem.c_in + out_pixels * problem.c_out
     # blocks of fewer channels than lanes are transposed under a mask and take no less
     moved = x_pixels * max(problem.c_in, lanes) + out_pixels * max(problem.c_out, lanes)
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
     rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
-    seconds = cost.seconds + 2 * moved / rate / rates.clock
-    return Cost(seconds, cost.workspace_bytes, cost.plan_bytes, nbytes)
+    return 2 * moved / rate / rates.clock, nbytes
 
 
-class ChannelsFirst(ComposedPlan):
+class ChannelsFirst(AddressedPlan):
     """A plan for contiguous (n, c, *spatial) arrays made of a plan for (n, *spatial, c) ones."""
 
     def __init__(self, inner: Plan, problem: ConvProblem):

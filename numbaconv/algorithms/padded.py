@@ -8,15 +8,14 @@ from math import prod
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.base import Algorithm, Cost, Plan
+from numbaconv.algorithms.addressed import AddressedPlan, Pitches
+from numbaconv.algorithms.base import Algorithm, Cost
 from numbaconv.algorithms.geometry import geometry, record
-from numbaconv.algorithms.tiled import address, pixel_pitch
-from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.padding import padding_share
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded, scratch, view
+from numbaconv.workspace import rounded
 
 #: Bytes below which a second thread costs more than it saves.
 _WORTH_THREADS = 1 << 16
@@ -40,44 +39,33 @@ def around(inner: Cost, problem: ConvProblem, machine: Machine) -> Cost:
     return inner._replace(seconds=seconds, staging_bytes=inner.staging_bytes + nbytes)
 
 
-class PaddedCopy:
+class PaddedCopy(AddressedPlan):
     """A plan for a problem made of one for its padded input."""
 
-    def __init__(self, inner: Plan, problem: ConvProblem):
+    def __init__(self, inner: AddressedPlan, problem: ConvProblem):
         self.inner, self.problem, self.epilogue = inner, problem, inner.epilogue
         self.algorithm, self.plan_bytes = inner.algorithm, inner.plan_bytes
-        self.workspace_bytes = inner.workspace_bytes
+        self.workspace_bytes, self.gaps = inner.workspace_bytes, inner.gaps
         self._bytes = rounded(_copy_bytes(problem))
         self._function, self._zero = share_address(padding_share, problem.np_dtype), problem.np_dtype.type(0)
         self._records: dict[int, np.ndarray] = {}
         self._record(problem.c_in)
 
-    def scratch_bytes(self, threads: int) -> int:
+    def scratch_bytes(self, threads: int, pitches: Pitches | None = None) -> int:
         """Bytes for the copy and the inner plan's workspace."""
-        return self._bytes + self.inner.scratch_bytes(threads)
+        return self._bytes + self.inner.scratch_bytes(threads, *self._inner_pitches(pitches))
 
-    def run(
-        self,
-        x: np.ndarray,
-        out: np.ndarray,
-        residual: np.ndarray | None = None,
-        workspace: int | None = None,
-        threads: int | None = None,
+    def run_at(
+        self, x: int, out: int, residual: int, workspace: int, threads: int, pitches: Pitches | None = None
     ) -> None:
-        """Compute into `out`; see `Plan.run`."""
-        threads = threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(self.scratch_bytes(threads))
-        last = self.problem.layout == "channels_last"
-        pitch = pixel_pitch(x) if last and not x.flags.c_contiguous else self.problem.c_in
-        self._copy(address(x), workspace, pitch, threads)
-        padded = view(workspace, self.inner.problem.input_shape, self.problem.np_dtype)
-        self.inner.run(padded, out, residual, workspace + self._bytes, threads)
+        """As `run`, on addresses."""
+        self._copy(x, workspace, pitches[0] if pitches else self.problem.c_in, threads)
+        inner = workspace + self._bytes
+        self.inner.run_at(workspace, out, residual, inner, threads, *self._inner_pitches(pitches))
 
-    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        """As `run`, on addresses of arrays without gaps."""
-        self._copy(x, workspace, self.problem.c_in, threads)
-        self.inner.run_at(workspace, out, residual, workspace + self._bytes, threads)
+    def _inner_pitches(self, pitches: Pitches | None) -> tuple[Pitches, ...]:
+        """The copy has no gaps."""
+        return ((self.problem.c_in, *pitches[1:]),) if pitches else ()
 
     def _copy(self, x: int, to: int, pitch: int, threads: int) -> None:
         conv = self._record(pitch)

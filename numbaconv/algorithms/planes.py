@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, tile_list_bytes
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, geometry, tile_list_bytes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.gemm import MR, PANEL_ROW, TILE
+from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TILE
 from numbaconv.loops.planes import planes_share
+from numbaconv.machine import Machine
 
 #: Part of the L2 for the panels of a block, and for weights to be walked inside.
 _PANEL_PART, _WEIGHT_PART = 4, 4
@@ -67,14 +67,17 @@ class Planes(TiledAlgorithm):
 
     def gemm_cycles(self, g, machine):
         """Rows are output channels here, columns pixels."""
-        target = TARGETS[machine.isa]
-        lanes = target.lanes(g["itemsize"])
-        full, rest = divmod(g["line"], target.vectors * lanes)
-        tiles, k = g["column_block"], g["k_block"]
-        height = g["c_out"] / tiles
-        widths = [(full, target.vectors), (1 if rest else 0, -(-rest // lanes))]
-        cycles = sum(count * cost.tile_cycles(k, height, width, 1, machine.rates) for count, width in widths)
+        tiles = g["column_block"]
+        cycles = cost.panels_cycles(g["k_block"], g["c_out"] / tiles, g["line"], 1.0, g["itemsize"], machine)
         return g["n"] * g["groups"] * tiles * cycles
+
+    def least_seconds(self, problem, machine):
+        """Multiplications of whole panels, and packing them."""
+        g = geometry(problem)
+        panels = g["n"] * g["groups"] * g["out_pixels"] * g["itemsize"] / PANEL_ROW
+        k = g["window"] * g["c_in"]
+        cycles = k * NV / cost.FMA * g["c_out"] + _packing_cycles(g, k, machine)
+        return panels * cycles / machine.rates.clock
 
     def far_cycles(self, g, machine):
         """Every tap reads x once, and every block of panels the weights."""
@@ -83,12 +86,16 @@ class Planes(TiledAlgorithm):
 
     def extra_cycles(self, problem, g, machine):
         """Packing: a run for each row of the image that a panel crosses, for each tap and channel."""
-        panels = g["n"] * g["groups"] * g["tiles_per_line"]
-        width = PANEL_ROW // g["itemsize"]
-        in_place = problem.taps == 1 and g["stride_w"] == 1
-        runs = 1 if in_place else 1 + width / g["w_out"]
-        # every second pixel is picked by shuffles, others one by one
-        run = cost.COPY * (2 if g["stride_w"] == 2 else 1) + (width if g["stride_w"] > 2 else 0)
-        segments = 0 if in_place else runs * problem.taps
-        rows = g["k_block"] * (runs * run + PANEL_ROW / machine.rates.copy_bytes)
-        return panels * (rows + segments * cost.SEGMENT)
+        return g["n"] * g["groups"] * g["tiles_per_line"] * _packing_cycles(g, g["k_block"], machine)
+
+
+def _packing_cycles(g: dict[str, int], k: int, machine: Machine) -> float:
+    """Cycles to pack a panel of so many rows."""
+    copied = PANEL_ROW / machine.rates.copy_bytes
+    if g["window"] == g["stride_w"] == 1:
+        return k * (cost.COPY + copied)
+    width = PANEL_ROW // g["itemsize"]
+    runs = 1 + width / g["w_out"]
+    # every second pixel is picked by shuffles, pixels further apart one by one
+    run = cost.COPY + (width if g["stride_w"] > 2 else 0)
+    return k * (runs * run + copied) + runs * g["window"] * cost.SEGMENT

@@ -67,6 +67,10 @@ class Pointwise(TiledAlgorithm):
         """Less where rows are asked for ahead."""
         return super().far_cycles(g, machine) * (_FETCHED if g["fetch"] else 1.0)
 
+    def least_extra(self, least, machine):
+        """The tile list, as if rows were asked for ahead."""
+        return least.pixels / MR * cost.LISTED - (1 - _FETCHED) * least.far
+
     def extra_cycles(self, problem, g, machine):
         """The tile list; a copy of the rows where they collide."""
         listed = cost.tile_count(g) * cost.LISTED

@@ -14,8 +14,8 @@ from math import prod
 import numpy as np
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, Plan
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.im2col import PackedPatches
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.codegen.memory import ENLARGE, PHASES, SPARE
@@ -91,7 +91,7 @@ def enlarging_cost(p: ConvProblem, resize: Resize, machine: Machine) -> Cost:
     return Cost((resize.cycles(pixels, nbytes, machine) + far) / machine.rates.clock, SPARE)
 
 
-class EnlargedPlan(ComposedPlan):
+class EnlargedPlan(AddressedPlan):
     """The large image made in the workspace, and a plan for it; channels-last."""
 
     algorithm = "enlarged"
@@ -164,7 +164,7 @@ def interleaving_cost(p: ConvProblem, machine: Machine) -> Cost:
     return Cost((2 * nbytes / rate + cost.PATCH * p.n * prod(p.out_spatial)) / machine.rates.clock, 0)
 
 
-class FoldedPlan(ComposedPlan):
+class FoldedPlan(AddressedPlan):
     """Plan of all phases, for channels-last tensors: `plans` are those of the phases in row-major order."""
 
     algorithm = "folded"

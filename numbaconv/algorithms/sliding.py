@@ -57,13 +57,23 @@ class SlidingAlgorithm(TiledAlgorithm):
         """Images follow one another: weights come once each."""
         return cost.far_cycles(g, machine, g["panels_per_group"] * g["panel_bytes"], 1, g["n"])
 
+    def least_seconds(self, problem, machine):
+        """Tiles as wide as they can be, whose runs begin with every tap that a pixel meets in the first column of the kernel."""
+        least = cost.least_work(problem, machine)
+        g, target = least.g, TARGETS[machine.isa]
+        vectors = g["groups"] * g["c_out"] * g["itemsize"] / target.vector_bytes
+        k = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) * g["c_in"]
+        pixel = (START + RUN_START * k / g["k_w"]) / target.vectors / target.pixels + k / cost.FMA
+        cycles = g["n"] * g["out_pixels"] * vectors * pixel + cost.far_cycles(g, machine, 0, 1, 1)
+        return (cycles + self.least_extra(least, machine)) / machine.rates.clock
+
     def gemm_cycles(self, g, machine):
         target = TARGETS[machine.isa]
         vectors = -(-g["c_out"] * g["itemsize"] // target.vector_bytes)
         tiles = -(-g["w_out"] // (g["out_step"] * target.pixels)) * g["out_step"] if g["w_out"] else 0
         height = g["w_out"] / max(tiles, 1)
-        rows = meetings(g, "d", "pad_front") / g["d_out"] * meetings(g, "h", "pad_top") / max(g["h_out"], 1)
-        taps = min(g["k_w"], meetings(g, "w", "pad_left") / max(g["w_out"], 1) + height - 1)
+        rows = cost.slices_met(g) * cost.rows_met(g)
+        taps = min(g["k_w"], cost.columns_met(g) + max(height - 1, 0))
         k = rows * taps * g["c_in"]
         runs = rows * g["c_in"] * g["phases"]
         panels = [(vectors // target.vectors, target.vectors), (vectors % target.vectors, 1)]
@@ -141,11 +151,3 @@ def expansions(g: dict[str, int], isa: str) -> np.ndarray:
     head = np.stack([first[:, 0] * size, g["c_out"] // group_out * group_in - first[:, 0], together], 1)
     index = (start - first).astype(f"i{size}")
     return np.concatenate([head.astype(np.int64).view(np.uint8), index.view(np.uint8)], 1)
-
-
-def meetings(g: dict[str, int], axis: str, before: str) -> int:
-    """How many pairs of an output and a tap along one axis meet the input rather than padding."""
-    size, out, stride = g[f"{axis}_in"], g[f"{axis}_out"], g[f"stride_{axis}"]
-    start = np.arange(g[f"k_{axis}"]) * g[f"dilation_{axis}"] - g[before]
-    first, last = np.maximum(-(start // stride), 0), np.minimum((size - 1 - start) // stride + 1, out)
-    return int(np.maximum(last - first, 0).sum())

@@ -11,19 +11,18 @@ from typing import NamedTuple
 import numpy as np
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.geometry import geometry, record, streamed
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
-from numbaconv.errors import ShapeError
 from numbaconv.loops.gemm import PANEL_ROW, core_address, gemm_core
 from numbaconv.loops.in_place import in_place_share
-from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.shares import Shares, even_grid, run_shares, share_address
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded, scratch
+from numbaconv.workspace import rounded
 
 
 class Cut(NamedTuple):
@@ -85,6 +84,10 @@ class TiledAlgorithm(DirectSums):
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
         raise NotImplementedError
 
+    def least_extra(self, least: cost.LeastWork, machine: Machine) -> float:
+        """A lower bound of `extra_cycles`, and of how `far_cycles` differs from that of others."""
+        return 0.0
+
     def native(self, problem: ConvProblem) -> bool:
         """Whether plans read and write the problem's layout themselves."""
         return problem.layout == "channels_last"
@@ -92,6 +95,11 @@ class TiledAlgorithm(DirectSums):
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, or None."""
         return None
+
+    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
+        """What the core cannot do without, and the algorithm's own."""
+        least = cost.least_work(problem, machine)
+        return (least.core + least.far + self.least_extra(least, machine)) / machine.rates.clock
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """Cycles of the GEMM core, of operands that come from beyond the L2, and the algorithm's own."""
@@ -114,7 +122,7 @@ class TiledAlgorithm(DirectSums):
         return TiledPlan(self, problem, weights, epilogue, machine)
 
 
-class TiledPlan:
+class TiledPlan(AddressedPlan):
     """Plan of a `TiledAlgorithm`."""
 
     def __init__(
@@ -125,51 +133,27 @@ class TiledPlan:
         # the type of these two scalars selects the element type of the compiled loops
         scalar, activation = problem.np_dtype.type, epilogue.activation
         self._alpha, self._beta = scalar(activation.alpha), scalar(activation.beta)
-        self._pitches = (problem.c_in, problem.c_out, problem.c_out)
-        self._variants: dict[tuple[int, int, int], _Variant] = {}
-        default = self._default = self._variant(self._pitches)
+        # channels-first planes have none
+        self.gaps = not algorithm.reads_planes
+        self._variants: dict[Pitches, _Variant] = {}
+        default = self._default = self._variant((problem.c_in, problem.c_out, problem.c_out))
         self._rows, self._columns = default.shares
         self.workspace_bytes, self.plan_bytes = default.workspace_bytes, default.plan_bytes
 
-    def scratch_bytes(self, threads: int) -> int:
+    def scratch_bytes(self, threads: int, pitches: Pitches | None = None) -> int:
         """Bytes of workspace that `run` needs on so many threads."""
-        return self.workspace_bytes * threads
+        return self._variant(pitches).workspace_bytes * threads
 
-    def run(
-        self,
-        x: np.ndarray,
-        out: np.ndarray,
-        residual: np.ndarray | None = None,
-        workspace: int | None = None,
-        threads: int | None = None,
+    def run_at(
+        self, x: int, out: int, residual: int, workspace: int, threads: int, pitches: Pitches | None = None
     ) -> None:
-        """Compute into `out`; see `Plan.run`."""
-        if not self._rows:
-            return
-        variant = self._default
-        if not (x.flags.c_contiguous and out.flags.c_contiguous and (residual is None or residual.flags.c_contiguous)):
-            arrays = (x, out, residual)
-            variant = self._variant(
-                tuple(self._pitches[i] if a is None else pixel_pitch(a) for i, a in enumerate(arrays))
-            )
-        # read once, since another thread may change it before the launch
-        threads = threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(variant.workspace_bytes * threads)
-        residual = 0 if residual is None else address(residual)
-        self._launch(variant, address(x), address(out), residual, workspace, threads)
-
-    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        """As `run`, on addresses of arrays without gaps."""
+        """As `run`, on addresses."""
         if self._rows:
-            self._launch(self._default, x, out, residual, workspace, threads)
+            run_shares(self._shares(self._variant(pitches), threads), x, out, residual, workspace)
 
-    def shares(self, threads: int, pitches: tuple[int, int, int]) -> Shares:
+    def shares(self, threads: int, pitches: Pitches) -> Shares:
         """The work cut for so many threads, for tensors whose pixels lie so many elements apart (x, out, residual)."""
         return self._shares(self._variant(pitches), threads)
-
-    def _launch(self, variant: _Variant, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        run_shares(self._shares(variant, threads), x, out, residual, workspace)
 
     def _shares(self, variant: _Variant, threads: int) -> Shares:
         shares = variant.launches.get(threads)
@@ -186,7 +170,9 @@ class TiledPlan:
             )
         return shares
 
-    def _variant(self, pitches: tuple[int, int, int]) -> _Variant:
+    def _variant(self, pitches: Pitches | None) -> _Variant:
+        if pitches is None:
+            return self._default
         variant = self._variants.get(pitches)
         if variant is None:
             variant = self._variants[pitches] = _Variant(self, pitches)
@@ -196,7 +182,7 @@ class TiledPlan:
 class _Variant:
     """The record and tables of a plan for one set of pixel pitches; nearly every plan has just one."""
 
-    def __init__(self, plan: TiledPlan, pitches: tuple[int, int, int]):
+    def __init__(self, plan: TiledPlan, pitches: Pitches):
         weights, problem = plan._weights, plan.problem
         g = geometry(problem, pitches, plan._algorithm.reads_planes)
         cut = plan._algorithm.cut(g, plan._machine)
@@ -213,28 +199,3 @@ class _Variant:
         self.shares = plan._algorithm.shares(g)
         self.workspace_bytes = rounded(plan._algorithm.head_bytes + cut.workspace_bytes)
         self.plan_bytes = cut.plan_bytes
-
-
-def address(array: np.ndarray) -> int:
-    """Address of an array's first element."""
-    return array.__array_interface__["data"][0]
-
-
-def pixel_pitch(array: np.ndarray) -> int:
-    """Elements from pixel to pixel of a channels-last array, whose rows and images must follow without gaps.
-
-    The stride of an axis of length one means nothing, so the innermost longer axis tells.
-    """
-    channels, spatial = array.shape[-1], list(zip(array.shape[-2::-1], array.strides[-2::-1]))
-    pitch = next((stride for size, stride in spatial if size > 1), channels * array.itemsize)
-    follows = channels == 1 or array.strides[-1] == array.itemsize
-    expected = pitch
-    for size, stride in spatial:
-        follows &= size == 1 or stride == expected
-        expected *= size
-    if not follows or pitch % array.itemsize or pitch < channels * array.itemsize:
-        raise ShapeError(
-            f"strides={array.strides} of a channels-last array of shape {array.shape} must be those of pixels a fixed "
-            "pitch apart, at least their channels, with neighbouring channels"
-        )
-    return pitch // array.itemsize

@@ -12,33 +12,32 @@ from math import prod, sqrt
 
 import numpy as np
 
-from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import folded, geometry
+from numbaconv.algorithms import cost, winograd_cost
+from numbaconv.algorithms.geometry import folded
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
-from numbaconv.codegen.linear import program
-from numbaconv.codegen.target import TARGETS
+from numbaconv.algorithms.winograd_blocks import (
+    L2_PART,
+    ROWS,
+    SPLIT,
+    WORKSPACE_LIMIT,
+    columns_together,
+    cut_slices,
+    dilations,
+    split_bytes,
+)
+from numbaconv.algorithms.winograd_form import Form, form, refusal
+from numbaconv.codegen.cook_toom import transforms
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
 from numbaconv.loops.transforms import transform_addresses
 from numbaconv.loops.winograd import HEADER, winograd_share
+from numbaconv.values import DTYPES
 from numbaconv.workspace import aligned, rounded
 
-#: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
-WORKSPACE_LIMIT = 4 << 20
-_L2_PART = 0.3
-#: Panels of products that are made before they are transformed, and rows that a block has at the least where they exist.
-_COLUMN_BLOCK, _ROWS = 4, 2 * MR
 #: Where all weights take less than this part of the L2, they stay there from block to block.
 _WEIGHT_PART = 2
 _SAFETY = 1.25
-#: Cycles to move a vector to or from one position, for the input and for the output, to call the core, and to
-#: find the pixels of a tile; measured.
-_MOVED, _CALL, _TILE = (5.0, 3.2), 80.0, 120.0
-#: How much longer it takes where the phases of a stride make long rows of few tiles; measured.
-_STRIDED = 1.25
-#: The part of the weights' transfer that nothing hides; measured.
-_WAITED = 0.35
+_EPS = {name: float(np.finfo(dtype).eps) for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -99,27 +98,18 @@ class Winograd(TiledAlgorithm):
     head_bytes = HEADER
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
+    workspace_limit = WORKSPACE_LIMIT
 
     def __init__(self, m: int):
         self.m = m
 
     def variant(self, problem):
         """The sizes of F."""
-        outputs, taps = ("x".join(map(str, sizes)) for sizes in zip(*self._sizes(problem)))
-        return f"F({outputs}, {taps})"
-
-    def _sizes(self, problem) -> list[tuple[int, int]]:
-        """(m, r) down and across; a signal has height 1."""
         problem = folded(problem)
-        taps = [-(-k // s) for k, s in zip(problem.kernel[-2:], problem.stride[-2:])]
-        if self._pieces(problem) > 1:
-            taps[-1] = self.m
-        return [(self.m if r > 1 else 1, r) for r in [1] * (2 - len(taps)) + taps]
-
-    def _pieces(self, problem) -> int:
-        """Pieces of m taps that the kernel's rows are cut into where no F is known for all their taps; a volume's are not."""
-        taps = -(-problem.kernel[-1] // problem.stride[-1])
-        return -(-taps // self.m) if self.m + taps - 1 > MAX_POINTS and len(problem.spatial) < 3 else 1
+        outputs, taps = (
+            "x".join(map(str, sizes)) for sizes in zip(*form(self.m, problem.kernel, problem.stride).sizes)
+        )
+        return f"F({outputs}, {taps})"
 
     def rms_error(self, problem):
         """Rounding of a sum of K products, amplified down and across; `SAFETY` covers what differs between problems.
@@ -129,61 +119,34 @@ class Winograd(TiledAlgorithm):
         For independent operands around zero; the two constants are fitted to K from 4 to 1024.
         """
         problem = folded(problem)
-        k = (
-            problem.c_in
-            // problem.groups
-            * prod(problem.stride[-2:])
-            * prod(problem.kernel[:-2])
-            * self._pieces(problem)
-        )
-        rounding = float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(k))
-        return _SAFETY * rounding * prod(amplification(m, r) for m, r in self._sizes(problem))
+        sizes = form(self.m, problem.kernel, problem.stride)
+        k = problem.c_in // problem.groups * prod(problem.stride[-2:]) * prod(problem.kernel[:-2]) * sizes.pieces
+        return _SAFETY * _EPS[problem.dtype] / 2 * (0.7 + 0.3 * sqrt(k)) * sizes.amplification
 
     def unsupported(self, problem, epilogue, machine):
         problem = folded(problem)
-        # slices are added up, not transformed
-        kernel, stride, dilation = problem.kernel[-2:], problem.stride[-2:], problem.dilation[-2:]
-        if max(kernel) == 1:
-            return "a 1x1 kernel has no taps to save"
-        if any(s > 1 and d > 1 for s, d in zip(stride, dilation)):
-            return "strided and dilated along one axis"
-        if problem.groups > 1 and max(stride) > 1:
-            return "grouped and strided"
-        if max(-(-k // s) for k, s in zip(kernel, stride)) == 1:
-            return "the phases of the stride have one tap each"
-        taps = max(r for _, r in self._sizes(problem))
-        if self.m + taps - 1 > MAX_POINTS:
-            return f"F({self.m}, {taps}) needs more than {MAX_POINTS} points"
-        if (reason := super().unsupported(problem, epilogue, machine)) is not None:
-            return reason
-        nbytes = self.head_bytes + self.cut(geometry(problem), machine).workspace_bytes
-        return None if nbytes <= WORKSPACE_LIMIT else f"a block of tiles would take {nbytes >> 20} MiB of workspace"
+        return refusal(self.m, problem.kernel, problem.stride, problem.dilation, problem.groups > 1)
 
     def cut(self, g, machine):
         fields = self._tiles(g)
-        g = g | fields
+        if fields["tile_step"]:
+            g = g | fields
         positions = fields["n_h"] * fields["n_w"]
         k = g["stride_h"] * g["stride_w"] * g["c_in"]
         panels = g["groups"] * g["panels_per_group"]
-        column_block, k_block = min(panels, _COLUMN_BLOCK), k
-        if g["groups"] > 1 and g["c_out"] * g["itemsize"] % VECTOR_BYTES:
-            # groups that do not end with a vector are multiplied alone, so that their last one may be whole
-            column_block = min(column_block, g["panels_per_group"])
-        if (
-            g["groups"] == g["stride_h"] * g["stride_w"] == 1
-            and positions * _ROWS * k * g["itemsize"] > WORKSPACE_LIMIT // 2
-        ):
+        column_block, k_block = columns_together(g), k
+        if positions * split_bytes(g, k) > SPLIT:
             # all columns at once, so that each block of channels is transformed once
             column_block = panels
-            k_block = max(1, WORKSPACE_LIMIT // 2 // (positions * _ROWS * g["itemsize"]))
+            k_block = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
         # a block may begin within one group and end within another
         groups = min(g["groups"], (column_block + g["panels_per_group"] - 2) // g["panels_per_group"] + 1)
         channels = k_block if g["groups"] == 1 else groups * g["c_in"]
         data_pitch = row_pitch(channels * g["itemsize"])
         product_pitch = row_pitch(column_block * PANEL_ROW)
         total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        chunks, slices, slots, rows = _slices(g, int(_L2_PART * machine.l2) // positions, data_pitch, product_pitch)
-        blocks = -(-total // max(-(-_ROWS // slices), rows if slices > 1 else rows // MR * MR))
+        chunks, slices, slots, rows = cut_slices(g, int(L2_PART * machine.l2) // positions, data_pitch, product_pitch)
+        blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
         # an even number is easy to share
         blocks += blocks > 1 and blocks % 2
         rows = -(-total // max(blocks, 1))
@@ -217,27 +180,26 @@ class Winograd(TiledAlgorithm):
 
     def _tiles(self, g: dict[str, int]) -> dict[str, int]:
         """Sizes of F and the number of tiles along each axis."""
-        fields = {}
-        for axis in "hw":
-            taps = -(-g[f"k_{axis}"] // g[f"stride_{axis}"])
-            m = self.m if taps > 1 else 1
-            # without taps beside one another there is nothing to interleave
-            dilation = g[f"dilation_{axis}"] if g[f"k_{axis}"] > 1 else 1
-            fields |= {
-                f"m_{axis}": m,
-                f"n_{axis}": m + taps - 1,
-                f"dilation_{axis}": dilation,
-                f"tiles_{axis}": dilation * -(-g[f"{axis}_out"] // (dilation * m)),
-            }
-        if fields["n_w"] <= MAX_POINTS:
-            return fields | {"tile_step": 0}
-        # the tiles of a line are slices, each as far from the next one as a piece of the kernel is
-        step = self.m * fields["dilation_w"]
-        slices, pieces = -(-g["w_out"] // step), -(-(fields["n_w"] - self.m + 1) // self.m)
-        return fields | {
-            "tile_step": step, "tiles_w": fields["dilation_w"], "n_w": 2 * self.m - 1,
-            "k_d": pieces, "d_out": slices, "d_in": slices + pieces - 1,
+        sizes = self._form_of(g)
+        (m_h, r_h), (m_w, r_w) = sizes.sizes
+        dilation_h, dilation_w = dilations(g)
+        across = -(-g["w_out"] // (dilation_w * m_w))
+        fields = {
+            "m_h": m_h, "n_h": m_h + r_h - 1, "dilation_h": dilation_h,
+            "m_w": m_w, "n_w": m_w + r_w - 1, "dilation_w": dilation_w,
+            "tiles_h": dilation_h * -(-g["h_out"] // (dilation_h * m_h)), "tiles_w": dilation_w * across,
+            "tile_step": 0,
         }  # fmt: skip
+        if sizes.pieces > 1:
+            # the tiles of a line are slices, each as far from the next one as a piece of the kernel is
+            fields |= {
+                "tile_step": m_w * dilation_w, "tiles_w": dilation_w,
+                "k_d": sizes.pieces, "d_out": across, "d_in": across + sizes.pieces - 1,
+            }  # fmt: skip
+        return fields
+
+    def _form_of(self, g: dict[str, int]) -> Form:
+        return form(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
 
     def tables(self, g, cut):
         step_h, step_w = g["stride_h"] * g["dilation_h"], g["stride_w"] * g["dilation_w"]
@@ -268,90 +230,24 @@ class Winograd(TiledAlgorithm):
         return max(g["data_pitch"], g["product_pitch"])
 
     def gemm_cycles(self, g, machine):
-        """The core's tiles of one tap, position by position, a call each; finding the pixels of each tile; and
+        """Products and transforms."""
+        return winograd_cost.gemm_cycles(g, self._form_of(g), machine)
 
-        transforms = tiles vectors (operations / FMA + MOVED positions (1 + (positions / 50)^2))
-
-        for input and output; the last factor stands for positions that do not fit the registers and the L1 together.
-        """
-        target = TARGETS[machine.isa]
-        lanes = target.lanes(g["itemsize"])
-        positions = g["n_h"] * g["n_w"]
-        tiles = g["n"] * g["tiles_h"] * g["tiles_w"]
-        parts = -(-g["tile_block"] * g["block_slices"] // MR)
-        row_tiles = g["lines"] * parts
-        met = cost.met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
-        taps = g["k_d"] if g["padding_mode"] else met
-        k, height = taps * g["panel_bytes"] / g["k_d"] / PANEL_ROW, tiles * g["d_out"] / max(row_tiles, 1)
-        full, rest = divmod(g["c_out"], target.vectors * lanes)
-        cycles = full * cost.tile_cycles(k, height, target.vectors, taps, machine.rates)
-        if rest:
-            cycles += cost.tile_cycles(k, height, -(-rest // lanes), taps, machine.rates)
-        column_blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
-        calls = g["lines"] * max(g["groups"], column_blocks)
-        cycles = positions * (row_tiles * g["groups"] * cycles + calls * _CALL)
-        slices = self._slices_transformed(g), g["d_out"]
-        # groups are transformed block by block, a whole pixel only once
-        passes = column_blocks if g["groups"] > 1 else 1, column_blocks
-        for count, rounds, moved, (vectors, operations) in zip(slices, passes, _MOVED, self._transform_work(g, lanes)):
-            each = operations / cost.FMA + moved * positions * (1 + (positions / 50) ** 2)
-            cycles += count * tiles * (_TILE * rounds + vectors * each)
-        return cycles * (_STRIDED if g["stride_h"] * g["stride_w"] > 1 else 1.0)
+    def least_seconds(self, problem, machine):
+        """Register tiles as high and blocks as large as they can be, a transform of each tile, and weights once a block."""
+        if problem.c_in == problem.groups > 1:
+            # nothing is summed: to store the products takes longer than other algorithms do in all
+            least = cost.least_work(problem, machine)
+            return least.pixels * problem.groups * least.stored / machine.rates.clock
+        return winograd_cost.least_cycles(problem, machine)[self.m] / machine.rates.clock
 
     def far_cycles(self, g, machine):
-        """Blocks of tiles are outside: weights that do not fit the L2 come once each, partly while others are multiplied.
-
-        What a block takes beyond half of the L2 is written and read beyond it.
-        """
-        positions = g["n_h"] * g["n_w"]
-        nbytes = positions * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        block = positions * (g["data_position"] + g["product_position"]) - machine.l2 // 2
-        rounds = g["lines"] * -(-g["panel_bytes"] // g["k_d"] // PANEL_ROW // g["k_block"])
-        spilled = rounds * 2 * max(block, 0) / machine.rates.far_bytes
-        return spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"])
+        """Weights, and what a block takes beyond half of the L2."""
+        return winograd_cost.far_cycles(g, self._form_of(g), machine)
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
         return 0.0
-
-    def _slices_transformed(self, g) -> int:
-        """Input slices that are transformed for a tile, those that neighbouring blocks do not share more than once."""
-        if g["keeps"]:
-            return min(_slots(g, g["d_out"]), g["d_in"])
-        return min(_slots(g, g["block_slices"]), g["d_in"]) * g["chunks"]
-
-    def _transform_work(self, g, lanes: int) -> list[tuple[int, int]]:
-        """(vectors of channels, operations on each) of one tile, for the input and for the output."""
-        work = []
-        for direction, channels in (("input", g["c_in"] * g["stride_h"] * g["stride_w"]), ("output", g["c_out"])):
-            down, across = (
-                program(getattr(transforms(m, n - m + 1), direction))
-                for m, n in ((g["m_h"], g["n_h"]), (g["m_w"], g["n_w"]))
-            )
-            operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
-            work.append((-(-g["groups"] * channels // lanes), operations))
-        return work
-
-
-def _slots(g: dict[str, int], slices: int) -> int:
-    """Input slices under so many neighbouring output slices."""
-    return (slices - 1) * g["stride_d"] + (g["k_d"] - 1) * g["dilation_d"] + 1
-
-
-def _slices(g: dict[str, int], room: int, data_pitch: int, product_pitch: int) -> tuple[int, int, int, int]:
-    """(chunks, output slices of each at the most, input slices under them, tiles that fit `room`): few chunks, since neighbouring
-    slices share input, but such that there is room for half a register tile.
-    """
-
-    def tiles(slices):
-        return room // (_slots(g, slices) * data_pitch + slices * product_pitch)
-
-    slices = g["d_out"]
-    while slices > 1 and 2 * tiles(slices) < MR:
-        slices = -(-slices // 2)
-    chunks = -(-g["d_out"] // slices)
-    slices = -(-g["d_out"] // chunks)
-    return chunks, slices, _slots(g, slices), tiles(slices)
 
 
 def _odd_lines(nbytes: int) -> int:

@@ -11,9 +11,9 @@ from math import prod
 import numpy as np
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.grouped import EXPAND
 from numbaconv.algorithms.sliding import expansions
-from numbaconv.algorithms.tiled import address
 from numbaconv.backward.products import pixel_fields, record_of
 from numbaconv.codegen.target import target
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES

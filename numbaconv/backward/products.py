@@ -7,7 +7,7 @@ from math import gcd, prod
 
 import numpy as np
 
-from numbaconv.algorithms.tiled import address
+from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.memory import GRADIENT
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, core_address, gemm_core

@@ -95,6 +95,14 @@ def _gelu(v, x, *_):
     return b.fmul(b.fmul(v.constant(0.5), x), b.select(negative, complement, b.fsub(v.constant(2), complement)))
 
 
+def _mish(v: Vectors, x, *_):
+    """x tanh(log(1 + e)) = x n / (n + 2) with e = exp(x), n = e (e + 2); beyond 20 that is x."""
+    b = v.builder
+    e = exp(v, v.minimum(v.constant(20), x))
+    n = b.fmul(e, b.fadd(e, v.constant(2)))
+    return b.fmul(x, b.fdiv(n, b.fadd(n, v.constant(2))))
+
+
 #: Functions of one vector and two numbers, in the order of `KINDS`.
 ACTIVATIONS = {
     "clip": _clip,
@@ -105,6 +113,7 @@ ACTIVATIONS = {
     "gelu": _gelu,
     "hardsigmoid": _hardsigmoid,
     "hardswish": _hardswish,
+    "mish": _mish,
 }
 
 

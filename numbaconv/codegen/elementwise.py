@@ -53,14 +53,6 @@ def _erf(v: Vectors, x, *_):
     return v.intrinsic("copysign", v.builder.fsub(v.constant(1), erfc_abs(v, x)), x)
 
 
-def _mish(v: Vectors, x, *_):
-    """x tanh(log(1 + e)) = x n / (n + 2) with e = exp(x), n = e (e + 2); beyond 20 that is x."""
-    b = v.builder
-    e = exp(v, v.minimum(v.constant(20), x))
-    n = b.fmul(e, b.fadd(e, v.constant(2)))
-    return b.fmul(x, b.fdiv(n, b.fadd(n, v.constant(2))))
-
-
 def _softsign(v: Vectors, x, *_):
     return v.builder.fdiv(x, v.builder.fadd(v.constant(1), v.intrinsic("fabs", x)))
 
@@ -88,7 +80,6 @@ UNARY: dict[str, Callable] = {
     "elu": _elu,
     "celu": _celu,
     "erf": _erf,
-    "mish": _mish,
     "softsign": _softsign,
     "thresholded_relu": _thresholded_relu,
     "round": lambda v, x, *_: v.intrinsic("rint", x),

@@ -28,6 +28,7 @@ from numba.core.caching import (
     _SourceFileBackedLocatorMixin,
 )
 from numba.core.ccallback import CFunc
+from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
 
 from numbaconv.options import options
@@ -138,8 +139,20 @@ class _Announced:
             _end(self.name)
 
 
-class _DiskCache(_Announced, FunctionCache):
+class _ReadyCache(FunctionCache):
+    """Loads what was compiled without making ready to compile, which takes Numba half a second and imports SciPy's BLAS."""
+
     _impl_class = _CacheImpl
+
+    def load_overload(self, sig, target_context):
+        # all that finished machine code needs
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+class _DiskCache(_Announced, _ReadyCache):
+    pass
 
 
 class _NoCache(_Announced, NullCache):

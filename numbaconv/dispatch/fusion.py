@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import prod
 
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Plan
 from numbaconv.algorithms.bottleneck import Bottleneck, BottleneckPlan, Stage
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.layout import ChannelsFirst, around
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import make_plan, rank
+from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
 from numbaconv.machine import Machine
@@ -53,7 +53,7 @@ def weigh(problems: tuple[ConvProblem, ...], epilogue: Epilogue, accuracy: Accur
     `epilogue` is that of the last one.
     """
     machine, accuracy = calibrated_machine(), Accuracy.of(accuracy)
-    steps = sum(rank(p, _epilogue(p, epilogue, p is problems[-1]), machine, accuracy)[0].cost.seconds for p in problems)
+    steps = sum(best(p, _epilogue(p, epilogue, p is problems[-1]), machine, accuracy).cost.seconds for p in problems)
     fused = _bottleneck(problems)
     reason, seconds = fused.unsupported(machine), None
     if reason is None:
@@ -108,7 +108,7 @@ def make_fused_plan(
     return plan if layout == "channels_last" else ChannelsFirst(plan, _bottleneck(problems).whole(layout))
 
 
-class StepsPlan(ComposedPlan):
+class StepsPlan(AddressedPlan):
     """Plans that run one after the other, with what lies between them in the workspace."""
 
     algorithm = STEPS

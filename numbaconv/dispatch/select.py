@@ -1,4 +1,8 @@
-"""Rank the algorithms for a problem, and make the winner's plan.  A pure function of problem, epilogue and machine."""
+"""Rank the algorithms for a problem, or find the best one, and make its plan.  Pure functions of problem, epilogue and machine.
+
+Estimates take some microseconds each, and a new shape waits for its choice.  So `best` asks all algorithms for a quick lower bound
+of theirs (`least_seconds`), and for estimates in the order of these bounds, until no other can be better.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from numbaconv.errors import ConvError, UnsupportedError
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
+#: Bounds are sums in another order than estimates, which must not let one pass the other.
+_ROUNDED = 1 - 1e-12
+
 
 class Candidate(NamedTuple):
     """An algorithm with either its cost or the reason why it refuses."""
@@ -28,7 +35,6 @@ class Candidate(NamedTuple):
         return " ".join(filter(None, (self.algorithm.name, self.algorithm.variant(problem))))
 
 
-@functools.lru_cache(maxsize=4096)
 def rank(
     problem: ConvProblem,
     epilogue: Epilogue,
@@ -37,17 +43,60 @@ def rank(
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> tuple[Candidate, ...]:
     """All algorithms, the cheapest first, those that refuse last; ties keep the order of preference."""
-    candidates = []
-    for algorithm in algorithms:
+    candidates = [_candidate(algorithm, problem, epilogue, on, accuracy) for algorithm in algorithms]
+    return tuple(sorted(candidates, key=_order))
+
+
+@functools.lru_cache(maxsize=4096)
+def best(
+    problem: ConvProblem,
+    epilogue: Epilogue,
+    on: Machine,
+    accuracy: Accuracy,
+    algorithms: tuple[Algorithm, ...] = ALGORITHMS,
+) -> Candidate:
+    """The first candidate of `rank`, found with as few estimates as need be."""
+    left, around = [], 0.0
+    for place, algorithm in enumerate(algorithms):
+        if accuracy.local and not algorithm.local:
+            continue
         posed = padded.posed_to(algorithm, problem)
-        reason = algorithm.unsupported(posed, epilogue, on) or _inaccurate(algorithm, posed, accuracy)
-        cost = None if reason else algorithm.estimate(posed, on)
-        if cost and not algorithm.native(posed):
-            cost = layout.around(cost, posed, epilogue, on)
-        if cost and posed is not problem:
-            cost = padded.around(cost, problem, on)
-        candidates.append(Candidate(algorithm, cost, reason))
-    return tuple(sorted(candidates, key=lambda c: (c.cost is None, c.cost.seconds if c.cost else 0.0)))
+        if algorithm.unsupported(posed, epilogue, on) is None:
+            least = algorithm.least_seconds(posed, on)
+            if not algorithm.native(posed):
+                around = around or layout.transposing(problem, epilogue, on)[0]
+                least += around
+            left.append((least * _ROUNDED, place))
+    left.sort()
+    chosen = None
+    for least, place in left:
+        if chosen is not None and least > chosen[0]:
+            break
+        candidate = _candidate(algorithms[place], problem, epilogue, on, accuracy)
+        if candidate.cost and (chosen is None or (candidate.cost.seconds, place) < chosen[:2]):
+            chosen = candidate.cost.seconds, place, candidate
+    return chosen[2] if chosen else rank(problem, epilogue, on, accuracy, algorithms)[0]
+
+
+def _candidate(
+    algorithm: Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy
+) -> Candidate:
+    posed = padded.posed_to(algorithm, problem)
+    if reason := algorithm.unsupported(posed, epilogue, on) or _inaccurate(algorithm, posed, accuracy):
+        return Candidate(algorithm, None, reason)
+    cost = algorithm.estimate(posed, on)
+    if reason := algorithm.too_large(cost):
+        return Candidate(algorithm, None, reason)
+    if not algorithm.native(posed):
+        cost = layout.around(cost, posed, epilogue, on)
+    if posed is not problem:
+        cost = padded.around(cost, problem, on)
+    return Candidate(algorithm, cost, None)
+
+
+def _order(candidate: Candidate) -> tuple[bool, float]:
+    """Those that refuse come last."""
+    return candidate.cost is None, candidate.cost.seconds if candidate.cost else 0.0
 
 
 def _inaccurate(algorithm: Algorithm, problem: ConvProblem, accuracy: Accuracy) -> str | None:
@@ -75,19 +124,22 @@ def choose(
     ConvError
         If there is no such name.
     """
-    candidates = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy), algorithms)
+    asked = problem, epilogue, calibrated_machine(), Accuracy.of(accuracy)
     if isinstance(name, str):
         if name == "auto":
-            if candidates[0].reason:
-                reasons = "; ".join(f"{candidate.algorithm.name}: {candidate.reason}" for candidate in candidates)
+            candidate = best(*asked, algorithms)
+            if candidate.reason:
+                reasons = "; ".join(
+                    f"{refused.algorithm.name}: {refused.reason}" for refused in rank(*asked, algorithms)
+                )
                 raise UnsupportedError(f"{problem} is not built: {reasons}")
-            return candidates[0].algorithm
-        # variants of one algorithm share its name; the first one is the best, or they all refuse
-        for candidate in candidates:
-            if candidate.algorithm.name == name:
-                if candidate.reason:
-                    raise UnsupportedError(f"algorithm={name!r} cannot do {problem}: {candidate.reason}")
-                return candidate.algorithm
+            return candidate.algorithm
+        # variants of one algorithm share its name
+        if named := tuple(algorithm for algorithm in algorithms if algorithm.name == name):
+            candidate = best(*asked, named)
+            if candidate.reason:
+                raise UnsupportedError(f"algorithm={name!r} cannot do {problem}: {candidate.reason}")
+            return candidate.algorithm
     names = ", ".join(dict.fromkeys(repr(algorithm.name) for algorithm in algorithms))
     raise ConvError(f"algorithm={name!r} is unknown; it must be 'auto', {names}")
 
@@ -97,7 +149,7 @@ _COMPILED = tuple(algorithm for algorithm in ALGORITHMS if algorithm.compiled)
 
 def best_compiled(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
     """The algorithm of compiled loops that is expected to be fastest, with its cost."""
-    return rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy), _COMPILED)[0]
+    return best(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy), _COMPILED)
 
 
 def make_plan(

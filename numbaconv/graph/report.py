@@ -95,7 +95,8 @@ class ProgramReport:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in (*COLUMNS, ""))
         body = []
         for row in self.rows:
-            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells())
+            # fused convolutions one below the other, so that the bars stay on the page
+            cells = "".join(f"<td>{html.escape(cell).replace(' &gt; ', ' &gt;<br>')}</td>" for cell in row.cells())
             bar = f'<td><div style="width:{160 * (row.share or 0.0) / most:.1f}px"></div></td>'
             body.append(f"<tr>{cells}{bar}</tr>")
         Path(path).write_text(
@@ -104,7 +105,7 @@ class ProgramReport:
             "body{font:13px sans-serif;margin:24px;color:#222}table{border-collapse:collapse}"
             "th{text-align:left;border-bottom:1px solid #999;padding:3px 10px;position:sticky;top:0;background:#fff}"
             "td{padding:2px 10px;white-space:nowrap;font-variant-numeric:tabular-nums}tr:nth-child(even){background:#f4f6f8}"
-            "td:nth-child(n+4):nth-child(-n+7){text-align:right}td div{height:10px;background:#3a6ea5}</style></head>"
+            ":is(th,td):nth-child(n+4):nth-child(-n+7){text-align:right}td div{height:10px;background:#3a6ea5}</style></head>"
             f"<body><h1>{html.escape(self.headline)}</h1><table><tr>{head}</tr>{''.join(body)}</table></body></html>",
             encoding="utf-8",
         )

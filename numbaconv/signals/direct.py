@@ -18,7 +18,7 @@ from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.reuse import PlanPool
-from numbaconv.dispatch.select import make_plan, rank
+from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.problem import ConvProblem
@@ -130,7 +130,7 @@ class Prepared:
     def __init__(self, problem: ConvProblem, residual: bool):
         self.problem = problem
         self._epilogue = Epilogue(False, residual, IDENTITY)
-        self.seconds = rank(problem, self._epilogue, calibrated_machine(), STRICT)[0].cost.seconds
+        self.seconds = best(problem, self._epilogue, calibrated_machine(), STRICT).cost.seconds
         self._plans = PlanPool(self._make, _KEPT_BYTES)
 
     def run(self, kernel: np.ndarray, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> None:

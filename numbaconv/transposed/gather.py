@@ -12,10 +12,9 @@ from math import prod
 
 import numpy as np
 
+from numbaconv.algorithms.addressed import AddressedPlan, address
 from numbaconv.algorithms.base import Cost, DirectSums
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.cost import BEYOND_L3, L3_SHARE
-from numbaconv.algorithms.tiled import address
 from numbaconv.codegen.memory import NEIGHBOURS
 from numbaconv.dispatch.select import best_compiled, make_plan
 from numbaconv.epilogue import Epilogue
@@ -102,7 +101,7 @@ def _met(p: TransposedProblem) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.concatenate([rows, bias], 1)[met]
 
 
-class _Plan(ComposedPlan):
+class _Plan(AddressedPlan):
     """A pointwise plan for the products, and the table by which they are added up."""
 
     algorithm = Gather.name

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.base import Cost, DirectSums, Plan
-from numbaconv.dispatch.select import Candidate, make_plan, rank
+from numbaconv.dispatch.select import Candidate, best, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Machine, machine
 from numbaconv.problem import ConvProblem
@@ -53,7 +53,7 @@ class Ordinary(DirectSums):
         return make_plan(_convolution(problem), epilogue, weights.flipped, accuracy=self.accuracy)
 
     def _best(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> Candidate:
-        return rank(_convolution(problem), epilogue, machine, self.accuracy)[0]
+        return best(_convolution(problem), epilogue, machine, self.accuracy)
 
 
 def _padding(p: TransposedProblem) -> tuple[tuple[int, int], ...]:

@@ -13,22 +13,21 @@ from math import prod
 import numpy as np
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.geometry import affine_tap
-from numbaconv.algorithms.tiled import address
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.overlap import OVERLAP, RUN
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES, core_address, gemm_core
-from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.overlap_add import overlap_share
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
-from numbaconv.workspace import rounded, scratch
+from numbaconv.workspace import rounded
 
 #: Rows of weights whose columns are made at once, as long as that leaves one channel.
 _CHUNK_ROWS = 8 * MR
@@ -73,7 +72,7 @@ class OverlapAdd(DirectSums):
         return _Plan(problem, weights, epilogue.activation, machine)
 
 
-class _Plan:
+class _Plan(AddressedPlan):
     """A problem made ready; immutable."""
 
     algorithm = OverlapAdd.name
@@ -108,13 +107,6 @@ class _Plan:
     def scratch_bytes(self, threads: int) -> int:
         """Bytes of workspace that `run` needs on so many threads."""
         return self.workspace_bytes * threads
-
-    def run(self, x, out, residual=None, workspace=None, threads=None) -> None:
-        """Compute into `out`; both are contiguous."""
-        threads = threads or usable_threads()
-        if workspace is None:
-            workspace = scratch(self.scratch_bytes(threads))
-        self.run_at(address(x), address(out), 0, workspace, threads)
 
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses; there is no residual."""

@@ -7,18 +7,15 @@ padding[0] on: element o of the result is u - padding[0].  All that computes it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from operator import attrgetter
 from typing import ClassVar
 
-import numpy as np
-
 from numbaconv.errors import ShapeError
-from numbaconv.problem import DTYPES, ConvProblem, integer
-
-_BYTES_LIMIT = 2**63
+from numbaconv.problem import ConvProblem
+from numbaconv.sizes import BYTES_LIMIT, extent_of, integer, integers
+from numbaconv.values import Batched
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Geometry:
         groups = integer("groups", groups, 1)
         if c_in % groups:
             raise ShapeError(f"groups={groups} does not divide c_in={c_in} of weight; it must")
-        output_padding = _one_an_axis("output_padding", output_padding, len(kernel))
+        output_padding = integers("output_padding", output_padding, len(kernel), 0)
         for axis, (more, step, spread) in enumerate(zip(output_padding, probe.stride, probe.dilation)):
             if more >= max(step, spread):
                 raise ShapeError(
@@ -78,7 +75,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class TransposedProblem:
+class TransposedProblem(Batched):
     """A batched transposed convolution over one, two or three spatial axes; `Geometry.problem` makes it, checked.
 
     Its fields are those of `ConvProblem`, but for `padding`, the elements that the result lacks before and after each axis, and
@@ -102,16 +99,7 @@ class TransposedProblem:
     #: nothing is padded, so nothing is padded with anything else
     padding_mode: ClassVar[str] = "zeros"
 
-    # a key of dictionaries, so the hash is computed once; it depends on the process and stays behind in pickles
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self):
-        return type(self), _field_values(self)
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(_field_values(self))
+    __hash__ = Batched.__hash__
 
     def check(self) -> None:
         """Raise `ShapeError` if nothing is left of the result, or if it could not be addressed."""
@@ -123,7 +111,7 @@ class TransposedProblem:
                     f"output_padding={self.output_padding[axis]} make an output of {size}; it must have at least 1"
                 )
         nbytes = max(self.n, 1) * self.c_out * prod(self.out_spatial) * self.itemsize
-        if nbytes >= _BYTES_LIMIT:
+        if nbytes >= BYTES_LIMIT:
             raise ShapeError(
                 f"the output of shape {self.output_shape} takes {nbytes} bytes; it must take fewer than 2**63"
             )
@@ -131,41 +119,13 @@ class TransposedProblem:
     @cached_property
     def extent(self) -> tuple[int, ...]:
         """Output elements from the first tap of the kernel to its last, an axis."""
-        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation))
+        return extent_of(self.kernel, self.dilation)
 
     @cached_property
     def out_spatial(self) -> tuple[int, ...]:
         """Output size, an axis: ``(size - 1) * stride - before - after + extent + output_padding``."""
         axes = zip(self.spatial, self.stride, self.padding, self.extent, self.output_padding)
         return tuple((size - 1) * step - sum(ends) + extent + more for size, step, ends, extent, more in axes)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input in its layout, batch included."""
-        return self._shape(self.c_in, self.spatial)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of the result in its layout, batch included."""
-        return self._shape(self.c_out, self.out_spatial)
-
-    def _shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
-        return (self.n, channels, *spatial) if self.layout == "channels_first" else (self.n, *spatial, channels)
-
-    @property
-    def taps(self) -> int:
-        """Kernel positions: the product of `kernel`."""
-        return prod(self.kernel)
-
-    @property
-    def np_dtype(self) -> np.dtype:
-        """The element type as NumPy names it."""
-        return np.dtype(DTYPES[self.dtype])
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes an element."""
-        return self.np_dtype.itemsize
 
     @property
     def flops(self) -> int:
@@ -188,14 +148,3 @@ class TransposedProblem:
         parts += [f"dilation {sizes(self.dilation)}"] if max(self.dilation) > 1 else []
         parts += [f"groups {self.groups}"] if self.groups > 1 else []
         return f"transposed {', '.join(parts)}, {self.dtype}, {self.layout}"
-
-
-_field_values = attrgetter(*(field.name for field in fields(TransposedProblem)))
-
-
-def _one_an_axis(name: str, value, axes: int) -> tuple[int, ...]:
-    """`value`, one for all axes or one each, as integers of at least 0."""
-    values = value if isinstance(value, (tuple, list, np.ndarray)) else (value,) * axes
-    if len(values) != axes:
-        raise ShapeError(f"{name}={value!r} has {len(values)} entries where {axes} are needed, one an axis")
-    return tuple(integer(name, entry, 0) for entry in values)

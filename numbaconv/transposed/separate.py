@@ -8,26 +8,25 @@ remainders have taps enough for Winograd, which saves more than reading the inpu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from math import gcd, prod
 from typing import ClassVar
 
-import numpy as np
-
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Algorithm, Cost, DirectSums
-from numbaconv.algorithms.composed import ComposedPlan
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.winograd import Winograd
-from numbaconv.dispatch.select import Candidate, rank
+from numbaconv.dispatch.select import Candidate, best
 from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Machine, machine
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.remainders import Remainder, remainders_of
 from numbaconv.transposed.weights import TransposedWeights
+from numbaconv.values import Batched
 
 #: More remainders than this would be as many launches.
 MOST_REMAINDERS = 64
@@ -82,7 +81,7 @@ class Separate(DirectSums):
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Part(Batched):
     """The outputs of one remainder an axis, as a convolution of stride 1 whose padding may be negative."""
 
     n: int
@@ -93,7 +92,7 @@ class _Part:
     dilation: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     groups: int
-    np_dtype: np.dtype
+    dtype: str
     #: for each axis the taps of the transposed convolution's kernel, in the order of this one
     taps_met: tuple[tuple[int, ...], ...]
     #: pixels of the result from image to image, slice to slice, line to line, column to column, and before the first one
@@ -103,22 +102,14 @@ class _Part:
     layout: ClassVar[str] = "channels_last"
     padding_mode: ClassVar[str] = "zeros"
 
-    @property
+    __hash__ = Batched.__hash__
+
+    @cached_property
     def stride(self) -> tuple[int, ...]:
         """1 along each axis."""
         return (1,) * len(self.kernel)
 
-    @property
-    def taps(self) -> int:
-        """Kernel positions."""
-        return prod(self.kernel)
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes an element."""
-        return self.np_dtype.itemsize
-
-    @property
+    @cached_property
     def out_spatial(self) -> tuple[int, ...]:
         """Outputs of the remainder, an axis."""
         axes = zip(self.spatial, self.padding, self.kernel, self.dilation)
@@ -148,7 +139,7 @@ def _parts(p: TransposedProblem, machine: Machine) -> tuple[_Part, ...]:
                 dilation,
                 padding,
                 p.groups,
-                p.np_dtype,
+                p.dtype,
                 taps,
                 tuple(steps),
                 first,
@@ -170,7 +161,7 @@ def _axis(p: TransposedProblem, axis: int, remainder: Remainder) -> tuple[tuple[
 
 
 def _best(part: _Part, epilogue: Epilogue, on: Machine, accuracy: Accuracy) -> Candidate:
-    return rank(part, epilogue, on, accuracy, _algorithms(part.steps))[0]
+    return best(part, epilogue, on, accuracy, _algorithms(part.steps))
 
 
 @lru_cache(maxsize=64)  # candidates are kept by these very objects
@@ -205,7 +196,7 @@ class _SpacedWinograd(_Spaced, Winograd):
     pass
 
 
-class _Plan(ComposedPlan):
+class _Plan(AddressedPlan):
     """Plans of all remainders, which take turns a few images at a time."""
 
     algorithm = Separate.name

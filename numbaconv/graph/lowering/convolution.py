@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from numbaconv.algorithms.base import LoopNestPlan
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
 from numbaconv.dispatch.select import best_compiled
@@ -248,8 +249,7 @@ def _transpose_step(trace: Trace, node: Node, layer: ConvTransposeLayer, x: Tens
     order = channels_last(len(x.shape))
     out = trace.new(node.outputs[0], (n, c_out, *spatial), x.dtype, channels_last)
     name = fused_name(node.op, None, layer.activation)
-    if not hasattr(plan, "shares"):
-        # a plan of several loop nests
+    if not isinstance(plan, LoopNestPlan):
         back = np.argsort(order)
 
         def run(x):

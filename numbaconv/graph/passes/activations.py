@@ -97,4 +97,5 @@ _ACTIVATIONS: dict[str, Callable[[Draft, Node], Activation | None]] = {
     "HardSwish": lambda draft, node: Activation.of("hardswish"),
     "Tanh": lambda draft, node: Activation.of("tanh"),
     "Gelu": _gelu,
+    "Mish": lambda draft, node: Activation("mish"),
 }

@@ -1,4 +1,4 @@
-"""Activations that are spelled out as products: SiLU, hard-swish, hard-sigmoid and GELU.
+"""Activations that are spelled out as products: SiLU, Mish, hard-swish, hard-sigmoid and GELU.
 
 A product is read as one number times factors, whatever the order of its multiplications and divisions; so each activation is
 described once, not in each of its spellings.
@@ -88,11 +88,15 @@ Found = tuple[str, Activation, tuple[Node, ...]]
 
 
 def _gated(draft: Draft, product: Product, x: str, factor: str) -> Found | None:
-    """``x * sigmoid(x)`` and ``x * hardsigmoid(x)``."""
+    """``x * sigmoid(x)``, ``x * hardsigmoid(x)`` and ``x * tanh(softplus(x))``."""
     gate = draft.producer(factor)
-    if product.number != 1 or gate is None or gate.op != "Activation" or gate.inputs[0] != x:
+    if product.number != 1 or gate is None or gate.op != "Activation":
         return None
-    activation = gate.attributes["activation"]
+    activation, inner = gate.attributes["activation"], draft.producer(gate.inputs[0])
+    if activation.kind == "tanh" and inner is not None and inner.op == "Softplus" and inner.inputs[0] == x:
+        return x, Activation("mish"), (gate, inner)
+    if gate.inputs[0] != x:
+        return None
     if activation.kind == "sigmoid":
         return x, Activation("silu"), (gate,)
     if activation.kind == "hardsigmoid":

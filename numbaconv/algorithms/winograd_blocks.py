@@ -1,0 +1,52 @@
+"""How Winograd's tiles are cut into blocks whose transformed pixels and products stay in the L2."""
+
+from __future__ import annotations
+
+from numbaconv.loops.gemm import MR, VECTOR_BYTES
+
+#: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
+WORKSPACE_LIMIT = 4 << 20
+L2_PART = 0.3
+#: More bytes than this of transformed pixels are split by channels.
+SPLIT = WORKSPACE_LIMIT // 2
+#: Panels of products that are made before they are transformed, and rows that a block has at the least where they exist.
+_COLUMN_BLOCK, ROWS = 4, 2 * MR
+
+
+def columns_together(g: dict[str, int]) -> int:
+    """Panels of products that are made before they are transformed."""
+    if g["groups"] > 1 and g["c_out"] * g["itemsize"] % VECTOR_BYTES:
+        # groups that do not end with a vector are multiplied alone, so that their last one may be whole
+        return min(_COLUMN_BLOCK, g["panels_per_group"])
+    return min(_COLUMN_BLOCK, g["groups"] * g["panels_per_group"])
+
+
+def split_bytes(g: dict[str, int], k: int) -> int:
+    """Bytes a position of the fewest rows with all channels, where these may be split."""
+    return ROWS * k * g["itemsize"] if g["groups"] == g["stride_h"] * g["stride_w"] == 1 else 0
+
+
+def dilations(g: dict[str, int]) -> tuple[int, int]:
+    """Without taps beside one another there is nothing to interleave."""
+    return g["dilation_h"] if g["k_h"] > 1 else 1, g["dilation_w"] if g["k_w"] > 1 else 1
+
+
+def slots(g: dict[str, int], slices: int) -> int:
+    """Input slices under so many neighbouring output slices."""
+    return (slices - 1) * g["stride_d"] + (g["k_d"] - 1) * g["dilation_d"] + 1
+
+
+def cut_slices(g: dict[str, int], room: int, data_pitch: int, product_pitch: int) -> tuple[int, int, int, int]:
+    """(chunks, output slices of each at the most, input slices under them, tiles that fit `room`): few chunks, since neighbouring
+    slices share input, but such that there is room for half a register tile.
+    """
+
+    def tiles(slices):
+        return room // (slots(g, slices) * data_pitch + slices * product_pitch)
+
+    slices = g["d_out"]
+    while slices > 1 and 2 * tiles(slices) < MR:
+        slices = -(-slices // 2)
+    chunks = -(-g["d_out"] // slices)
+    slices = -(-g["d_out"] // chunks)
+    return chunks, slices, slots(g, slices), tiles(slices)

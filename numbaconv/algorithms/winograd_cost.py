@@ -1,0 +1,149 @@
+"""What Winograd takes: products, transforms, and the wait for weights.
+
+    cycles = positions x (tiles of the core, of one tap a slice, + calls CALL)
+           + tiles x (slices x (rounds TILE + vectors of channels x (operations / FMA + MOVED positions ...)))     in and out
+           + blocks x positions x what weights from the L2 (FROM_L2) take longer than the products of the first row of tiles
+           + WAITED (`cost.far_cycles`), and what a block writes and reads beyond the L2
+
+Operations and what moving takes are those of the matrices (`winograd_form`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.winograd_blocks import L2_PART, ROWS, SPLIT, columns_together, dilations, slots, split_bytes
+from numbaconv.algorithms.winograd_form import Form, known_forms
+from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.gemm import MR, PANEL_ROW, VECTOR_BYTES
+from numbaconv.machine import Machine
+from numbaconv.problem import ConvProblem
+
+#: Cycles to call the core, and to find the pixels of a tile; measured, as all that follow are.
+_CALL, _TILE = 30.0, 88.0
+#: How much longer it takes where the phases of a stride make long rows of few tiles.
+_STRIDED = 1.05
+#: How much longer transforms take where vectors of channels cross cache lines.
+_APART = 2.0
+#: The part of the weights' transfer from beyond the L2 that nothing hides, and bytes a cycle from the L2.
+_WAITED, _FROM_L2 = 0.46, 9.0
+#: The part of the largest block that blocks of even size and number are at the least.
+_EVEN = 0.4
+
+
+def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
+    """The core's tiles of one tap, position by position, a call each; finding the pixels of each tile; and transforms."""
+    tiles = g["n"] * g["tiles_h"] * g["tiles_w"]
+    row_tiles = g["lines"] * -(-g["tile_block"] * g["block_slices"] // MR)
+    height = tiles * g["d_out"] / max(row_tiles, 1)
+    column_blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
+    products = row_tiles * g["groups"] * _products(g, height, machine)
+    products += g["lines"] * g["groups"] * _fetching(g, height, machine)
+    calls = g["lines"] * max(g["groups"], column_blocks)
+    # groups are transformed block by block, a whole pixel only once
+    rounds = column_blocks if g["groups"] > 1 else 1, column_blocks
+    slices = _slices_transformed(g), g["d_out"]
+    each = zip(slices, rounds, _vectors(g, g["column_block"], machine), (sizes.input_cycles, sizes.output_cycles))
+    apart = _apart(g)
+    moved = sum(count * (_TILE * times + vectors * one * apart) for count, times, vectors, one in each)
+    return (sizes.positions * (products + calls * _CALL) + tiles * moved) * _strided(g)
+
+
+def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
+    """Blocks of tiles are outside: weights that do not fit the L2 come once each, partly while others are multiplied.
+
+    What a block takes beyond half of the L2 is written and read beyond it.
+    """
+    nbytes = sizes.positions * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+    block = sizes.positions * (g["data_position"] + g["product_position"])
+    rounds = g["lines"] * -(-g["panel_bytes"] // g["k_d"] // PANEL_ROW // g["k_block"])
+    spilled = rounds * 2 * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
+    return spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
+
+
+@lru_cache(maxsize=16)
+def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
+    """A lower bound of the cycles by m; all sizes share most of it."""
+    work = cost.least_work(problem, machine)
+    g, summed, groups, stored = work.g, _slices_summed(work.g), work.g["groups"], work.stored
+    kernel, stride = (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"])
+    phases, panels = stride[0] * stride[1], g["panels_per_group"]
+    k, columns = phases * g["c_in"], columns_together(g)
+    multiplied = summed * (work.multiply * k + machine.rates.tap * panels)
+    weight_bytes = groups * panels * g["panel_bytes"] * phases // (kernel[0] * kernel[1])
+    column_blocks, tile_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
+    most, fetching = split_bytes(g, k), summed * k * panels * PANEL_ROW / _FROM_L2
+    room, tensors = L2_PART * machine.l2, g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
+    h_out, w_out, (dilation_h, dilation_w), flat = g["h_out"], g["w_out"], dilations(g), g["d_out"] == 1
+    # a slice of the output takes at least one of the input
+    images = g["n"] * min(g["d_in"], g["d_out"])
+    vectors_in, vectors_out = _vectors(g, columns, machine)
+    apart, strided = _apart(g), _strided(g)
+    found = {}
+    for m, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(kernel, stride):
+        across = -(-w_out // (dilation_w * m_w))
+        tiles = images * dilation_h * -(-h_out // (dilation_h * m_h)) * dilation_w * across
+        rounds, row_bytes = column_blocks, positions * tile_bytes
+        if positions * most > SPLIT:
+            rounds, row_bytes = 1, SPLIT / ROWS
+        blocks, beside = 1.0, 0
+        if flat and (pieces == 1 or across == 1):
+            blocks = max(1.0, tiles / max(ROWS, room / row_bytes))
+            beside = _EVEN * row_bytes * tiles / blocks
+        moved = apart * (vectors_in * input_cycles + vectors_out * output_cycles)
+        moved += _TILE * (rounds + (rounds if groups > 1 else 1))
+        row, first_rows = pieces * multiplied + stored, min(tiles, MR) if flat else MR
+        products = groups * (tiles * row + blocks * max(pieces * fetching - row * first_rows, 0.0))
+        products += blocks * max(groups, rounds) * _CALL
+        fetched = positions * pieces * weight_bytes
+        waited = cost.waiting_cycles(tensors + beside, tensors, fetched, blocks, machine)
+        found[m] = (positions * products + tiles * moved) * strided + _WAITED * waited
+    return found
+
+
+def _products(g: dict[str, int], height: float, machine: Machine) -> float:
+    """Cycles of the core's tiles of `height` rows at one position."""
+    taps = _slices_summed(g)
+    k = taps * g["stride_h"] * g["stride_w"] * g["c_in"]
+    return cost.panels_cycles(k, height, g["c_out"], taps, g["itemsize"], machine)
+
+
+def _fetching(g: dict[str, int], height: float, machine: Machine) -> float:
+    """Cycles that a block's first row of tiles at one position waits for weights from the L2, where it is too low to hide them."""
+    k = _slices_summed(g) * g["stride_h"] * g["stride_w"] * g["c_in"]
+    fetched = k * g["panels_per_group"] * PANEL_ROW / _FROM_L2
+    return max(fetched - _products(g, height, machine), 0.0)
+
+
+def _slices_summed(g: dict[str, int]) -> float:
+    return g["k_d"] if g["padding_mode"] or g["k_d"] == 1 else cost.slices_met(g)
+
+
+def _slices_transformed(g: dict[str, int]) -> int:
+    """Input slices that are transformed for a tile, those that neighbouring blocks do not share more than once."""
+    if g["keeps"]:
+        return min(slots(g, g["d_out"]), g["d_in"])
+    return min(slots(g, g["block_slices"]), g["d_in"]) * g["chunks"]
+
+
+def _vectors(g: dict[str, int], column_block: int, machine: Machine) -> tuple[int, int]:
+    """Vectors of channels that are transformed, of the input and of the output; those of a block of columns fill whole ones."""
+    lanes = TARGETS[machine.isa].lanes(g["itemsize"])
+    groups, c_out = g["groups"], g["c_out"]
+    if groups == 1:
+        return -(-g["stride_h"] * g["stride_w"] * g["c_in"] // lanes), -(-c_out // lanes)
+    # groups in a block that holds some of them in whole, or the one that it is a part of
+    together = max(1, column_block // g["panels_per_group"])
+    vectors_out = -(-groups * c_out // lanes) if together > 1 else groups * -(-c_out // lanes)
+    return -(-groups // together) * -(-together * g["c_in"] // lanes), vectors_out
+
+
+def _apart(g: dict[str, int]) -> float:
+    """How much longer transforms take where the channels of a group do not begin with a vector."""
+    lines = g["c_in"] * g["itemsize"] % VECTOR_BYTES or g["c_out"] * g["itemsize"] % VECTOR_BYTES
+    return _APART if g["groups"] > 1 and lines else 1.0
+
+
+def _strided(g: dict[str, int]) -> float:
+    return _STRIDED if g["stride_h"] * g["stride_w"] > 1 else 1.0

@@ -1,0 +1,126 @@
+"""Which F(m, r) a kernel gets down and across, or why it gets none, and what follows from their matrices alone.
+
+All of it depends on the kernel and its stride, so it is found once a kernel and not once a shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import NamedTuple
+
+from numbaconv.algorithms.cost import FMA
+from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
+from numbaconv.codegen.linear import program
+
+#: Cycles to move a vector to one position from the input, and from one position to the output; measured.
+_MOVED_IN, _MOVED_OUT = 6.0, 5.8
+#: Positions that do not fit the registers and the L1 together take longer: so many take twice as long.
+_TWICE = 80
+
+
+#: The m of F(m, r) that there are.
+SIZES = (2, 3, 4, 5, 6)
+
+
+@dataclass(frozen=True)
+class Form:
+    """`sizes` are (m, r) down and across; kernel rows that are too wide are cut into `pieces` of m taps, which are added up."""
+
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    pieces: int
+
+    @cached_property
+    def known(self) -> bool:
+        """Whether there are points for these sizes."""
+        return max(m + r - 1 for m, r in self.sizes) <= MAX_POINTS
+
+    @cached_property
+    def positions(self) -> int:
+        """Inputs of a tile, and products."""
+        return prod(m + r - 1 for m, r in self.sizes)
+
+    @cached_property
+    def amplification(self) -> float:
+        """By how much rounding errors of the products grow."""
+        return prod(amplification(m, r) for m, r in self.sizes)
+
+    @cached_property
+    def input_cycles(self) -> float:
+        """Cycles to transform a vector of channels of a tile's input."""
+        return self._cycles("input", _MOVED_IN)
+
+    @cached_property
+    def output_cycles(self) -> float:
+        """Cycles to transform a vector of channels of a tile's products back."""
+        return self._cycles("output", _MOVED_OUT)
+
+    def _cycles(self, direction: str, moved: float) -> float:
+        """operations / FMA + moved positions (1 + (positions / TWICE)^2)"""
+        down, across = (program(getattr(transforms(m, r), direction)) for m, r in self.sizes)
+        operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
+        return operations / FMA + moved * self.positions * (1 + (self.positions / _TWICE) ** 2)
+
+
+@lru_cache(maxsize=512)
+def form(m: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Form:
+    """F(m, r) of the last two axes, with r the taps a phase of the stride has.
+
+    An axis without taps to save keeps one output a tile.
+    """
+    down, across = _taps(kernel, stride)
+    pieces = 1
+    if m + across - 1 > MAX_POINTS:
+        pieces, across = -(-across // m), m
+    return Form(tuple((m if r > 1 else 1, r) for r in (down, across)), pieces)
+
+
+def _taps(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, int]:
+    """Taps down and across that a phase of the stride has; a signal has height 1."""
+    return ((1,) + tuple(-(-k // s) for k, s in zip(kernel, stride)))[-2:]
+
+
+class Known(NamedTuple):
+    """What of a form its cost follows from; see `Form`."""
+
+    m: int
+    m_h: int
+    m_w: int
+    positions: int
+    pieces: int
+    input_cycles: float
+    output_cycles: float
+
+
+@lru_cache(maxsize=256)
+def known_forms(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Known, ...]:
+    """All sizes for which there are points."""
+    forms = ((m, form(m, kernel, stride)) for m in SIZES)
+    return tuple(
+        Known(m, f.sizes[0][0], f.sizes[1][0], f.positions, f.pieces, f.input_cycles, f.output_cycles)
+        for m, f in forms
+        if f.known
+    )
+
+
+@lru_cache(maxsize=1024)
+def refusal(
+    m: int, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], grouped: bool
+) -> str | None:
+    """Why kernels like this get no F(m, r), or None."""
+    # slices of a volume are added up, not transformed
+    if max(kernel[-2:]) == 1:
+        return "a 1x1 kernel has no taps to save"
+    if any(s > 1 and d > 1 for s, d in zip(stride[-2:], dilation[-2:])):
+        return "strided and dilated along one axis"
+    if grouped and max(stride[-2:]) > 1:
+        return "grouped and strided"
+    if max(_taps(kernel, stride)) == 1:
+        return "the phases of the stride have one tap each"
+    found = form(m, kernel, stride)
+    if not found.known:
+        return f"F({m}, {max(r for _, r in found.sizes)}) needs more than {MAX_POINTS} points"
+    if found.pieces > 1 and len(kernel) > 2:
+        return f"rows need more than {MAX_POINTS} points, and those of volumes are not cut into pieces"
+    return None

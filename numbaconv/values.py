@@ -1,0 +1,74 @@
+"""What frozen values that key plans have in common: a hash that is computed once, and the shapes of a batch."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+DTYPES: dict[str, type] = {"f32": np.float32, "f64": np.float64}
+
+
+class HashedOnce:
+    """Base of frozen dataclasses that are keys of dictionaries in every call; they have to name its ``__hash__`` as their own.
+
+    The hash depends on the process (strings are salted), hence pickling goes through the constructor and leaves it behind.
+    """
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self):
+        return type(self), self._values
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._values)
+
+    @property
+    def _values(self) -> tuple:
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+class Batched(HashedOnce):
+    """Base of problems: `n` images of `spatial` sizes with `c_in` channels, which become `out_spatial` with `c_out`."""
+
+    n: int
+    c_in: int
+    c_out: int
+    spatial: tuple[int, ...]
+    kernel: tuple[int, ...]
+    dtype: str
+    layout: str
+    out_spatial: tuple[int, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input in its layout, batch included."""
+        return self._shape(self.c_in, self.spatial)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output in its layout, batch included."""
+        return self._shape(self.c_out, self.out_spatial)
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions: the product of `kernel`."""
+        return prod(self.kernel)
+
+    @property
+    def np_dtype(self) -> np.dtype:
+        """The element type as NumPy names it."""
+        return np.dtype(DTYPES[self.dtype])
+
+    @cached_property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return self.np_dtype.itemsize
+
+    def _shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
+        if self.layout == "channels_first":
+            return (self.n, channels, *spatial)
+        return (self.n, *spatial, channels)
