@@ -55,7 +55,7 @@ class SlidingAlgorithm(TiledAlgorithm):
 
     def far_cycles(self, g, machine):
         """Images follow one another: weights come once each."""
-        return cost.far_cycles(g, machine, g["panels_per_group"] * g["panel_bytes"], 1, g["n"])
+        return cost.far_cycles(g, machine, cost.weights_read(g, g["panels_per_group"]), 1, g["n"])
 
     def least_seconds(self, problem, machine):
         """Tiles as wide as they can be, whose runs begin with every tap that a pixel meets in the first column of the kernel."""
