@@ -23,6 +23,8 @@ _FAR = 0.35
 _NUMPY = 2.0
 #: Fewer elements are not worth a second thread.
 _SHARED = 1 << 15
+#: Where rows are filled up to so many times their number, those of zeros are left out.
+_EMPTY = 1.5
 
 
 @functools.cache
@@ -43,27 +45,43 @@ def _scipy():
 
 def forward(x: np.ndarray, lengths: Sequence[int], axes: Sequence[int], threads: int = 1) -> np.ndarray:
     """Spectrum along `axes`, each filled up with zeros to its length; of real `x` half of the last one."""
-    real, (lengths, axes) = x.dtype.kind == "f", _longer(lengths, axes)
-    if (scipy := _scipy()) is not None:
-        transform = scipy.rfftn if real else scipy.fftn
-        return transform(x, lengths, axes, workers=_workers(x.shape, lengths, threads))
-    transform = np.fft.rfftn if real else np.fft.fftn
-    # before version 2 NumPy computes in double precision
-    return transform(x, lengths, axes).astype(np.result_type(x.dtype, np.complex64), copy=False)
+    name, (lengths, axes) = "rfftn" if x.dtype.kind == "f" else "fftn", _longer(lengths, axes)
+    if prod(lengths[:-1]) < _EMPTY * prod(x.shape[axis] for axis in axes[:-1]):
+        return _transform(name, x, lengths, axes, threads)
+    rows = _transform(name, x, lengths[-1:], axes[-1:], threads)
+    return _transform("fftn", rows, lengths[:-1], axes[:-1], threads, overwrite=True)
 
 
 def inverse(
-    spectrum: np.ndarray, lengths: Sequence[int], axes: Sequence[int], real: bool, threads: int = 1
+    spectrum: np.ndarray,
+    lengths: Sequence[int],
+    axes: Sequence[int],
+    real: bool,
+    threads: int = 1,
+    kept: tuple[slice, ...] = (),
 ) -> np.ndarray:
-    """What `forward` was given; `spectrum` may be overwritten."""
-    lengths, axes = _longer(lengths, axes)
+    """What `forward` was given; `spectrum` may be overwritten.
+
+    Of axes before the last one that is transformed only what is `kept` goes on to that one.
+    """
+    name, (lengths, axes) = "irfftn" if real else "ifftn", _longer(lengths, axes)
+    if kept and len(axes) > 1:
+        spectrum = _transform("ifftn", spectrum, lengths[:-1], axes[:-1], threads, overwrite=True)
+        lengths, axes = lengths[-1:], axes[-1:]
+    return _transform(name, spectrum[kept], lengths, axes, threads, overwrite=True)
+
+
+def _transform(
+    name: str, x: np.ndarray, lengths: Sequence[int], axes: Sequence[int], threads: int, overwrite: bool = False
+) -> np.ndarray:
+    """One of `scipy.fft`'s or `numpy.fft`'s functions, in the precision of `x`."""
     if (scipy := _scipy()) is not None:
-        transform = scipy.irfftn if real else scipy.ifftn
-        workers = _workers(spectrum.shape, lengths, threads)
-        return transform(spectrum, lengths, axes, overwrite_x=True, workers=workers)
-    transform = np.fft.irfftn if real else np.fft.ifftn
-    part = np.zeros((), spectrum.dtype).real.dtype
-    return transform(spectrum, lengths, axes).astype(part if real else spectrum.dtype, copy=False)
+        workers = _workers(x.shape, lengths, threads)
+        return getattr(scipy, name)(x, lengths, axes, overwrite_x=overwrite, workers=workers)
+    # before version 2 NumPy computes in double precision
+    part = np.zeros((), x.dtype).real.dtype
+    wanted = part if name == "irfftn" else np.result_type(part, np.complex64)
+    return getattr(np.fft, name)(x, lengths, axes).astype(wanted, copy=False)
 
 
 def _longer(lengths: Sequence[int], axes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -87,6 +87,9 @@ CORNERS = (
     "c5w61o7k41p20",
     "n2c16w50o33k2p4_0dil4",
     "c20w77o20k9p4g20s2",
+    "c18w500o36k11p3_8s3g18f64",
+    "c35w420o35k3p5dil3s2g35",
+    "c24w230o24k29p40g6",
     # volumes: slices and rows that are images of their own, padding on every side, slices that meet padding only
     "c5d4h5w6o7k3p1",
     "c3d6h8w9o17k3p1s2",

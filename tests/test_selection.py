@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from strategies import every_kind
 
 from numbaconv.accuracy import DEFAULT, STRICT, Accuracy
-from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms import ALGORITHMS, cost
 from numbaconv.algorithms.cost import met
+from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.padded import posed_to
 from numbaconv.codegen.jit import on_compile
 from numbaconv.dispatch import calibration, select
@@ -79,6 +80,13 @@ def test_few_estimates_are_made_for_the_best(monkeypatch):
     monkeypatch.setattr(select, "_candidate", lambda *args: priced.append(args[0]) or candidate(*args))
     best(ConvProblem.parse("c64h57w56o64k3p1cl"), PLAIN, HERE, DEFAULT)
     assert 1 <= len(priced) <= 3
+
+
+def test_weights_that_meet_padding_only_are_not_read():
+    g = geometry(ConvProblem.parse("c8w9o32k64p40cl"))
+    # 26 outputs, of which number o reads pixel o + t - 40 at tap t
+    met_at_all = sum(any(0 <= o + t - 40 < 9 for o in range(26)) for t in range(64))
+    assert cost.weights_read(g, 3) == pytest.approx(3 * g["panel_bytes"] * met_at_all / 64)
 
 
 def test_an_estimate_grows_with_the_work():

@@ -10,6 +10,7 @@ from scipy import signal
 from strategies import normals, whole_numbers
 
 import numbaconv as nc
+from numbaconv.loops import shares
 from numbaconv.signals import direct, spectral
 from numbaconv.signals.operands import METHODS, MODES, pair
 
@@ -204,7 +205,7 @@ def test_a_filter_is_causal(rng):
 
 
 @pytest.mark.parametrize(
-    "shape, kernel", (((1 << 16,), (9,)), ((300, 310), (31, 29)), ((300, 310), (1, 60)), ((9, 40, 50), (3, 5, 4)))
+    "shape, kernel", (((1 << 18,), (9,)), ((300, 310), (31, 29)), ((300, 310), (1, 60)), ((9, 40, 50), (3, 5, 4)))
 )
 def test_direct_sums_are_exact_and_their_bits_do_not_depend_on_threads(shape, kernel, rng):
     f, g = whole_numbers(rng, shape, F32), whole_numbers(rng, kernel, F32)
@@ -215,6 +216,17 @@ def test_direct_sums_are_exact_and_their_bits_do_not_depend_on_threads(shape, ke
         with nc.num_threads(threads):
             results.append([nc.convolve(f, g, method=method).tobytes() for method in ("direct", "fft")])
     assert results[0] == results[1]
+
+
+def test_short_work_wakes_no_second_thread(monkeypatch, rng):
+    entered = []
+    monkeypatch.setattr(shares, "run_parallel", lambda *arguments: entered.append(arguments))
+    small, large = ((normals(rng, (size, size), F32), normals(rng, (5, 5), F32)) for size in (200, 1000))
+    with nc.num_threads(2):
+        nc.convolve(*small, method="direct")
+        assert not entered
+        nc.convolve(*large, method="direct")
+        assert entered
 
 
 def test_kernels_take_turns_in_the_plans_of_one_shape(rng):

@@ -71,6 +71,23 @@ def test_one_thread_never_enters_the_parallel_layer(python):
     assert done.stdout == "never\n"
 
 
+@pytest.mark.parametrize("variables, shown", (({}, launch.SPINS), ({"GOMP_SPINCOUNT": "77"}, "77")))
+def test_threads_that_wait_spin_for_a_moment_only_unless_told_otherwise(variables, shown, python):
+    program = """
+        import os
+
+        from numbaconv.loops.launch import start_threading_layer
+
+        before = dict(os.environ)
+        print(start_threading_layer())
+        assert dict(os.environ) == before
+    """
+    done = python(program, NUMBA_NUM_THREADS="2", OMP_DISPLAY_ENV="verbose", **variables)
+    if done.stdout != "omp\n" or "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("the threads are not those of GNU OpenMP")
+    assert f"GOMP_SPINCOUNT = '{shown}'" in done.stderr
+
+
 @needs_two
 def test_a_layer_uses_the_threads_that_are_set_when_it_is_called(monkeypatch):
     entered = drivers_entered(monkeypatch)

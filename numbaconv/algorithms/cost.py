@@ -83,7 +83,7 @@ class LeastWork(NamedTuple):
     """What no cut of a problem for the core goes below.
 
     Cycles an output pixel and group, for all columns: to `multiply` by one element of K, and to be `stored`; lower bounds of
-    `gemm_cycles`, and of `far_cycles` with the weights as they are packed.
+    `gemm_cycles`, and of `far_cycles` with the weights that are read.
     """
 
     g: dict[str, int]
@@ -104,12 +104,12 @@ def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
     tiles = -(-pixels // MR)
     stored = panels * rates.row * (1 + 1 / MR)
     multiply = panels_cycles(1.0, MR, g["c_out"], 0.0, g["itemsize"], machine) / MR - stored
-    met = _padded_taps_met(g, 1.0, 1.0) if _much_padding(g) else g["window"]
+    met = _padded_taps_met(g, 1.0, 1.0, 1.0) if _much_padding(g) else g["window"]
     pixel = met * g["c_in"] * multiply + panels * (rates.row + rates.tap) + _partial(g, machine)
     times = 1 if weights_stay(g, machine) else panels
     reads = times * g["k_d"] * g["k_h"] * min(pixels * g["stride_w"] + tiles * k_w, pixels * k_w) * g["c_in"]
     core = pixels * pixel + tiles * panels * rates.row + STREAM * reads * g["itemsize"] / rates.far_bytes
-    far = far_cycles(g, machine, g["groups"] * panels * g["panel_bytes"], 1, 1)
+    far = far_cycles(g, machine, weights_read(g, g["groups"] * panels), 1, 1)
     return LeastWork(g, pixels, multiply, stored, g["groups"] * core, far)
 
 
@@ -162,7 +162,15 @@ def taps_met(g: dict[str, int], height: float) -> float:
         return g["window"]
     # a tile of an image cut as one line runs on into the next row
     rows = 1.0 if g["lines"] > 1 else 1.0 + (height - 1) / g["w_out"]
-    return _padded_taps_met(g, rows, height)
+    return _padded_taps_met(g, 1.0, rows, height)
+
+
+def weights_read(g: dict[str, int], panels: int) -> float:
+    """Bytes of so many packed panels that are read at all: those of taps that do not lie in padding for every output."""
+    nbytes = panels * g["panel_bytes"]
+    if not _much_padding(g):
+        return nbytes
+    return nbytes * _padded_taps_met(g, g["d_out"], g["h_out"], g["w_out"]) / g["window"]
 
 
 def _much_padding(g: dict[str, int]) -> bool:
@@ -171,13 +179,13 @@ def _much_padding(g: dict[str, int]) -> bool:
     return not g["padding_mode"] and _LITTLE_PADDING * padding >= g["d_out"] + g["h_out"] + g["w_out"] - 1
 
 
-def _padded_taps_met(g: dict[str, int], rows: float, columns: float) -> float:
-    return slices_met(g) * rows_met(g, rows) * columns_met(g, columns)
+def _padded_taps_met(g: dict[str, int], slices: float, rows: float, columns: float) -> float:
+    return slices_met(g, slices) * rows_met(g, rows) * columns_met(g, columns)
 
 
-def slices_met(g: dict[str, int]) -> float:
-    """Slices of the kernel that an average output meets."""
-    return met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], 1.0)
+def slices_met(g: dict[str, int], span: float = 1.0) -> float:
+    """Slices of the kernel that `span` neighbouring outputs meet."""
+    return met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], span)
 
 
 def rows_met(g: dict[str, int], span: float = 1.0) -> float:

@@ -23,6 +23,8 @@ from numbaconv.workspace import rounded
 #: Cycles to transpose one vector of a panel.
 _TRANSPOSE = 10.0
 
+#: Tiles of a signal that follow one another.
+_TILES = 8
 #: Kernels of so many columns read zeros at the sides of the image instead of a padded copy.
 _FEW_TAPS = 5
 
@@ -33,7 +35,7 @@ class _Panels(SlidingAlgorithm):
     name = Strips.name
 
     def cut(self, g, machine):
-        fields = sliding_fields(g, g["itemsize"])
+        fields = sliding_fields(g, g["itemsize"], _TILES)
         strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
         width = min(g["w_in"], (PIXELS * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1)
         under = width * min(g["k_h"], g["h_in"]) * g["k_d"] * PANEL_ROW

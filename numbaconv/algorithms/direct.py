@@ -54,7 +54,7 @@ class Direct(TiledAlgorithm):
         return least.pixels / MR * cost.LISTED
 
     def extra_cycles(self, problem, g, machine):
-        """The tile list; a table, or packing, for every tile that touches padding or spans two rows."""
+        """The tile list, and a table, or packing, for every tile that touches padding or spans two rows: for each column block."""
         parts = g["tiles_per_line"]
         interior = 0.0
         if g["line"] == g["w_out"]:
@@ -63,11 +63,13 @@ class Direct(TiledAlgorithm):
             interior = max(0, parts - padded_parts) / parts
             for size, before, stride in (("d_out", "pad_front", "stride_d"), ("h_out", "pad_top", "stride_h")):
                 interior *= max(0, g[size] - 2 * -(-g[before] // g[stride])) / g[size]
-        listed = cost.tile_count(g) * cost.LISTED
+        once = cost.tile_count(g) * cost.LISTED
         if g["k_block"] > g["c_in"]:
-            return listed + (1 - interior) * cost.packing_cycles(g, g["k_d"] * g["k_h"], machine.rates)
-        entries = problem.taps * TARGETS[machine.isa].rows
-        return listed + cost.tile_count(g) * (1 - interior) * entries * cost.ENTRY
+            once += (1 - interior) * cost.packing_cycles(g, g["k_d"] * g["k_h"], machine.rates)
+        else:
+            entries = problem.taps * TARGETS[machine.isa].rows
+            once += cost.tile_count(g) * (1 - interior) * entries * cost.ENTRY
+        return once * -(-g["groups"] * g["panels_per_group"] // g["column_block"])
 
 
 def _row_is_tap(g) -> bool:

@@ -45,7 +45,7 @@ _MOVED, _TIMES, _BLOCK, _CALL = 8.0, 2.0, 20_000.0, 200_000.0
 _TIMES_KERNEL, _FEW_TAPS = (2, 4, 8), 25
 #: Rounding errors of three transforms and a sum, in units of eps; fitted to images from 20 to 10^5 wide and sums from 1 to 512.
 _TRANSFORM, _SUM = 0.4, 0.2
-_SAFETY = 1.25
+_SAFETY = 1.4
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,11 @@ class _Cut:
         return ConvProblem(1, *channels, (blocks,), (1,), (1,), (1,), ((0, 0),), groups, p.dtype, "channels_last")
 
 
+def _every(count: int, step: int) -> slice:
+    """The first `count` elements that lie `step` apart."""
+    return slice(0, (count - 1) * step + 1, step)
+
+
 def _frequencies(lengths: tuple[int, ...]) -> int:
     return prod(lengths[:-1]) * (lengths[-1] // 2 + 1)
 
@@ -255,13 +260,14 @@ class FftPlan(AddressedPlan):
         x, out = self._pixels(x, p.c_in, p.spatial, x_pitch), self._pixels(out, p.c_out, p.out_spatial, out_pitch)
         added = self._pixels(residual, p.c_out, p.out_spatial, residual_pitch) if residual else None
         axes = range(1, 1 + len(cut.lengths))
+        rows = (slice(None), *map(_every, cut.outputs[:-1], p.stride))
         numbers = list(product(range(p.n), *map(range, cut.grid)))
         # Blocks of all images, in passes that fit the workspace.
         for first in range(0, len(numbers), cut.together):
             now = numbers[first : first + cut.together]
             spectra = fourier.forward(self._read(x, now), cut.lengths, axes, threads)
             products = self._multiply(spectra, workspace, threads)
-            self._write(fourier.inverse(products, cut.lengths, axes, True, threads), now, out, added)
+            self._write(fourier.inverse(products, cut.lengths, axes, True, threads, rows), now, out, added)
 
     def _pixels(self, at: int, channels: int, spatial: tuple[int, ...], pitch: int) -> np.ndarray:
         """(n, *spatial, channels): the tensor at an address, in either layout."""
@@ -297,16 +303,16 @@ class FftPlan(AddressedPlan):
         return products
 
     def _write(self, blocks: np.ndarray, numbers: list[tuple[int, ...]], out, residual) -> None:
-        """Keep the outputs that a block has in whole, with bias, residual and activation."""
+        """Keep the outputs that a block has in whole, with bias, residual and activation; of rows no others are left."""
         cut, activation = self._cut, self.epilogue.activation
         for block, (image, *place) in zip(blocks, numbers):
             kept, target = [], [image]
-            sizes = zip(place, cut.outputs, self.problem.stride, self.problem.out_spatial)
-            for number, count, stride, size in sizes:
+            strides = *(1,) * (len(place) - 1), self.problem.stride[-1]
+            for number, count, stride, size in zip(place, cut.outputs, strides, self.problem.out_spatial):
                 first = number * count
                 count = min(count, size - first)
                 target.append(slice(first, first + count))
-                kept.append(slice(0, (count - 1) * stride + 1, stride))
+                kept.append(_every(count, stride))
             y, at = block[tuple(kept)], tuple(target)
             if self._weights.bias is not None:
                 y = y + self._weights.bias

@@ -17,6 +17,8 @@ from numbaconv.problem import PADDING_MODES, ConvProblem
 _FULL = 0.85
 #: The parts of the L2 that a block's input and a column block's weights may take; the rest is output and what streams by.
 _INPUT_PART, _WEIGHT_PART = 4, 2
+#: An input that takes no more than this part of the L2 is one block, so that all tiles share each panel when it comes.
+_WHOLE_PART = 2
 #: Results of so many bytes are gone from all caches when somebody reads them.  Smaller ones wait in the L3 for the next layer,
 #: which reads them from there more than twice as fast as from memory (24 against 9 GB/s where this was measured).
 _KEPT_BYTES = 12 << 20
@@ -194,10 +196,11 @@ def weights_stay(g: dict[str, int], machine: Machine) -> bool:
 def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:
     """Tiles of a block: what they read fits its part of the L2; with `tables`, their tap tables fit the workspace."""
     read = MR * g["stride_d"] * g["stride_h"] * g["stride_w"] * g["x_pixel"]
-    fit = machine.l2 // _INPUT_PART // read
+    tiles = g["lines"] * g["tiles_per_line"]
+    fit = tiles if tiles * read <= machine.l2 // _WHOLE_PART else machine.l2 // _INPUT_PART // read
     if tables:
         fit = min(fit, _TABLE_LIMIT // table_bytes(g))
-    return max(1, min(fit, g["lines"] * g["tiles_per_line"]))
+    return max(1, min(fit, tiles))
 
 
 def row_block(g: dict[str, int], machine: Machine, pitch: int) -> int:

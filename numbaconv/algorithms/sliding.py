@@ -55,7 +55,7 @@ class SlidingAlgorithm(TiledAlgorithm):
 
     def far_cycles(self, g, machine):
         """Images follow one another: weights come once each."""
-        return cost.far_cycles(g, machine, g["panels_per_group"] * g["panel_bytes"], 1, g["n"])
+        return cost.far_cycles(g, machine, cost.weights_read(g, g["panels_per_group"]), 1, g["n"])
 
     def least_seconds(self, problem, machine):
         """Tiles as wide as they can be, whose runs begin with every tap that a pixel meets in the first column of the kernel."""
@@ -84,8 +84,11 @@ class SlidingAlgorithm(TiledAlgorithm):
         return g["n"] * g["d_out"] * g["h_out"] * tiles * cycles
 
 
-def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:
-    """Fields of the `CONV` record that take stride and dilation of the columns apart; see `loops.sliding`."""
+def sliding_fields(g: dict[str, int], itemsize: int, tiles: int) -> dict[str, int]:
+    """Fields of the `CONV` record that take stride and dilation of the columns apart; see `loops.sliding`.
+
+    Up to `tiles` tiles of a signal follow one another in a stretch; of an image, whose lines do, it has one.
+    """
     common = gcd(g["stride_w"], g["dilation_w"])
     hop = g["stride_w"] // common
     columns = g["groups"] * g["c_out"]
@@ -98,6 +101,7 @@ def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:
         "hop": hop,
         "phases": min(hop, g["k_w"]),
         "step": min(hop * g["dilation_w"], _FAR),
+        "stretch": PIXELS * (tiles if _is_signal(g) else 1),
         "out_step": g["dilation_w"] // common,
         "lines": g["d_out"] * g["h_out"],
         "line": g["w_out"],
@@ -105,12 +109,17 @@ def sliding_fields(g: dict[str, int], itemsize: int) -> dict[str, int]:
     }
 
 
+def _is_signal(g: dict[str, int]) -> bool:
+    """Whether all outputs of an image are one row that one row of the input makes."""
+    return g["d_out"] * g["h_out"] * g["k_d"] * g["k_h"] == 1 and g["pad_front"] == g["pad_top"] == 0
+
+
 def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> tuple[dict[str, int], int]:
     """Fields of the `CONV` record for strips under `tiles` tiles, of `room` bytes if they can, and all their bytes."""
     parts = -(-tiles // g["out_step"])
-    outputs = parts * PIXELS * g["out_step"]
+    outputs = parts * g["stretch"] * g["out_step"]
     width = (outputs - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
-    reach = (PIXELS - 1) * g["out_step"] * g["stride_w"]
+    reach = (g["stretch"] - 1) * g["out_step"] * g["stride_w"]
     row = min(width, g["w_in"] + 2 * reach) * g["k_d"] * g["c_in"] * PANEL_ROW
     under = (g["k_h"] - 1) * g["dilation_h"] + 1
 

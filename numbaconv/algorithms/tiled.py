@@ -78,7 +78,7 @@ class TiledAlgorithm(DirectSums):
     def far_cycles(self, g: dict[str, int], machine: Machine) -> float:
         """Cycles that wait for operands from beyond the L2; column blocks are outside, so that x comes once each."""
         panels = g["groups"] * g["panels_per_group"]
-        return cost.far_cycles(g, machine, panels * g["panel_bytes"], -(-panels // g["column_block"]), 1)
+        return cost.far_cycles(g, machine, cost.weights_read(g, panels), -(-panels // g["column_block"]), 1)
 
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""

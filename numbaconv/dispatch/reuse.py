@@ -22,11 +22,18 @@ class PlanPool:
         self._make, self._most_bytes = make, most_bytes
         self._waiting: deque = deque()
 
-    def run(self, weight: np.ndarray, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+    def run(
+        self,
+        weight: np.ndarray,
+        x: np.ndarray,
+        out: np.ndarray,
+        residual: np.ndarray | None = None,
+        threads: int | None = None,
+    ) -> None:
         """Run a plan with these weights; see `Plan.run`."""
         taken = self._take(weight)
         try:
-            taken[1].run(x, out, residual)
+            taken[1].run(x, out, residual, threads=threads)
         finally:
             if weight.nbytes <= self._most_bytes:
                 self._waiting.append(taken)

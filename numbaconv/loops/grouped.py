@@ -14,6 +14,7 @@ from numbaconv.codegen.memory import clear, conv_record, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import (
+    PIXELS,
     SLIDE_BYTES,
     begin_slice,
     begin_slide,
@@ -21,8 +22,8 @@ from numbaconv.loops.sliding import (
     put_runs,
     slide,
     slide_panels,
-    tile_across,
-    tiles_across,
+    stretch_across,
+    stretches_across,
 )
 from numbaconv.loops.walk import share
 
@@ -77,17 +78,32 @@ def never_around(conv):
 
 @njit
 def through_strip(
-    conv, address, tile, tiles, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta
+    conv,
+    address,
+    stretch,
+    stretches,
+    h_out,
+    count,
+    first_panel,
+    last_panel,
+    image,
+    out_image,
+    residual_image,
+    alpha,
+    beta,
 ):
-    """`count` lines of a block of panels across `tiles` tiles from number `tile`.  Workspace: call and run records, strip."""
+    """`count` lines of a block of panels across `stretches` stretches from number `stretch`.
+
+    Workspace: call and run records, strip.
+    """
     call = slide_record(address)
     run_bytes = conv.k_d * conv.k_h * conv.c_in * conv.phases * 8 * RUN
     runs = address + SLIDE_BYTES
     # vectors of the strip start on cache lines
     strip = (runs + max(conv.turns, 1) * conv.tile_block * run_bytes + 63) // 64 * 64
     call.bordered = 0
-    first, last = columns_under(conv, tile)
-    for number in range(tile + 1, tile + tiles):
+    first, last = columns_under(conv, stretch)
+    for number in range(stretch + 1, stretch + stretches):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
     plane = (last - first) * PANEL_ROW
@@ -95,9 +111,9 @@ def through_strip(
     row = conv.k_d * depth
     ring = conv.ring if conv.turns > 0 else never_around(conv)
     for turn in range(max(conv.turns, 1)):
-        for number in range(tiles):
-            w_out, height = tile_across(conv, tile + number)
-            to = runs + (turn * tiles + number) * run_bytes
+        for number in range(stretches):
+            w_out, height = stretch_across(conv, stretch + number)
+            to = runs + (turn * stretches + number) * run_bytes
             put_runs(conv, address, to, w_out, height, first, row, depth, plane, np.int64(PANEL_ROW), turn, ring)
     clear_padding(conv, strip, min(conv.ring, conv.h_in), first, last, alpha)
     # Panels one by one, since each is expanded for itself.
@@ -129,12 +145,14 @@ def through_strip(
                 if conv.turns > 0:
                     turn, a = (h_top - h_first) % conv.turns, strip - h_top * row
                 # Tiles side by side share the columns between them.
-                for number in range(tiles):
-                    to = runs + (turn * tiles + number) * run_bytes
+                for number in range(stretches):
+                    to = runs + (turn * stretches + number) * run_bytes
+                    w_out, height = stretch_across(conv, stretch + number)
                     slide(
                         conv,
                         address,
-                        tile + number,
+                        w_out,
+                        height,
                         line,
                         lines,
                         panel,
@@ -174,45 +192,53 @@ def lines_in_place(conv, address, image, d, h_out, count):
 
 
 @njit
-def in_place(conv, address, tile, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta):
-    """`count` lines of a block of panels across tile number `tile`, which reads zeros where it touches padding at its sides."""
+def in_place(
+    conv, address, number, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta
+):
+    """`count` lines of a block of panels across stretch `number`, which reads zeros where it touches padding at its sides."""
     runs = address + SLIDE_BYTES
     row = conv.w_in * conv.x_pixel
-    w_out, height = tile_across(conv, tile)
-    put_runs(
-        conv,
-        address,
-        runs,
-        w_out,
-        height,
-        np.int64(0),
-        row,
-        conv.dilation_d * conv.h_in * row,
-        np.int64(0),
-        conv.x_pixel,
-        np.int64(0),
-        conv.h_in + conv.k_h * conv.dilation_h,
-    )
-    first, last = columns_under(conv, tile)
-    slide_record(address).bordered = int(first < 0 or last > conv.w_in)
+    w_out, outputs = stretch_across(conv, number)
+    first, last = columns_under(conv, number)
+    call = slide_record(address)
+    call.bordered = int(first < 0 or last > conv.w_in)
     slide_panels(conv, address, first_panel, last_panel)
     a = image + first_panel * PANEL_ROW
-    slide(
-        conv,
-        address,
-        tile,
-        h_out,
-        count,
-        first_panel,
-        a,
-        row,
-        conv.x_pixel,
-        runs,
-        out_image,
-        residual_image,
-        alpha,
-        beta,
-    )
+    # All at once, unless the runs have to say which positions of each tile are padding.
+    most = PIXELS if call.bordered != 0 else conv.stretch
+    for done in range(0, outputs, most):
+        column, height = w_out + done * conv.out_step, min(most, outputs - done)
+        put_runs(
+            conv,
+            address,
+            runs,
+            column,
+            height,
+            np.int64(0),
+            row,
+            conv.dilation_d * conv.h_in * row,
+            np.int64(0),
+            conv.x_pixel,
+            np.int64(0),
+            conv.h_in + conv.k_h * conv.dilation_h,
+        )
+        slide(
+            conv,
+            address,
+            column,
+            height,
+            h_out,
+            count,
+            first_panel,
+            a,
+            row,
+            conv.x_pixel,
+            runs,
+            out_image,
+            residual_image,
+            alpha,
+            beta,
+        )
 
 
 @njit
@@ -221,7 +247,7 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
     conv = conv_record(conv_address)
     first_line, last_line = share(conv.n * conv.d_out * conv.h_out, part // column_parts, row_parts)
     first_panel, last_panel = share(conv.panels_per_group, part % column_parts, column_parts)
-    across = tiles_across(conv)
+    across = stretches_across(conv)
     begin_slide(conv, workspace)
     # Blocks of channels outside: the kernel's rows, one block of tiles wide, then stay in the L1 on the way down the image.
     for panel in range(first_panel, last_panel, conv.column_block):
@@ -239,8 +265,8 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
             pixel = image * conv.image_step + d_out * conv.slice_step
             out_image = out + pixel * conv.out_pixel
             residual_image = 0 if residual == 0 else residual + pixel * conv.residual_pixel
-            for tile in range(0, across, conv.tile_block):
-                first, last = columns_under(conv, tile)
+            for stretch in range(0, across, conv.tile_block):
+                first, last = columns_under(conv, stretch)
                 start = panel
                 inside = first >= 0 and last <= conv.w_in
                 if (inside or conv.bordered != 0) and panel < panels_in_place:
@@ -248,7 +274,7 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                     in_place(
                         conv,
                         workspace,
-                        tile,
+                        stretch,
                         h_out,
                         count,
                         panel,
@@ -263,8 +289,8 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                     through_strip(
                         conv,
                         workspace,
-                        tile,
-                        min(conv.tile_block, across - tile),
+                        stretch,
+                        min(conv.tile_block, across - stretch),
                         h_out,
                         count,
                         start,

@@ -1,7 +1,8 @@
 """How compiled drivers are entered: one thread without the parallel layer, several with it, and never where that would abort.
 
 OpenMP costs 0.6 us a region, the workqueue 16 us; the workqueue aborts the process when two threads enter it at once,
-and GNU OpenMP aborts a forked child at its first region.
+and GNU OpenMP aborts a forked child at its first region.  Its threads spin while they wait, and would do so for 13 ms: where other
+programs run, too, each region then waits for a thread that cannot run since another one spins.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import numba
 
 from numbaconv.options import get_num_threads
 
+#: How often OpenMP's threads look for work before they sleep, some 45 ns apart: long enough for what lies between two regions.
+#: Who has set one of these variables has chosen.
+SPINS = "2000"
+_SPIN_VARIABLES = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 _forked = False
 _entry = threading.RLock()
 
@@ -34,10 +39,19 @@ def usable_threads() -> int:
 
 
 @functools.cache
-def _prefer_openmp() -> None:
-    """Ask for OpenMP before TBB and the workqueue, unless the user or another library has chosen already."""
+def _start_threads() -> None:
+    """Start Numba's threads: OpenMP's before TBB's and the workqueue's, unless the user or another library has chosen already."""
     if list(numba.config.THREADING_LAYER_PRIORITY) == ["tbb", "omp", "workqueue"]:
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+    bounded = not any(name in os.environ for name in _SPIN_VARIABLES)
+    if bounded:
+        # read once, when the library is loaded; programs that this one starts choose for themselves
+        os.environ[_SPIN_VARIABLES[0]] = SPINS
+    try:
+        numba.set_num_threads(numba.get_num_threads())
+    finally:
+        if bounded:
+            os.environ.pop(_SPIN_VARIABLES[0], None)
 
 
 def threading_layer() -> str | None:
@@ -50,14 +64,13 @@ def threading_layer() -> str | None:
 
 def start_threading_layer() -> str:
     """Start Numba's threads now, instead of at the first parallel region, and name their layer."""
-    _prefer_openmp()
-    numba.set_num_threads(numba.get_num_threads())
+    _start_threads()
     return numba.threading_layer()
 
 
 def run_parallel(driver, threads: int, *arguments) -> None:
     """Call a parallel driver on so many threads; one caller at a time where the layer is not known to be thread-safe."""
-    _prefer_openmp()
+    _start_threads()
     if threading_layer() in ("omp", "tbb"):
         _run(driver, threads, arguments)
     else:

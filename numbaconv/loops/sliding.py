@@ -3,6 +3,9 @@
 Dilation and stride are taken apart so that all taps of a run slide by one position: with stride s and dilation d of the
 columns, outputs q = d / gcd(s, d) apart form a tile, the taps t = p, p + s / gcd, ... of each phase p form a run, and positions
 are lcm(s, d) columns apart.
+
+A *stretch* is a row of outputs that share their runs: one tile of an image, since the same runs serve all of its lines, and
+several tiles of a signal, which has one line only and where finding the runs takes as long as a tile.
 """
 
 from __future__ import annotations
@@ -70,17 +73,17 @@ sliding_core = NativeFunction(_core, "depthwise")
 
 
 @njit
-def tiles_across(conv):
-    """Tiles that cover an output row: even parts of it, `conv.out_step` tiles each, of outputs so many columns apart."""
+def stretches_across(conv):
+    """Stretches that cover an output row: even parts of it, `conv.out_step` each, of outputs so many columns apart."""
     longest = (conv.w_out + conv.out_step - 1) // conv.out_step
-    return min(conv.out_step, conv.w_out) * ((longest + PIXELS - 1) // PIXELS)
+    return min(conv.out_step, conv.w_out) * ((longest + conv.stretch - 1) // conv.stretch)
 
 
 @njit
-def tile_across(conv, number):
-    """First output column and height of tile `number`, which may be 0 where the row's end cuts outputs off."""
+def stretch_across(conv, number):
+    """First output column of stretch `number` and how many it has, which may be 0 where the row's end cuts outputs off."""
     longest = (conv.w_out + conv.out_step - 1) // conv.out_step
-    parts = (longest + PIXELS - 1) // PIXELS
+    parts = (longest + conv.stretch - 1) // conv.stretch
     part, residue = divmod(number, min(conv.out_step, conv.w_out))
     length = (conv.w_out - residue + conv.out_step - 1) // conv.out_step
     first, last = part * longest // parts, min((part + 1) * longest // parts, length)
@@ -89,7 +92,7 @@ def tile_across(conv, number):
 
 @njit
 def put_runs(conv, address, runs, w_out, height, first_column, row, depth, plane, pixel, turn, ring):
-    """Run records of the tile of `height` outputs from column `w_out`: kernel rows, their slices, channels of a group, phases.
+    """Run records of the `height` outputs from column `w_out`: kernel rows, their slices, channels of a group, phases.
 
     A starts at input column `first_column`; input rows lie `row` bytes apart, slices `depth`, channels of a group `plane`, columns
     `pixel`.
@@ -122,8 +125,8 @@ def put_runs(conv, address, runs, w_out, height, first_column, row, depth, plane
 
 @njit
 def columns_under(conv, number):
-    """The input columns, first and beyond the last, that tile `number` reads; those outside of the input are padding."""
-    w_out, height = tile_across(conv, number)
+    """The input columns, first and beyond the last, that stretch `number` reads; those outside of the input are padding."""
+    w_out, height = stretch_across(conv, number)
     reach = max(height - 1, 0) * conv.out_step * conv.stride_w
     first = w_out * conv.stride_w - conv.pad_left
     last = first + reach + (conv.k_w - 1) * conv.dilation_w + 1
@@ -139,6 +142,9 @@ def begin_slide(conv, address):
     call.stride_h = conv.stride_h
     call.dilation_h = conv.dilation_h
     call.h_in = conv.h_in
+    if conv.stretch > PIXELS:
+        # tiles of a signal stand for lines, none of which lies in padding
+        call.stride_h, call.h_in = 1, conv.w_out
     call.k_h = conv.k_h
     call.panel_bytes = conv.panel_bytes
     call.c_line = conv.line_step * conv.out_pixel
@@ -173,13 +179,16 @@ def slide_panels(conv, address, first, last):
 
 
 @njit
-def slide(conv, address, number, line, lines, panel, a, row, pixel, runs, out_image, residual_image, alpha, beta):
-    """Compute `lines` lines from number `line` of one image, across tile `number`, from panel number `panel` on.
+def slide(
+    conv, address, w_out, height, line, lines, panel, a, row, pixel, runs, out_image, residual_image, alpha, beta
+):
+    """Compute the `height` outputs from column `w_out` of `lines` lines from number `line` of one image, from panel number
+    `panel` on.
 
-    `a` is where input row 0 is or would be; rows lie `row` bytes apart, columns `pixel`.
+    `a` is where input row 0 is or would be; rows lie `row` bytes apart, columns `pixel`.  More outputs than a tile has are those
+    of a signal, whose tiles share their runs and follow one another as lines of an image do.
     """
     call = slide_record(address)
-    w_out, height = tile_across(conv, number)
     at, column = line * conv.line_step + w_out * conv.column_step, panel * PANEL_ROW
     call.position = conv.step * pixel
     call.lines = lines
@@ -190,5 +199,21 @@ def slide(conv, address, number, line, lines, panel, a, row, pixel, runs, out_im
     call.runs = runs
     call.c = out_image + at * conv.out_pixel + column
     call.residual = 0 if residual_image == 0 else residual_image + at * conv.residual_pixel + column
+    rest = 0
+    if height > PIXELS:
+        tiles = (height + PIXELS - 1) // PIXELS
+        call.height = (height + tiles - 1) // tiles
+        call.lines, rest = divmod(height, call.height)
+        outputs = call.height * conv.out_step
+        call.a_line = outputs * conv.stride_w * pixel
+        call.c_line = outputs * conv.column_step * conv.out_pixel
+        call.residual_line = outputs * conv.column_step * conv.residual_pixel
     if height > 0:
+        call_core(conv.core, address, alpha, beta)
+    if rest > 0:
+        call.a += call.lines * call.a_line
+        call.c += call.lines * call.c_line
+        call.residual = 0 if residual_image == 0 else call.residual + call.lines * call.residual_line
+        call.lines = 1
+        call.height = rest
         call_core(conv.core, address, alpha, beta)

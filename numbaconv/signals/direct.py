@@ -21,11 +21,14 @@ from numbaconv.dispatch.reuse import PlanPool
 from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
+from numbaconv.loops.launch import usable_threads
 from numbaconv.problem import ConvProblem
 from numbaconv.signals.separable import rank_one
 
 #: Kernels of rank one are looked for where images take so many seconds, which singular values do not.
 _LONG = 2e-4
+#: Work of fewer seconds is done before a second thread has woken up, or long before where other programs keep it waiting.
+_SHARED = 1e-4
 #: Plans with more weights are not kept: to pack them is little beside what they do.
 _KEPT_BYTES = 1 << 20
 
@@ -133,9 +136,11 @@ class Prepared:
         self.seconds = best(problem, self._epilogue, calibrated_machine(), STRICT).cost.seconds
         self._plans = PlanPool(self._make, _KEPT_BYTES)
 
-    def run(self, kernel: np.ndarray, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> None:
+    def run(
+        self, kernel: np.ndarray, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int
+    ) -> None:
         """Convolve with the numbers of a kernel; see `Plan.run`."""
-        self._plans.run(kernel, x, out, residual)
+        self._plans.run(kernel, x, out, residual, threads)
 
     def _make(self, kernel: np.ndarray) -> tuple:
         weights = Weights(kernel, None, 1)
@@ -148,10 +153,11 @@ def _run(prepared: Prepared, x: np.ndarray, kernel: np.ndarray, out: np.ndarray 
     lanes = problem.c_out
     weight = _moved_along(kernel, lanes) if kernel.ndim == 1 else kernel[None, None, ::-1, ::-1]
     residual = out
+    threads = usable_threads() if prepared.seconds >= _SHARED else 1
     if out is None:
         out = np.empty((problem.n, *problem.out_spatial[:-1], problem.out_spatial[-1] * lanes), x.dtype)
     y = out.reshape(problem.output_shape)
-    prepared.run(weight, x.reshape(problem.input_shape), y, None if residual is None else y)
+    prepared.run(weight, x.reshape(problem.input_shape), y, None if residual is None else y, threads)
     return out
 
 

@@ -54,12 +54,11 @@ def convolve(
                 )
                 part = fourier.forward(windows, lengths, axes, threads)
                 part *= own
-                part = fourier.inverse(part, lengths, axes, real, threads)
-                part = part[(slice(None), *drop, slice(None), slice(skipped, None))]
+                part = fourier.inverse(part, lengths, axes, real, threads, (slice(None), *drop))
                 for number in range(count):
                     at = block + number * steps[-1]
                     stop = min(at + steps[-1], shape[-1])
-                    target[..., at:stop] = part[..., number, : stop - at]
+                    target[..., at:stop] = part[..., number, skipped : skipped + stop - at]
     return y
 
 
