@@ -38,10 +38,10 @@ _STRIDED = 1.05
 _APART = 2.0
 #: The part of the weights' transfer from beyond the L2 that nothing hides, and bytes a cycle from the L2.
 _WAITED, _FROM_L2 = 0.46, 9.0
-#: The same part of weights that are transformed on the way, and the parts of the transfer from memory that nothing hides of either.
-_WAITED_ON_THE_WAY, _FROM_MEMORY, _FROM_MEMORY_ON_THE_WAY = 0.29, 0.3, 0.1
-#: Cycles to write a vector of one position of transformed kernels to the L2, which hide the arithmetic.
-_WRITTEN = 5.0
+#: The part of the transfer from memory that nothing hides, of transformed kernels that no cache keeps.
+_FROM_MEMORY = 0.3
+#: Cycles to write a vector of one position of kernels to the L2, which hide the arithmetic and that taps come from memory.
+_WRITTEN = 7.0
 #: The part of the largest block that blocks of even size and number are at the least.
 _EVEN = 0.4
 
@@ -74,16 +74,14 @@ def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
 
     What a block takes beyond half of the L2 is written and read beyond it.
     """
-    copies, waited, from_memory = sizes.positions, _WAITED, _FROM_MEMORY
-    if g["kernel_block"]:
-        copies, waited, from_memory = 1, _WAITED_ON_THE_WAY, _FROM_MEMORY_ON_THE_WAY
+    copies = 1 if g["kernel_block"] else sizes.positions
     nbytes = copies * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
     block = sizes.positions * (g["data_position"] + g["product_position"])
     rounds = g["lines"] * -(-g["stride_h"] * g["stride_w"] * g["c_in"] // g["k_block"])
     spilled = rounds * 2 * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
-    cycles = spilled + waited * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
-    if not machine.weights_kept:
-        cycles += from_memory * cost.BEYOND_L3 * nbytes / machine.rates.far_bytes
+    cycles = spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
+    if not machine.weights_kept and not g["kernel_block"]:
+        cycles += _FROM_MEMORY * cost.BEYOND_L3 * nbytes / machine.rates.far_bytes
     return cycles
 
 
@@ -105,10 +103,9 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     images = g["n"] * min(g["d_in"], g["d_out"])
     vectors_in, vectors_out = _vectors(g, columns, machine)
     apart, strided = _apart(g), _strided(g)
-    waiting = _WAITED
     if not machine.weights_kept:
         # blocks may be larger, and kernels may come as they are
-        room, waiting = L2_PART_ON_THE_WAY * machine.l2, _WAITED_ON_THE_WAY
+        room = L2_PART_ON_THE_WAY * machine.l2
         weight_bytes = groups * panels * g["panel_bytes"]
     found = {}
     for m, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(kernel, stride):
@@ -128,7 +125,7 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
         products += blocks * max(groups, rounds) * _CALL
         fetched = positions * pieces * weight_bytes if machine.weights_kept else weight_bytes
         waited = cost.waiting_cycles(tensors + beside, tensors, fetched, blocks, machine)
-        found[m] = (positions * products + tiles * moved) * strided + waiting * waited
+        found[m] = (positions * products + tiles * moved) * strided + _WAITED * waited
     return found
 
 
