@@ -152,7 +152,7 @@ def test_volumes_are_done(rng):
 def test_networks_hold_compiled_loops_only():
     problem = ConvProblem.parse("c32h128w128o32k63p31cl")
     epilogue = make_operands(ConvProblem.parse("c1h1w1o1k1"), normals).epilogue
-    assert best_compiled(problem, epilogue, DEFAULT).algorithm.name != NAME
+    assert best_compiled(problem, epilogue, machine(), DEFAULT).algorithm.name != NAME
     assert choose(problem, epilogue, accuracy=DEFAULT).name == NAME
 
 

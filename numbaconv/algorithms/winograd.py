@@ -1,13 +1,13 @@
 """Winograd convolution: F(m, r) down and across, 2 to 5 times fewer multiplications than the definition asks for.
 
 Wins on kernels of 3 and more taps with enough channels, unless the transformed weights are too large for the time that the
-image takes.  A dilated kernel is an ordinary one on interleaved sets of pixels; a strided one is the sum of ordinary
-ones over the phases of its stride, that of a volume the sum over its slices, and a wide one that over pieces of m taps.
+image takes.  Weights that come from memory may come as they are, a fraction of the bytes, and be transformed on the way, which
+pays with few blocks of tiles.  A dilated kernel is an ordinary one on interleaved sets of pixels; a strided one is the sum of
+ordinary ones over the phases of its stride, that of a volume the sum over its slices, and a wide one that over pieces of m taps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod, sqrt
 
 import numpy as np
@@ -18,76 +18,30 @@ from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.algorithms.winograd_blocks import (
     L2_PART,
+    L2_PART_ON_THE_WAY,
     ROWS,
     SPLIT,
     WORKSPACE_LIMIT,
     columns_together,
     cut_slices,
     dilations,
+    kernel_block,
+    odd_lines,
     split_bytes,
 )
 from numbaconv.algorithms.winograd_form import Form, form, refusal
-from numbaconv.codegen.cook_toom import transforms
+from numbaconv.algorithms.winograd_kernels import TransformedKernels
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
-from numbaconv.loops.transforms import transform_addresses
+from numbaconv.loops.transforms import transform_address
 from numbaconv.loops.winograd import HEADER, winograd_share
+from numbaconv.machine import Machine
 from numbaconv.values import DTYPES
-from numbaconv.workspace import aligned, rounded
+from numbaconv.workspace import rounded
 
 #: Where all weights take less than this part of the L2, they stay there from block to block.
 _WEIGHT_PART = 2
 _SAFETY = 1.25
 _EPS = {name: float(np.finfo(dtype).eps) for name, dtype in DTYPES.items()}
-
-
-@dataclass(frozen=True)
-class _Pack:
-    """Packs weights for F(m_h, r_h) by F(m_w, r_w) over a stride's phases: (groups, positions, panels, summed phases c_in, NR).
-
-    What is `summed` are the slices of the kernel, or `pieces` of its rows.
-
-    G w G^T is computed in float64 and rounded once.
-    """
-
-    m_h: int
-    m_w: int
-    stride_h: int
-    stride_w: int
-    kernel: tuple[int, int, int]
-    pieces: int
-
-    def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
-        c_out, c_in = weight.shape[0] // groups, weight.shape[1]
-        k_d, k_h, k_w = self.kernel
-        weight = weight.reshape(*weight.shape[:2], *self.kernel)
-        r_h, r_w = -(-k_h // self.stride_h), -(-k_w // self.stride_w)
-        if self.pieces > 1:
-            r_w = self.m_w
-        summed = k_d * self.pieces
-        kernel = np.kron(_matrix(self.m_h, r_h), _matrix(self.m_w, r_w))
-        columns = PANEL_ROW // weight.itemsize
-        panels, k = -(-c_out // columns), summed * self.stride_h * self.stride_w * c_in
-        shape = (groups, len(kernel), panels, k, columns)
-        packed = aligned(int(np.prod(shape)) * weight.itemsize).view(weight.dtype).reshape(shape)
-        padded = np.zeros((columns, c_in, k_d, r_h * self.stride_h, self.pieces * r_w * self.stride_w))
-        for group in range(groups):
-            for panel in range(panels):
-                first = group * c_out + panel * columns
-                part = weight[first : min(first + columns, (group + 1) * c_out)]
-                padded[...] = 0
-                padded[: len(part), :, :, :k_h, :k_w] = part
-                # (column, channel, slice, tap, phase, piece, tap, phase)
-                # -> (slice, piece, phase, phase, channel, tap, tap, column)
-                phases = padded.reshape(
-                    columns, c_in, k_d, r_h, self.stride_h, self.pieces, r_w, self.stride_w
-                ).transpose(2, 5, 4, 7, 1, 3, 6, 0)
-                # a small product for each row of the panel, which BLAS leaves to this thread
-                packed[group, :, panel] = (kernel @ phases.reshape(k, r_h * r_w, columns)).transpose(1, 0, 2)
-        return packed
-
-
-def _matrix(m: int, r: int) -> np.ndarray:
-    return np.array([[float(x) for x in row] for row in transforms(m, r).kernel])
 
 
 class Winograd(TiledAlgorithm):
@@ -100,8 +54,9 @@ class Winograd(TiledAlgorithm):
     local = False
     workspace_limit = WORKSPACE_LIMIT
 
-    def __init__(self, m: int):
-        self.m = m
+    def __init__(self, m: int, forms: tuple[bool, ...] = (True, False)):
+        """`forms` of the weights are chosen from: kernels that are transformed when they are packed (True), or as they are."""
+        self.m, self._forms = m, forms
 
     def variant(self, problem):
         """The sizes of F."""
@@ -128,6 +83,20 @@ class Winograd(TiledAlgorithm):
         return refusal(self.m, problem.kernel, problem.stride, problem.dilation, problem.groups > 1)
 
     def cut(self, g, machine):
+        # from a cache, all positions come faster than they can be transformed
+        forms = self._forms[:1] if machine.weights_kept else self._forms
+        first, *others = (self._cut(g, machine, transformed) for transformed in forms)
+        if not others:
+            return first
+
+        def cost_of(cut):
+            fields = g | cut.fields
+            cycles = self.gemm_cycles(fields, machine) + self.far_cycles(fields, machine)
+            return self.head_bytes + cut.workspace_bytes > WORKSPACE_LIMIT, cycles
+
+        return min(first, *others, key=cost_of)
+
+    def _cut(self, g: dict[str, int], machine: Machine, transformed: bool) -> Cut:
         fields = self._tiles(g)
         if fields["tile_step"]:
             g = g | fields
@@ -145,7 +114,8 @@ class Winograd(TiledAlgorithm):
         data_pitch = row_pitch(channels * g["itemsize"])
         product_pitch = row_pitch(column_block * PANEL_ROW)
         total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        chunks, slices, slots, rows = cut_slices(g, int(L2_PART * machine.l2) // positions, data_pitch, product_pitch)
+        room = int((L2_PART if transformed else L2_PART_ON_THE_WAY) * machine.l2) // positions
+        chunks, slices, slots, rows = cut_slices(g, room, data_pitch, product_pitch)
         blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
         # an even number is easy to share
         blocks += blocks > 1 and blocks % 2
@@ -162,21 +132,23 @@ class Winograd(TiledAlgorithm):
             "column_block": column_block,
             "k_block": k_block,
             "panel_bytes": g["k_d"] * k * PANEL_ROW,
+            "kernel_block": 0,
             # weights that stay in the L2 need no prefetching, so that tiles may span two panels
             "tiles_outside": int(panels * positions * g["k_d"] * k * PANEL_ROW < machine.l2 // _WEIGHT_PART),
             "data_offset": rounded(head),
             "data_pitch": data_pitch,
-            "data_position": _odd_lines(slots * rows * data_pitch),
+            "data_position": odd_lines(slots * rows * data_pitch),
             "product_pitch": product_pitch,
-            "product_position": _odd_lines(slices * rows * product_pitch),
+            "product_position": odd_lines(slices * rows * product_pitch),
         }
-        workspace = (
-            fields["data_offset"]
-            - HEADER
-            + positions * (fields["data_position"] + fields["product_position"])
-            + VECTOR_BYTES
-        )
-        return Cut(fields, workspace, 8 * (positions + 2 * fields["m_h"] * fields["m_w"]))
+        end = fields["data_offset"] + positions * (fields["data_position"] + fields["product_position"]) + VECTOR_BYTES
+        if not transformed:
+            block = kernel_block(g["k_d"], positions, min(k_block, g["c_in"]), machine.l2)
+            fields |= block | {"panel_bytes": g["window"] * g["c_in"] * PANEL_ROW, "kernel_offset": rounded(end)}
+            # products of a panel follow its transform
+            fields["tiles_outside"] = 0
+            end = rounded(end) + positions * fields["kernel_position"]
+        return Cut(fields, end - HEADER, 8 * (positions + 2 * fields["m_h"] * fields["m_w"]))
 
     def _tiles(self, g: dict[str, int]) -> dict[str, int]:
         """Sizes of F and the number of tiles along each axis."""
@@ -212,22 +184,29 @@ class Winograd(TiledAlgorithm):
         }
 
     def operands(self, weights, g):
+        if g["kernel_block"]:
+            return {"panels": weights.panels, "bias": weights.flat_bias}
         k_d, pieces = (1, g["k_d"]) if g["tile_step"] else (g["k_d"], 1)
-        pack = _Pack(g["m_h"], g["m_w"], g["stride_h"], g["stride_w"], (k_d, g["k_h"], g["k_w"]), pieces)
+        pack = TransformedKernels(g["m_h"], g["m_w"], g["stride_h"], g["stride_w"], (k_d, g["k_h"], g["k_w"]), pieces)
         return {"panels": weights.form(pack), "bias": weights.flat_bias}
 
     def functions(self, g, np_dtype):
         r_h, r_w = g["n_h"] - g["m_h"] + 1, g["n_w"] - g["m_w"] + 1
-        scatter, gather = transform_addresses(g["m_h"], r_h, g["m_w"], r_w, np_dtype)
-        return super().functions(g, np_dtype) | {"input_transform": scatter, "output_transform": gather}
+        sizes = g["m_h"], r_h, g["m_w"], r_w
+        directions = ("input", "kernel", "output") if g["kernel_block"] else ("input", "output")
+        return super().functions(g, np_dtype) | {
+            f"{direction}_transform": transform_address(direction, sizes, np_dtype) for direction in directions
+        }
 
     def shares(self, g):
         """Blocks of tiles, panels of all groups."""
         return g["lines"], g["groups"] * g["panels_per_group"]
 
     def zeros(self, g):
-        """What stands for pixels outside of the input, of the residual, and for the core's bias."""
-        return max(g["data_pitch"], g["product_pitch"])
+        """What stands for pixels outside of the input and of the residual, for taps that a phase or a piece lacks, and for the
+        core's bias.
+        """
+        return max(g["data_pitch"], g["product_pitch"], g["kernel_block"] * PANEL_ROW)
 
     def gemm_cycles(self, g, machine):
         """Products and transforms."""
@@ -248,11 +227,6 @@ class Winograd(TiledAlgorithm):
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
         return 0.0
-
-
-def _odd_lines(nbytes: int) -> int:
-    """At least so many bytes in an odd number of cache lines, so that positions fall into different sets of the L1."""
-    return nbytes // 128 * 128 + (64 if nbytes % 128 <= 64 else 192)
 
 
 def _offsets(rows: int, row_step: int, columns: int, column_step: int) -> np.ndarray:

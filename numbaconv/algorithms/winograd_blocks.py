@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from numbaconv.loops.gemm import MR, VECTOR_BYTES
+from numbaconv.loops.gemm import MR, PANEL_ROW, VECTOR_BYTES
 
 #: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
 WORKSPACE_LIMIT = 4 << 20
 L2_PART = 0.3
+#: The same where kernels are transformed on the way, since that is done once a block, and the part that as many kernels take.
+L2_PART_ON_THE_WAY, _KERNEL_PART = 0.65, 0.15
 #: More bytes than this of transformed pixels are split by channels.
 SPLIT = WORKSPACE_LIMIT // 2
 #: Panels of products that are made before they are transformed, and rows that a block has at the least where they exist.
@@ -50,3 +52,18 @@ def cut_slices(g: dict[str, int], room: int, data_pitch: int, product_pitch: int
     chunks = -(-g["d_out"] // slices)
     slices = -(-g["d_out"] // chunks)
     return chunks, slices, slots(g, slices), tiles(slices)
+
+
+def kernel_block(slices: int, positions: int, channels: int, l2: int) -> dict[str, int]:
+    """How kernels are transformed on the way: channels at a time, of `channels` that are multiplied together, and the bytes of a
+    position of them.
+    """
+    channel_bytes = slices * PANEL_ROW
+    fit = max(1, int(_KERNEL_PART * l2) // (positions * channel_bytes))
+    block = -(-channels // -(-channels // fit))
+    return {"kernel_block": block, "kernel_position": odd_lines(block * channel_bytes)}
+
+
+def odd_lines(nbytes: int) -> int:
+    """At least so many bytes in an odd number of cache lines, so that positions fall into different sets of the L1."""
+    return nbytes // 128 * 128 + (64 if nbytes % 128 <= 64 else 192)

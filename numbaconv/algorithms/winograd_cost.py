@@ -4,6 +4,7 @@
            + tiles x (slices x (rounds TILE + vectors of channels x (operations / FMA + MOVED positions ...)))     in and out
            + blocks x positions x what weights from the L2 (FROM_L2) take longer than the products of the first row of tiles
            + WAITED (`cost.far_cycles`), and what a block writes and reads beyond the L2
+           + blocks x WRITTEN x vectors of kernels, where these are transformed on the way
 
 Operations and what moving takes are those of the matrices (`winograd_form`).
 """
@@ -13,7 +14,16 @@ from __future__ import annotations
 from functools import lru_cache
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.winograd_blocks import L2_PART, ROWS, SPLIT, columns_together, dilations, slots, split_bytes
+from numbaconv.algorithms.winograd_blocks import (
+    L2_PART,
+    L2_PART_ON_THE_WAY,
+    ROWS,
+    SPLIT,
+    columns_together,
+    dilations,
+    slots,
+    split_bytes,
+)
 from numbaconv.algorithms.winograd_form import Form, known_forms
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, PANEL_ROW, VECTOR_BYTES
@@ -28,6 +38,10 @@ _STRIDED = 1.05
 _APART = 2.0
 #: The part of the weights' transfer from beyond the L2 that nothing hides, and bytes a cycle from the L2.
 _WAITED, _FROM_L2 = 0.46, 9.0
+#: The part of the transfer from memory that nothing hides, of transformed kernels that no cache keeps.
+_FROM_MEMORY = 0.3
+#: Cycles to write a vector of one position of kernels to the L2, which hide the arithmetic and that taps come from memory.
+_WRITTEN = 7.0
 #: The part of the largest block that blocks of even size and number are at the least.
 _EVEN = 0.4
 
@@ -41,6 +55,11 @@ def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
     products = row_tiles * g["groups"] * _products(g, height, machine)
     products += g["lines"] * g["groups"] * _fetching(g, height, machine)
     calls = g["lines"] * max(g["groups"], column_blocks)
+    if g["kernel_block"]:
+        panels = g["groups"] * g["panels_per_group"]
+        calls = g["lines"] * panels * _pieces(g)
+        vectors = panels * TARGETS[machine.isa].vectors * g["k_d"] * g["stride_h"] * g["stride_w"] * g["c_in"]
+        products += g["lines"] * vectors * _WRITTEN
     # groups are transformed block by block, a whole pixel only once
     rounds = column_blocks if g["groups"] > 1 else 1, column_blocks
     slices = _slices_transformed(g), g["d_out"]
@@ -55,11 +74,15 @@ def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
 
     What a block takes beyond half of the L2 is written and read beyond it.
     """
-    nbytes = sizes.positions * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+    copies = 1 if g["kernel_block"] else sizes.positions
+    nbytes = copies * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
     block = sizes.positions * (g["data_position"] + g["product_position"])
-    rounds = g["lines"] * -(-g["panel_bytes"] // g["k_d"] // PANEL_ROW // g["k_block"])
+    rounds = g["lines"] * -(-g["stride_h"] * g["stride_w"] * g["c_in"] // g["k_block"])
     spilled = rounds * 2 * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
-    return spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
+    cycles = spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
+    if not machine.weights_kept and not g["kernel_block"]:
+        cycles += _FROM_MEMORY * cost.BEYOND_L3 * nbytes / machine.rates.far_bytes
+    return cycles
 
 
 @lru_cache(maxsize=16)
@@ -80,6 +103,10 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     images = g["n"] * min(g["d_in"], g["d_out"])
     vectors_in, vectors_out = _vectors(g, columns, machine)
     apart, strided = _apart(g), _strided(g)
+    if not machine.weights_kept:
+        # blocks may be larger, and kernels may come as they are
+        room = L2_PART_ON_THE_WAY * machine.l2
+        weight_bytes = groups * panels * g["panel_bytes"]
     found = {}
     for m, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(kernel, stride):
         across = -(-w_out // (dilation_w * m_w))
@@ -90,13 +117,13 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
         blocks, beside = 1.0, 0
         if flat and (pieces == 1 or across == 1):
             blocks = max(1.0, tiles / max(ROWS, room / row_bytes))
-            beside = _EVEN * row_bytes * tiles / blocks
+            beside = _EVEN * row_bytes * tiles / blocks if machine.weights_kept else 0
         moved = apart * (vectors_in * input_cycles + vectors_out * output_cycles)
         moved += _TILE * (rounds + (rounds if groups > 1 else 1))
         row, first_rows = pieces * multiplied + stored, min(tiles, MR) if flat else MR
         products = groups * (tiles * row + blocks * max(pieces * fetching - row * first_rows, 0.0))
         products += blocks * max(groups, rounds) * _CALL
-        fetched = positions * pieces * weight_bytes
+        fetched = positions * pieces * weight_bytes if machine.weights_kept else weight_bytes
         waited = cost.waiting_cycles(tensors + beside, tensors, fetched, blocks, machine)
         found[m] = (positions * products + tiles * moved) * strided + _WAITED * waited
     return found
@@ -104,9 +131,14 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
 
 def _products(g: dict[str, int], height: float, machine: Machine) -> float:
     """Cycles of the core's tiles of `height` rows at one position."""
-    taps = _slices_summed(g)
-    k = taps * g["stride_h"] * g["stride_w"] * g["c_in"]
-    return cost.panels_cycles(k, height, g["c_out"], taps, g["itemsize"], machine)
+    taps, pieces = _slices_summed(g), _pieces(g)
+    k = taps * g["stride_h"] * g["stride_w"] * g["c_in"] / pieces
+    return pieces * cost.panels_cycles(k, height, g["c_out"], taps, g["itemsize"], machine)
+
+
+def _pieces(g: dict[str, int]) -> int:
+    """Calls that the channels of a panel take, whose kernels are transformed on the way."""
+    return g["stride_h"] * g["stride_w"] * -(-g["c_in"] // g["kernel_block"]) if g["kernel_block"] else 1
 
 
 def _fetching(g: dict[str, int], height: float, machine: Machine) -> float:

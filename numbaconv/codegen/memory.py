@@ -50,14 +50,17 @@ CONV = _integers(
     "image_step slice_step line_step column_step "
     "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
-    "output_transform input_table output_table residual_table block_slices chunks keeps tile_step"
+    "output_transform input_table output_table residual_table block_slices chunks keeps tile_step "
+    "kernel_transform kernel_block kernel_offset kernel_position"
 )
 
 #: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, output slices
 #: `slice`..`slice + slices` of each, channels `channel`..`channel + channels` of what is transformed, and addresses.  Of the input
-#: slices under them, those before `first_slot` are transformed already.
+#: slices under them, those before `first_slot` are transformed already.  Of the kernels, `count_k` channels of a `phase` are
+#: transformed at a time, from the first one's first tap at `taps` to `kernels`.
 BLOCK = _integers(
-    "conv first count slice slices first_slot channel channels x out residual data products table residual_table spare"
+    "conv first count slice slices first_slot channel channels x out residual data products table residual_table spare "
+    "taps phase count_k kernels"
 )
 
 #: Matrices to be transposed; pitches in bytes.

@@ -51,19 +51,21 @@ def _two_dimensional(v: Vectors, down, across, load) -> list[list]:
     return [across.emit(v, list(row)) for row in zip(*columns)]
 
 
-def emit_input(module, spec: TransformSpec):
-    """void(pixels, table, data, pitch, channels): BT d B of one tile.
+def emit_forward(module, spec: TransformSpec, direction: str):
+    """void(pixels, table, data, pitch, channels): BT d B of one tile of the "input", or G g GT of the taps of a "kernel".
 
-    Pixel (i, j) of the tile lies `table[i n_w + j]` bytes from `pixels`; position p of the result goes to `data + p pitch`.
+    Pixel (i, j) of the tile lies `table[i columns + j]` bytes from `pixels`; position p of the result goes to `data + p pitch`.
     """
-    name = spec.name("input")
+    name = spec.name(direction)
     function = _function(module, name, [BYTES, BYTES, BYTES, I64, I64])
     if function is None:
         return module.globals[name]
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = _vectors(b, spec.itemsize)
     pixels, table, data, pitch, channels = function.args
-    down, across = (program(transforms(m, r).input) for m, r in ((spec.m_h, spec.r_h), (spec.m_w, spec.r_w)))
+    down, across = (
+        program(getattr(transforms(m, r), direction)) for m, r in ((spec.m_h, spec.r_h), (spec.m_w, spec.r_w))
+    )
 
     def some_channels(channel, mask):
         here, to = (offset(b, pointer, b.mul(channel, i64(v.itemsize))) for pointer in (pixels, data))
@@ -171,18 +173,28 @@ def _spec(literals, like) -> TransformSpec:
     return TransformSpec(*(literal.literal_value for literal in literals), like.bitwidth // 8)
 
 
-@intrinsic(prefer_literal=True)
-def input_transform(typingctx, m_h, r_h, m_w, r_w, pixels, table, data, pitch, channels, like):
-    """Transform one tile of the input; F's sizes are literals, see `emit_input` for the rest."""
-    spec = _spec((m_h, r_h, m_w, r_w), like)
+def _forward(direction: str, sizes, like):
+    spec = _spec(sizes, like)
 
     def codegen(context, builder, signature, arguments):
         pixels, table, data, pitch, channels = arguments[4:9]
         pointers = [builder.inttoptr(value, BYTES) for value in (pixels, table, data)]
-        builder.call(emit_input(builder.module, spec), [*pointers, pitch, channels])
+        builder.call(emit_forward(builder.module, spec, direction), [*pointers, pitch, channels])
         return context.get_dummy_value()
 
-    return types.void(m_h, r_h, m_w, r_w, *[types.intp] * 5, like), codegen
+    return types.void(*sizes, *[types.intp] * 5, like), codegen
+
+
+@intrinsic(prefer_literal=True)
+def input_transform(typingctx, m_h, r_h, m_w, r_w, pixels, table, data, pitch, channels, like):
+    """Transform one tile of the input; F's sizes are literals, see `emit_forward` for the rest."""
+    return _forward("input", (m_h, r_h, m_w, r_w), like)
+
+
+@intrinsic(prefer_literal=True)
+def kernel_transform(typingctx, m_h, r_h, m_w, r_w, taps, table, data, pitch, columns, like):
+    """Transform as many kernels as there are columns, which lie side by side; see `input_transform`."""
+    return _forward("kernel", (m_h, r_h, m_w, r_w), like)
 
 
 @intrinsic(prefer_literal=True)

@@ -147,9 +147,9 @@ def choose(
 _COMPILED = tuple(algorithm for algorithm in ALGORITHMS if algorithm.compiled)
 
 
-def best_compiled(problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy | None = None) -> Candidate:
-    """The algorithm of compiled loops that is expected to be fastest, with its cost."""
-    return best(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy), _COMPILED)
+def best_compiled(problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy | None = None) -> Candidate:
+    """The algorithm of compiled loops that is expected to be fastest on a machine, with its cost."""
+    return best(problem, epilogue, on, Accuracy.of(accuracy), _COMPILED)
 
 
 def make_plan(

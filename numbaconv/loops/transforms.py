@@ -15,7 +15,8 @@ from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import block_record, conv_record, itemsize, put
-from numbaconv.codegen.winograd import input_transform, output_transform
+from numbaconv.codegen.winograd import input_transform, kernel_transform, output_transform
+from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.tables import source
 
 
@@ -156,18 +157,43 @@ def _output(m_h: int, r_h: int, m_w: int, r_w: int):
     return transform
 
 
+def _kernel(m_h: int, r_h: int, m_w: int, r_w: int):
+    """The function that transforms a panel's kernels for some channels of a phase: (positions, slices, channels, NR)."""
+
+    def transform(block_address, alpha, beta):
+        block = block_record(block_address)
+        conv = conv_record(block.conv)
+        down, right = divmod(block.phase, conv.stride_w)
+        nbytes = conv.c_in * PANEL_ROW
+        # What is summed are slices, or pieces of rows.
+        for tap in range(conv.k_d):
+            piece = 0 if conv.tile_step == 0 else tap
+            for i in range(r_h):
+                row = i * conv.stride_h + down
+                for j in range(r_w):
+                    column = (piece * r_w + j) * conv.stride_w + right
+                    at = conv.zeros
+                    if row < conv.k_h and column < conv.k_w:
+                        at = block.taps + (((tap - piece) * conv.k_h + row) * conv.k_w + column) * nbytes
+                    put(block.table, i * r_w + j, at)
+            kernels = block.kernels + tap * conv.kernel_block * PANEL_ROW
+            count = block.count_k * (PANEL_ROW // itemsize(alpha))
+            kernel_transform(m_h, r_h, m_w, r_w, 0, block.table, kernels, conv.kernel_position, count, alpha)
+
+    return transform
+
+
 @functools.cache
-def _transforms(m_h: int, r_h: int, m_w: int, r_w: int) -> tuple[NativeFunction, NativeFunction]:
+def _transforms(m_h: int, r_h: int, m_w: int, r_w: int) -> dict[str, NativeFunction]:
     sizes = m_h, r_h, m_w, r_w
-    name = f"{m_h}x{m_w}_{r_h}x{r_w}"
-    return NativeFunction(_input(*sizes), f"winograd_input_{name}"), NativeFunction(
-        _output(*sizes), f"winograd_output_{name}"
-    )
+    makers = {"input": _input, "kernel": _kernel, "output": _output}
+    return {
+        direction: NativeFunction(make(*sizes), f"winograd_{direction}_{m_h}x{m_w}_{r_h}x{r_w}")
+        for direction, make in makers.items()
+    }
 
 
-def transform_addresses(m_h: int, r_h: int, m_w: int, r_w: int, np_dtype) -> tuple[int, int]:
-    """Entry points of the input's and the output's transform for F(m_h, r_h) by F(m_w, r_w)."""
+def transform_address(direction: str, sizes: tuple[int, int, int, int], np_dtype) -> int:
+    """Entry point of the "input"'s, the "kernel"'s or the "output"'s transform for F(m_h, r_h) by F(m_w, r_w)."""
     scalar = numba.from_dtype(np_dtype)
-    signature = types.void(types.intp, scalar, scalar)
-    first, second = _transforms(m_h, r_h, m_w, r_w)
-    return first.address(signature), second.address(signature)
+    return _transforms(*sizes)[direction].address(types.void(types.intp, scalar, scalar))

@@ -21,7 +21,7 @@ HEADER = CALL_BYTES + BLOCK.itemsize
 @njit
 def slice_taps(conv, taps, count):
     """Tap records of the kernel's slices for rows of a block of `count` tiles."""
-    k = conv.stride_h * conv.stride_w * conv.c_in
+    k = conv.kernel_block if conv.kernel_block != 0 else conv.stride_h * conv.stride_w * conv.c_in
     for tap in range(conv.k_d):
         put(taps, 0, tap * k * PANEL_ROW)
         for row in range(MR):
@@ -86,32 +86,69 @@ def first_channel(conv, column):
 
 
 @njit
-def multiply(conv, workspace, first, last, k_first, k_last, like):
-    """Products of panels `first`..`last`, counted over all groups: one call of the core a position and group."""
+def multiply(conv, workspace, panel, channel, k, count, kernels, kernel_position, like):
+    """Products of the columns in the call record with `count` channels of a group, from number `k` on: a call a position.
+
+    The columns start with panel number `panel`, counted over all groups, and products with output channel `channel`; the first
+    position's kernels lie at `kernels`.
+    """
     call, block = call_record(workspace), block_record(workspace + CALL_BYTES)
-    lanes = VECTOR_BYTES // conv.itemsize
-    positions = conv.n_h * conv.n_w
-    start = first_channel(conv, first)
-    first_group, last_group = first // conv.panels_per_group, (last - 1) // conv.panels_per_group
-    call.k = k_last - k_first
+    group, positions = panel // conv.panels_per_group, conv.n_h * conv.n_w
+    call.a = block.data + (group * conv.c_in + k - block.channel) * conv.itemsize
+    call.c = block.products + (first_channel(conv, panel) - channel) * conv.itemsize
+    call.k = count
+    call.panels = kernels
     for position in range(positions):
-        for group in range(first_group, last_group + 1):
-            before = group * conv.panels_per_group
-            panel, stop = max(first - before, 0), min(last - before, conv.panels_per_group)
-            columns = min(stop * NV * lanes, conv.c_out) - panel * NV * lanes
-            # rows of products have room up to a whole vector, unless another group follows
-            call.columns = (columns + lanes - 1) // lanes * lanes if first_group == last_group else columns
-            call.a = block.data + position * conv.data_position + (group - first_group) * conv.c_in * conv.itemsize
-            number = (group * positions + position) * conv.panels_per_group + panel
-            call.panels = conv.panels + number * conv.panel_bytes + k_first * PANEL_ROW
-            # the same panels of the next position
-            call.following = 0
-            if position + 1 < positions and first_group == last_group:
-                call.following = call.panels + conv.panels_per_group * conv.panel_bytes
-            column = group * conv.c_out + panel * NV * lanes - start
-            call.c = block.products + position * conv.product_position + column * conv.itemsize
-            call.residual = 0 if k_first == 0 else call.c
-            call_core(conv.core, workspace, -infinity(like), infinity(like))
+        # the same panels of the next position
+        call.following = 0 if position + 1 == positions else call.panels + kernel_position
+        # sums so far
+        call.residual = 0 if k == 0 else call.c
+        call_core(conv.core, workspace, -infinity(like), infinity(like))
+        call.a += conv.data_position
+        call.c += conv.product_position
+        call.panels += kernel_position
+
+
+@njit
+def transform_and_multiply(conv, workspace, panel, channel, k_first, k_last, like):
+    """The same for a panel of kernels as they are: transformed block by block, which the L2 holds until they are multiplied."""
+    block = block_record(workspace + CALL_BYTES)
+    end = min(k_last, conv.c_in)
+    # Phases of the stride are sets of channels, as they are of the transformed pixels.
+    for phase in range(conv.stride_h * conv.stride_w):
+        for first in range(k_first, end, conv.kernel_block):
+            block.phase = phase
+            block.count_k = min(conv.kernel_block, end - first)
+            block.taps = conv.panels + panel * conv.panel_bytes + first * PANEL_ROW
+            call_core(conv.kernel_transform, workspace + CALL_BYTES, like, like)
+            k = phase * conv.c_in + first
+            multiply(conv, workspace, panel, channel, k, block.count_k, block.kernels, conv.kernel_position, like)
+
+
+@njit
+def multiply_all(conv, workspace, first, last, k_first, k_last, like):
+    """Products of panels `first`..`last`, counted over all groups."""
+    call = call_record(workspace)
+    lanes = VECTOR_BYTES // conv.itemsize
+    channel = first_channel(conv, first)
+    first_group, last_group = first // conv.panels_per_group, (last - 1) // conv.panels_per_group
+    step = last - first if conv.kernel_block == 0 else 1
+    panel = first
+    # Panels of one group: all of them, or one of which the kernels are transformed.
+    while panel < last:
+        group = panel // conv.panels_per_group
+        stop = min(panel + step, last, (group + 1) * conv.panels_per_group)
+        columns = min(first_channel(conv, stop - 1) + NV * lanes, (group + 1) * conv.c_out) - first_channel(conv, panel)
+        # rows of products have room up to a whole vector, unless another group follows
+        call.columns = (columns + lanes - 1) // lanes * lanes if first_group == last_group else columns
+        if conv.kernel_block == 0:
+            kernel_position = conv.panels_per_group * conv.panel_bytes
+            before = group * (conv.n_h * conv.n_w - 1) * kernel_position
+            kernels = conv.panels + before + panel * conv.panel_bytes + k_first * PANEL_ROW
+            multiply(conv, workspace, panel, channel, k_first, k_last - k_first, kernels, kernel_position, like)
+        else:
+            transform_and_multiply(conv, workspace, panel, channel, k_first, k_last, like)
+        panel = stop
 
 
 @njit
@@ -135,7 +172,7 @@ def winograd_block(conv, workspace, first_column, last_column, x, out, residual,
                 transformed = block.channel
                 block.x = x
                 call_core(conv.input_transform, workspace + CALL_BYTES, alpha, beta)
-            multiply(conv, workspace, column, last, k_first, k_last, alpha)
+            multiply_all(conv, workspace, column, last, k_first, k_last, alpha)
         block.channel = first_channel(conv, column)
         end = min(first_channel(conv, last - 1) + NV * (VECTOR_BYTES // conv.itemsize), (last_group + 1) * conv.c_out)
         block.channels = end - block.channel
@@ -145,7 +182,10 @@ def winograd_block(conv, workspace, first_column, last_column, x, out, residual,
 
 
 def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
-    """One thread's share.  Workspace: call, block, tap records, tile list, tables, spare pixel, transformed pixels, products."""
+    """One thread's share.
+
+    Workspace: call, block, tap records, tile list, tables, spare pixel, transformed pixels, products, transformed kernels.
+    """
     conv = conv_record(conv_address)
     call, block = call_record(workspace), block_record(workspace + CALL_BYTES)
     positions, pixels = conv.n_h * conv.n_w, conv.m_h * conv.m_w
@@ -157,6 +197,7 @@ def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual,
     block.spare = block.residual_table + 8 * pixels
     block.data = workspace + conv.data_offset
     block.products = block.data + positions * conv.data_position
+    block.kernels = workspace + conv.kernel_offset
     call.zeros = call.bias = conv.zeros
     call.panel_bytes = conv.panel_bytes
     call.cold = conv.cold

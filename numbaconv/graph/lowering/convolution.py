@@ -144,7 +144,7 @@ def convolve(
 
 def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
     epilogue = Epilogue(problem.bias, residual is not None, activation)
-    candidate, weights = best_compiled(problem, epilogue), node.attributes["weights"]
+    candidate, weights = best_compiled(problem, epilogue, trace.store.machine), node.attributes["weights"]
     made = []
 
     def work(threads: int) -> Shares:
