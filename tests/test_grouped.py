@@ -25,7 +25,7 @@ WIDTHS = {
 
 def operation(problem: ConvProblem) -> str:
     g = geometry(problem)
-    return Grouped().operation(g | sliding_fields(g, g["itemsize"]))
+    return Grouped().operation(g | sliding_fields(g, g["itemsize"], 1))
 
 
 @pytest.mark.parametrize("text", [text for texts in WIDTHS.values() for text in texts])
