@@ -157,7 +157,7 @@ def test_every_instruction_set_is_exact(isa, python):
     assert set(python(EXACT, NUMBACONV_ISA=isa).stdout.split()) == {isa, *FAST}
 
 
-#: Both cores' assembly, freshly compiled: a library that comes from the cache may have lost its text.
+#: The cores' assembly, freshly compiled: a library that comes from the cache may have lost its text.
 ASSEMBLY = """
     import sys
 
@@ -167,7 +167,7 @@ ASSEMBLY = """
 
     signature = types.void(types.intp, types.float32, types.float32)
     with open(sys.argv[1], "w") as file:
-        for core in (gemm_core, sliding_core):
+        for core in (gemm_core, sliding_core("depthwise", 0), sliding_core("depthwise", 1)):
             file.write(core.compiled(signature)._library.get_asm_str())
 """
 
@@ -243,7 +243,15 @@ def test_tiles_of_every_size_are_named_by_type_operation_size_and_instruction_se
 @pytest.mark.skipif(machine().isa not in ("avx512", "avx2"), reason="fused multiply-adds of x86")
 @pytest.mark.parametrize(
     "isa, kind",
-    [("avx512", "gemm"), ("avx512", "wide"), ("avx512", "depthwise"), ("avx2", "gemm"), ("avx2", "depthwise")],
+    [
+        ("avx512", "gemm"),
+        ("avx512", "wide"),
+        ("avx512", "depthwise"),
+        ("avx512", "depthwise_k3s1"),
+        ("avx2", "gemm"),
+        ("avx2", "depthwise"),
+        ("avx2", "depthwise_k3s1"),
+    ],
 )
 def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, kind, assembly):
     if isa not in NARROWER:
@@ -253,11 +261,14 @@ def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, kind, assembly):
         "gemm": (on.rows, on.vectors),
         "wide": (on.wide_rows, 2 * on.vectors),
         "depthwise": (on.pixels, on.vectors),
+        "depthwise_k3s1": (on.pixels, on.vectors),
     }[kind]
-    body = tiles(assembly(isa), isa, "gemm" if kind == "wide" else kind)[rows, vectors]
+    # tiles that know their kernel look for padding
+    form = isa + "_bordered" if kind == "depthwise_k3s1" else isa
+    body = tiles(assembly(isa), form, "gemm" if kind == "wide" else kind)[rows, vectors]
     hot = max(loops(body), key=lambda lines: len(fused(lines)))
     # channels of a dense tile, taps of a run that slides over neighbouring pixels
-    unrolled = on.chunk if kind == "depthwise" else UNROLL
+    unrolled = {"depthwise": on.chunk, "depthwise_k3s1": 3}.get(kind, UNROLL)
     assert len(fused(hot)) == unrolled * rows * vectors
     assert all(REGISTERS[isa] in line for line in fused(hot))
     # rbp holds the address of a row where the function keeps no frame pointer

@@ -11,22 +11,17 @@ from __future__ import annotations
 from operator import itemgetter
 
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
-from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
+from numbaconv.algorithms.sliding import TILES, SlidingAlgorithm, cut_in_place, sliding_fields
 from numbaconv.algorithms.strips import Strips
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.by_panel import by_panel_share
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
-from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES
+from numbaconv.loops.sliding import SLIDE_BYTES
 from numbaconv.workspace import rounded
 
 #: Cycles to transpose one vector of a panel.
 _TRANSPOSE = 10.0
-
-#: Tiles of a signal that follow one another.
-_TILES = 8
-#: Kernels of so many columns read zeros at the sides of the image instead of a padded copy.
-_FEW_TAPS = 5
 
 
 class _Panels(SlidingAlgorithm):
@@ -34,18 +29,11 @@ class _Panels(SlidingAlgorithm):
 
     name = Strips.name
 
+    def operation(self, g):
+        return self.name
+
     def cut(self, g, machine):
-        fields = sliding_fields(g, g["itemsize"], _TILES)
-        strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
-        width = min(g["w_in"], (PIXELS * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1)
-        under = width * min(g["k_h"], g["h_in"]) * g["k_d"] * PANEL_ROW
-        fields |= strip | {
-            "column_block": max(1, min(machine.l1 // 2 // under, fields["panels_per_group"])),
-            "depthwise": 1,
-            # with few taps a strip costs more to copy than looking at each position
-            "bordered": int(g["k_w"] <= _FEW_TAPS),
-        }
-        return Cut(fields, nbytes)
+        return cut_in_place(g, machine, sliding_fields(g, g["itemsize"], TILES))
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""

@@ -6,10 +6,13 @@ its own group, which all taps share.  Wins where a dense tile would leave most o
 
 from __future__ import annotations
 
+from math import gcd
+
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT
-from numbaconv.algorithms.sliding import SlidingAlgorithm, sliding_fields, strip_fields
+from numbaconv.algorithms.sliding import TILES, SlidingAlgorithm, cut_in_place, sliding_fields, strip_fields
 from numbaconv.algorithms.tiled import Cut
+from numbaconv.codegen.lanes import TABLED, TURNED
 from numbaconv.loops.gemm import NV, PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
 
@@ -17,6 +20,8 @@ from numbaconv.loops.sliding import PIXELS
 EXPAND = 4.0
 #: How much longer tiles take whose strip does not fit this part of the L2; measured with 48 channels a group and 128 taps.
 _BEYOND, _NEAR_PART = 2.0, 4
+#: The operation for groups of so many channels that are all lanes of one vector.
+_TURNED = {group: operation for operation, group in TURNED.items() if group > 1}
 
 
 class Grouped(SlidingAlgorithm):
@@ -30,31 +35,54 @@ class Grouped(SlidingAlgorithm):
             return "there is one group only"
         return super().unsupported(problem, epilogue, machine)
 
+    def operation(self, g):
+        width, group_in, group_out = PANEL_ROW // NV // g["itemsize"], g["c_in"], g["group_out"]
+        aligned = gcd(width, group_out)
+        # groups that a vector of output channels belongs to, at most
+        groups = 1 + -(-(width - aligned) // group_out)
+        if group_in == group_out == aligned < width and group_in in _TURNED:
+            return _TURNED[group_in]
+        return {1: "broadcast", 2: "blended"}.get(groups, "strip")
+
+    def zeros(self, g):
+        """As wide as a pixel of the input, too, since expansions reach all of it."""
+        return max(super().zeros(g), g["c_out"] // g["group_out"] * g["c_in"] * g["itemsize"])
+
     def cut(self, g, machine):
+        fields = sliding_fields(g, g["itemsize"], TILES)
+        operation = self.operation(g | fields)
+        if operation in TURNED:
+            return cut_in_place(g, machine, fields)
+        if operation in TABLED:
+            return cut_in_place(g, machine, fields | {"bordered": 1})
         under = min(g["k_h"], g["h_in"]) * g["k_d"] * g["c_in"] * PANEL_ROW
         columns = max(1, machine.l1 // 2 // under - (g["k_w"] - 1) * g["dilation_w"])
         out_step = sliding_fields(g, g["itemsize"], 1)["out_step"]
         tiles = max(1, columns // (PIXELS * out_step * g["stride_w"]))
-        fields = sliding_fields(g, g["itemsize"], tiles) | {"column_block": 4}
+        fields = sliding_fields(g, g["itemsize"], tiles) | {"column_block": 4, "strip_channels": g["c_in"]}
         across = out_step * -(-g["w_out"] // (out_step * fields["stretch"]))
         wanted = out_step * max(1, tiles * PIXELS // fields["stretch"])
         strip, nbytes = strip_fields(g | fields, machine, max(1, min(wanted, across)), WORKSPACE_LIMIT // 2)
         return Cut(fields | strip, nbytes)
 
     def gemm_cycles(self, g, machine):
-        """Those of all depthwise tiles, but longer where the strip under one tile is not near."""
+        """Those of all sliding tiles, but longer where the strip under one tile is not near."""
+        cycles = super().gemm_cycles(g, machine)
+        if "read_in_place" in g:
+            return cycles
         width = (PIXELS - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
         strip = width * g["k_d"] * min(g["k_h"], g["h_in"]) * g["c_in"] * PANEL_ROW
-        return super().gemm_cycles(g, machine) * (_BEYOND if strip > machine.l2 // _NEAR_PART else 1.0)
+        return cycles * (_BEYOND if strip > machine.l2 // _NEAR_PART else 1.0)
 
     def least_extra(self, least, machine):
         """All of it."""
-        return _expanding_cycles(least.g)
+        in_place = self.operation(least.g | {"group_out": least.g["c_out"]}) != "strip"
+        return 0.0 if in_place else _expanding_cycles(least.g)
 
     def extra_cycles(self, problem, g, machine):
         """Expanding each pixel under a panel's tiles, for each vector, channel of a group and slice of the kernel; tiles overlap
         at their sides."""
-        return _expanding_cycles(g)
+        return 0.0 if "read_in_place" in g else _expanding_cycles(g)
 
 
 def _expanding_cycles(g: dict[str, int]) -> float:

@@ -1,10 +1,13 @@
 """What the algorithms on depthwise tiles share: lanes are output channels, and runs of taps slide over neighbouring pixels.
 
-    cycles = lines x tiles across x panels: (START + runs RUN_START + max(K m v / FMA, K LATENCY))
+    cycles = lines x tiles across x panels: (START + turns m v / FMA + runs (RUN_START turns + x (step + CHANNEL)))
            + what comes from beyond the L2 (`cost.far_cycles`)
            + what the algorithm adds (expanding the input)
+    step   = max((t m v + blends) / FMA, loads / LOADS, t LATENCY)
 
-K = taps that meet the input at all x channels of a group, m pixels and v vectors a tile.
+t taps of a run that meet the input, x channels of a group, m pixels and v vectors a tile; turned sums take as many turns as a
+group has channels.  A step loads the weights of t taps and m + t - 1 pixels, each of which is a blend of two where a vector has
+two groups; where several channels are read at the same places, it loads these places, too.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from math import gcd
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.tiled import TiledAlgorithm
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.weights import pack_columns, pack_turned
 from numbaconv.codegen.expand import COPY, TOGETHER, permutes
-from numbaconv.codegen.sliding import RUN
+from numbaconv.codegen.lanes import CHANNELS, TURNED
+from numbaconv.codegen.sliding import KERNELS, RUN
 from numbaconv.codegen.target import TARGETS, target
 from numbaconv.loops.gemm import NV, PANEL_ROW, core_address
 from numbaconv.loops.grouped import grouped_share
@@ -24,8 +29,14 @@ from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, sliding_core
 from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT
 
-#: Starting a tile and storing it; starting a run of taps.
-START, RUN_START = 120.0, 12.0
+#: Starting a tile and storing it; starting a run of taps; one channel of several.
+START, RUN_START, CHANNEL = 50.0, 5.0, 4.0
+#: Weights that are walked through for each tile take so many times the L1 at most.
+_NEAR_WEIGHTS = 2
+#: Tiles of a signal that follow one another.
+TILES = 8
+#: Kernels of so many columns read zeros at the sides of the image instead of a padded copy.
+_FEW_TAPS = 5
 #: Columns from position to position beyond which at most one of them meets any image.
 _FAR = 1 << 40
 
@@ -37,15 +48,19 @@ class SlidingAlgorithm(TiledAlgorithm):
     padding_modes = False
     share = grouped_share
 
-    def core(self, dtype):
-        return core_address(sliding_core, dtype)
+    def operation(self, g: dict[str, int]) -> str:
+        """Which tiles compute it: one of `codegen.lanes.SLIDING`."""
+        raise NotImplementedError
+
+    def functions(self, g, np_dtype):
+        return {"core": core_address(sliding_core(self.operation(g), g["kernel"]), np_dtype)}
 
     def operands(self, weights, g):
-        panels, bias = weights.columns_apart
-        return {"panels": panels, "bias": bias}
+        pack = pack_turned if TURNED.get(self.operation(g), 1) > 1 else pack_columns
+        return {"panels": weights.form(pack), "bias": weights.flat_bias}
 
     def tables(self, g, cut):
-        return {"tables": expansions(g, target().isa)}
+        return {"tables": expansions(g, self.operation(g))}
 
     def shares(self, g):
         return g["n"] * g["d_out"] * g["h_out"], g["panels_per_group"]
@@ -63,7 +78,7 @@ class SlidingAlgorithm(TiledAlgorithm):
         g, target = least.g, TARGETS[machine.isa]
         vectors = g["groups"] * g["c_out"] * g["itemsize"] / target.vector_bytes
         k = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) * g["c_in"]
-        pixel = (START + RUN_START * k / g["k_w"]) / target.vectors / target.pixels + k / cost.FMA
+        pixel = (START + RUN_START * k / (g["k_w"] * g["c_in"])) / target.vectors / target.pixels + k / cost.FMA
         cycles = g["n"] * g["out_pixels"] * vectors * pixel + cost.far_cycles(g, machine, 0, 1, 1)
         return (cycles + self.least_extra(least, machine)) / machine.rates.clock
 
@@ -74,14 +89,42 @@ class SlidingAlgorithm(TiledAlgorithm):
         height = g["w_out"] / max(tiles, 1)
         rows = cost.slices_met(g) * cost.rows_met(g)
         taps = min(g["k_w"], cost.columns_met(g) + max(height - 1, 0))
-        k = rows * taps * g["c_in"]
-        runs = rows * g["c_in"] * g["phases"]
-        panels = [(vectors // target.vectors, target.vectors), (vectors % target.vectors, 1)]
-        cycles = sum(
-            count * (START + runs * RUN_START + max(k * height * width / cost.FMA, k * cost.LATENCY))
-            for count, width in panels
-        )
+        operation, runs = self.operation(g), rows * g["phases"]
+        turns = TURNED.get(operation, 1)
+        several = operation in CHANNELS
+        elements = 2 if operation == "blended" else 1
+        taps /= g["phases"]
+        positions = (height - 1) * KERNELS[g["kernel"]][1] + taps
+
+        def cycles_of(width):
+            blends = positions * width * (elements - 1)
+            loads = taps * width + positions * (elements * width + several)
+            step = max((taps * height * width + blends) / cost.FMA, loads / cost.LOADS, taps * cost.LATENCY)
+            turning = turns * height * width / cost.FMA if turns > 1 else 0.0
+            return START + turning + runs * (RUN_START * turns + g["c_in"] * (step + CHANNEL * several))
+
+        cycles = vectors // target.vectors * cycles_of(target.vectors) + vectors % target.vectors * cycles_of(1)
         return g["n"] * g["d_out"] * g["h_out"] * tiles * cycles
+
+
+def cut_in_place(g: dict[str, int], machine: Machine, fields: dict[str, int]) -> Cut:
+    """A cut whose blocks of channels are so narrow that, one tile wide, the kernel's rows and weights stay in the L1.
+
+    Pixels that come from beyond the L2 come as a whole, as far as weights are near.
+    """
+    positions = (PIXELS * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
+    rows = min(g["k_h"], g["h_in"]) * g["k_d"]
+    under = min(g["w_in"], positions) * rows * PANEL_ROW + fields["panel_bytes"]
+    block = machine.l1 // 2 // under
+    if g["in_pixels"] * g["x_pixel"] > machine.l2 // 2:
+        block = max(block, _NEAR_WEIGHTS * machine.l1 // fields["panel_bytes"])
+    fields |= {"read_in_place": 1, "column_block": max(1, min(block, fields["panels_per_group"]))}
+    if "bordered" in fields:
+        return Cut(fields | {"tile_block": 1}, run_bytes(g | fields))
+    # with few taps a strip costs more to copy than looking at each position
+    fields |= {"own_channels": 1, "strip_channels": 1, "bordered": int(g["k_w"] <= _FEW_TAPS)}
+    strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
+    return Cut(fields | strip, nbytes)
 
 
 def sliding_fields(g: dict[str, int], itemsize: int, tiles: int) -> dict[str, int]:
@@ -92,15 +135,19 @@ def sliding_fields(g: dict[str, int], itemsize: int, tiles: int) -> dict[str, in
     common = gcd(g["stride_w"], g["dilation_w"])
     hop = g["stride_w"] // common
     columns = g["groups"] * g["c_out"]
+    kernel = _kernel(g, hop)
+    # the tiles of a kernel that is known take its phases together
+    apart = 1 if kernel else hop
     return {
+        "kernel": kernel,
         "groups": 1,
         "group_out": g["c_out"],
         "c_out": columns,
         "panels_per_group": -(-columns * itemsize // PANEL_ROW),
         "panel_bytes": g["window"] * g["c_in"] * PANEL_ROW,
-        "hop": hop,
-        "phases": min(hop, g["k_w"]),
-        "step": min(hop * g["dilation_w"], _FAR),
+        "hop": apart,
+        "phases": min(apart, g["k_w"]),
+        "step": min(apart * g["dilation_w"], _FAR),
         "stretch": PIXELS * (tiles if _is_signal(g) else 1),
         "out_step": g["dilation_w"] // common,
         "lines": g["d_out"] * g["h_out"],
@@ -114,13 +161,24 @@ def _is_signal(g: dict[str, int]) -> bool:
     return g["d_out"] * g["h_out"] * g["k_d"] * g["k_h"] == 1 and g["pad_front"] == g["pad_top"] == 0
 
 
+def _kernel(g: dict[str, int], hop: int) -> int:
+    """Number of the kernel's columns and `hop` in `KERNELS`, if registers hold its weights and padding is as wide as it reaches."""
+    reach = (g["k_w"] - 1) * g["dilation_w"]
+    beyond = (g["w_out"] - 1) * g["stride_w"] + reach - g["pad_left"] - (g["w_in"] - 1)
+    held = g["k_w"] < 2 * target().chunk
+    if (g["k_w"], hop) in KERNELS and held and max(g["pad_left"], beyond) <= reach:
+        return KERNELS.index((g["k_w"], hop))
+    return 0
+
+
 def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> tuple[dict[str, int], int]:
     """Fields of the `CONV` record for strips under `tiles` tiles, of `room` bytes if they can, and all their bytes."""
     parts = -(-tiles // g["out_step"])
     outputs = parts * g["stretch"] * g["out_step"]
     width = (outputs - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
-    reach = (g["stretch"] - 1) * g["out_step"] * g["stride_w"]
-    row = min(width, g["w_in"] + 2 * reach) * g["k_d"] * g["c_in"] * PANEL_ROW
+    if not g["kernel"]:
+        width = min(width, g["w_in"] + 2 * (g["stretch"] - 1) * g["out_step"] * g["stride_w"])
+    row = width * g["k_d"] * g["strip_channels"] * PANEL_ROW
     under = (g["k_h"] - 1) * g["dilation_h"] + 1
 
     def lines(nbytes):
@@ -142,21 +200,21 @@ def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> 
 
 def run_bytes(g: dict[str, int]) -> int:
     """Bytes of the run records of one tile."""
-    return g["k_d"] * g["k_h"] * g["c_in"] * g["phases"] * 8 * RUN
+    return g["k_d"] * g["k_h"] * g["phases"] * 8 * RUN
 
 
-def expansions(g: dict[str, int], isa: str) -> np.ndarray:
+def expansions(g: dict[str, int], operation: str) -> np.ndarray:
     """How each vector of output channels finds the channels of its groups: `EXPANSION` records with indices."""
     size, width = g["itemsize"], PANEL_ROW // NV // g["itemsize"]
-    group_in, group_out = g["c_in"], g["group_out"]
+    group_in, group_out = (1, 1) if operation in TURNED else (g["c_in"], g["group_out"])
     channels = np.arange(g["panels_per_group"] * NV * width).reshape(-1, width)
     # lanes beyond the last channel read what it reads
     start = np.minimum(channels, g["c_out"] - 1) // group_out * group_in
     first = start[:, :1]
-    spread = start[:, -1] - start[:, 0]
-    together = np.where(spread + TOGETHER <= 2 * width, TOGETHER, spread < 2 * width) * permutes(isa, size)
+    spread = start[:, -1] - first[:, 0]
+    together = np.where(spread + TOGETHER <= 2 * width, TOGETHER, spread < 2 * width) * permutes(target().isa, size)
     if group_in == group_out == 1:
         together = np.full_like(together, COPY)
-    head = np.stack([first[:, 0] * size, g["c_out"] // group_out * group_in - first[:, 0], together], 1)
+    head = np.stack([first[:, 0] * size, g["c_out"] // group_out * group_in - first[:, 0], together, spread * size], 1)
     index = (start - first).astype(f"i{size}")
     return np.concatenate([head.astype(np.int64).view(np.uint8), index.view(np.uint8)], 1)

@@ -2,8 +2,8 @@
 
 `panels` are B of the GEMM core: (groups, panels, taps, c_in / groups, NR), zero beyond the last column.  `rows` are its A, for
 channels-first tensors: a row for each output channel, (c_in / groups, taps) and the bias, in rows that do not collide in the L1.
-`columns_apart` are panels of the depthwise tiles, whose columns belong to as many groups as they like.  Algorithms with a form of
-their own keep it here through `form`.
+Algorithms with a form of their own keep it here through `form`; those of the sliding tiles are `pack_columns`, panels whose columns
+belong to as many groups as they like, and `pack_turned`.
 """
 
 from __future__ import annotations
@@ -90,11 +90,6 @@ class Weights:
         """(groups, panels NR): the bias as wide as the panels, zero where there is none."""
         return self._padded_bias(self.groups, self.panels_per_group)
 
-    @cached_property
-    def columns_apart(self) -> tuple[np.ndarray, np.ndarray]:
-        """(panels, taps, c_in / groups, NR) and (panels NR): weights and bias of all output channels, side by side."""
-        return self._pack_columns(self.unpacked()[0]), self.flat_bias
-
     def _padded_bias(self, groups: int, panels: int) -> np.ndarray:
         padded = np.zeros((groups, panels * self.columns), self.dtype)
         if self.bias is not None:
@@ -109,15 +104,6 @@ class Weights:
 
     def _fill_panels(self, packed: np.ndarray, weight: np.ndarray) -> None:
         pack_panels(packed, weight.reshape(self.groups, self.c_out, self.c_in, self.taps))
-
-    def _pack_columns(self, weight: np.ndarray) -> np.ndarray:
-        channels, panels = self.shape[0], -(-self.shape[0] // self.columns)
-        shape = (panels, self.taps, self.c_in, self.columns)
-        packed = aligned(prod(shape) * self.dtype.itemsize).view(self.dtype).reshape(shape)
-        padded = np.zeros((panels * self.columns, self.c_in, self.taps), self.dtype)
-        padded[:channels] = weight.reshape(channels, self.c_in, self.taps)
-        packed[...] = padded.reshape(panels, self.columns, self.c_in, self.taps).transpose(0, 3, 2, 1)
-        return packed
 
     def _pack_rows(self, weight: np.ndarray) -> np.ndarray:
         c_out, k = weight.shape[0], self.c_in * self.taps
@@ -143,8 +129,6 @@ class Weights:
                 self._fill_rows(self._rows, weight)
             for pack, form in self._forms.items():
                 form[...] = pack(weight, self.groups)
-            if "columns_apart" in vars(self):
-                self.columns_apart[0][...] = self._pack_columns(weight)
 
     def release(self) -> None:
         """Forget the weights as they were given: whoever calls this knows that no further form will be asked for."""
@@ -163,3 +147,27 @@ class Weights:
             return np.ascontiguousarray(self._rows[:, : self.c_in * self.taps]).reshape(self.shape)
         columns = self._panels.transpose(0, 1, 4, 3, 2).reshape(self.groups, -1, self.c_in, self.taps)
         return np.ascontiguousarray(columns[:, : self.c_out]).reshape(self.shape)
+
+
+def pack_columns(weight: np.ndarray, groups: int) -> np.ndarray:
+    """(panels, taps, c_in / groups, NR): all output channels side by side, whatever groups they belong to."""
+    c_out, c_in = weight.shape[:2]
+    taps, columns = prod(weight.shape[2:]), PANEL_ROW // weight.itemsize
+    panels = -(-c_out // columns)
+    shape = (panels, taps, c_in, columns)
+    packed = aligned(prod(shape) * weight.itemsize).view(weight.dtype).reshape(shape)
+    padded = np.zeros((panels * columns, c_in, taps), weight.dtype)
+    padded[:c_out] = weight.reshape(c_out, c_in, taps)
+    packed[...] = padded.reshape(panels, columns, c_in, taps).transpose(0, 3, 2, 1)
+    return packed
+
+
+def pack_turned(weight: np.ndarray, groups: int) -> np.ndarray:
+    """As `pack_columns`, for sums whose lanes are turned within their group before each pass over the taps.
+
+    In pass number p of c lane l holds the sum of output (l - c + 1 + p) mod c of its group, and adds to it what input l gives.
+    """
+    c = weight.shape[1]
+    lane, turn = np.ogrid[:c, :c]
+    grouped = weight.reshape(groups, c, *weight.shape[1:])
+    return pack_columns(grouped[:, (lane - c + 1 + turn) % c, lane].reshape(weight.shape), groups)

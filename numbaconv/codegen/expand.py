@@ -13,9 +13,11 @@ from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, load_i64, offset
 
 #: An expansion, for one vector of output channels: byte offset of the first channel, channels from there to the end of the
-#: pixel, how many channels of a group may be taken from the same two loads (0: gather, `COPY`: copy).  Then each lane's
-#: distance in channels from the first one, as integers of the element's size.
-EXPANSION = 3
+#: pixel, how many channels of a group may be taken from the same two loads (0: gather, `COPY`: copy), and in bytes the largest
+#: distance of a lane's first channel from there.  Then each lane's distance in channels, as integers of the element's size.
+EXPANSION = 4
+#: Number of the largest distance.
+SECOND = 3
 #: Channels of a group that are taken from the same loads.
 TOGETHER = 4
 #: In the place of that number: every lane's channel is its own, and vectors are just copied.
@@ -59,7 +61,7 @@ def _emit(module, like: Vectors, isa: str) -> ir.Function:
         return offset(b, source, b.mul(channel, i64(v.itemsize))), offset(b, destination, b.mul(channel, plane))
 
     def permute(row, count):
-        index = b.load(b.bitcast(table, v.integer.as_pointer()), align=v.itemsize)
+        index = v.load_integers(table)
         indices = [b.add(index, v.integers(i)) for i in range(count)]
 
         def body(channel, _):

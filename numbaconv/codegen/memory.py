@@ -28,11 +28,12 @@ CALL = _integers(
     "residual residual_pitch activation"
 )
 
-#: One call of the depthwise core: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.  Of
-#: the kernel's slices, `slices` from number `front` on meet the input.
+#: One call of the core of sliding tiles: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
+#: A group has so many `channels`, in a strip `plane` bytes apart; `expansions` is the address of how vectors find them.  Of the
+#: kernel's slices, `slices` from number `front` on meet the input.
 SLIDE = _integers(
-    "position weight a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height panels "
-    "panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered "
+    "position weight channels plane expansions a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height "
+    "panels panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered "
     "front slices"
 )
 
@@ -46,8 +47,8 @@ CONV = _integers(
     "dilation_d dilation_h dilation_w pad_front pad_top pad_left padding_mode "
     "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
     "core packer lines line tiles_per_line tile_block column_block tiles_outside fetch cold k_block patch_pitch tiles taps tables "
-    "depthwise bordered stretch group_out phases hop step out_step strip_lines walk_lines ring turns "
-    "image_step slice_step line_step column_step "
+    "own_channels read_in_place strip_channels kernel bordered stretch group_out phases hop step out_step strip_lines walk_lines "
+    "ring turns image_step slice_step line_step column_step "
     "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
     "output_transform input_table output_table residual_table block_slices chunks keeps tile_step "

@@ -10,70 +10,118 @@ for taps; one weight then serves all lanes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+from numbaconv.codegen.lanes import CHANNELS, TURNED, field, pixels_of, turn
 from numbaconv.codegen.vector import Vectors, branch_to, counted_loop, i64, load_i64, offset
 
 #: A run: byte offsets of its first position and of its first weights, number of taps, how many of them fill whole chunks, and
 #: which of its positions is the first inside the input, and the first one beyond.
 RUN = 6
+#: Kernels that tiles know: so many columns, outputs so many positions apart.  A run is a whole row of theirs, whose weights are in
+#: registers all at once.  Of any other, number 0, run records tell.
+KERNELS = ((0, 1), (3, 1), (3, 2), (5, 1), (5, 2))
 #: What all runs of a tile share: bytes from position to position, and from tap to tap of the weights.
 WINDOW = 2
 
 
 def sliding_sums(
-    v: Vectors, rows: int, vectors: int, chunk: int, one_weight: bool, a, runs, n_runs, window, panel, first, zeros=None
-):
+    v: Vectors, spec, a, runs, n_runs, record, panel, first, zeros=None, expansion=None, kernel=KERNELS[0]
+) -> list:
     """Emit the sums over `n_runs` run records and return the accumulators, row by row.
 
-    Pixels are read in whole vectors, since a masked load takes a turn of the multipliers.  Up to `chunk` taps have their
-    weights in registers at once; with `one_weight` that is a single element for all lanes.  With `zeros`, positions outside of
-    the input are read there: for tiles that touch padding.
+    Pixels are read in whole vectors, since a masked load takes a turn of the multipliers.  Up to `spec.chunk` taps have their
+    weights in registers at once; those of a "plane" are a single element for all lanes.  With `zeros`, positions outside of
+    the input are read there: for tiles that touch padding.  `expansion` is where `codegen.lanes.pixels_of` finds channels.
     """
     b = v.builder
-    position, weight = (load_i64(b, window, field) for field in range(WINDOW))
-
-    def pixel(pointer) -> list:
-        return [v.load(offset(b, pointer, i64(j * v.nbytes))) for j in range(vectors)]
+    rows, vectors, chunk = spec.rows, spec.vectors, spec.chunk
+    columns, hop = kernel
+    position, weight = (load_i64(b, record, number) for number in range(WINDOW))
+    pixels = pixels_of(v, spec.operation, vectors, record, expansion)
+    panel_row = i64(spec.panel_vectors * v.nbytes)
 
     def tap_weights(pointer) -> list:
-        if one_weight:
+        if spec.operation == "plane":
             return [v.splat(v.load_scalar(pointer))] * vectors
-        return pixel(pointer)
+        return [v.load(offset(b, pointer, i64(j * v.nbytes))) for j in range(vectors)]
 
-    def slide(taps: int, start, weights, bounds, sums: list) -> list:
-        """Taps 0..`taps` of one run over the positions that they reach, of which those within `bounds` are inside."""
+    def outside(number: int, bounds):
+        """Whether a position lies in padding; that of a known kernel is no wider than the kernel reaches."""
+        if not columns:
+            return b.icmp_unsigned(">=", b.sub(i64(number), bounds[0]), b.sub(bounds[1], bounds[0]))
+        before = b.icmp_signed("<", i64(number), bounds[0]) if number < columns - 1 else None
+        if number <= (rows - 1) * hop:
+            return before
+        beyond = b.icmp_signed(">=", i64(number), bounds[1])
+        return beyond if before is None else b.or_(before, beyond)
+
+    def places(numbers: range, start, bounds) -> Iterator:
+        """Where positions are of which those within `bounds` are inside of the input."""
+        for number in numbers:
+            skipped = None if zeros is None else outside(number, bounds)
+            yield start if skipped is None else b.select(skipped, zeros, start)
+            start = offset(b, start, position)
+
+    def slide(taps: int, pixel, found: Iterable, weights, sums: list) -> list:
+        """Add up so many taps of one channel over the positions that they reach."""
         sums, kept = list(sums), []
         for _ in range(taps):
             kept.append(tap_weights(weights))
             weights = offset(b, weights, weight)
-        for number in range(rows + taps - 1):
-            here = start
-            if zeros is not None:
-                outside = b.icmp_unsigned(">=", b.sub(i64(number), bounds[0]), b.sub(bounds[1], bounds[0]))
-                here = b.select(outside, zeros, start)
+        for number, here in enumerate(found):
+            met = [(tap, *divmod(number - tap, hop)) for tap in range(taps)]
             x = pixel(here)
-            for tap in range(max(0, number - rows + 1), min(taps, number + 1)):
+            for tap in [tap for tap, row, between in met if between == 0 and 0 <= row < rows]:
                 for j in range(vectors):
-                    i = (number - tap) * vectors + j
+                    i = (number - tap) // hop * vectors + j
                     sums[i] = v.fma(x[j], kept[tap][j], sums[i])
-            start = offset(b, start, position)
         return sums
 
-    def at(tap, run):
-        start, weights, inside = run
-        bounds = [b.sub(bound, tap) for bound in inside]
-        return offset(b, start, b.mul(tap, position)), offset(b, weights, b.mul(tap, weight)), bounds
+    def some_taps(taps: int, found: Iterable, weights, sums: list) -> list:
+        if spec.operation not in CHANNELS:
+            return slide(taps, pixels(None), found, weights, sums)
 
-    def one_run(number, sums):
-        record = offset(b, runs, b.mul(number, i64(8 * RUN)))
-        inside = [] if zeros is None else [load_i64(b, record, field) for field in (4, 5)]
-        run = offset(b, a, load_i64(b, record)), offset(b, panel, load_i64(b, record, 1)), inside
-        taps = load_i64(b, record, 2)
-        whole = load_i64(b, record, 3)
-        sums = counted_loop(b, i64(0), whole, chunk, sums, lambda t, s: slide(chunk, *at(t, run), s), "taps")
-        rest = b.sub(taps, whole)
-        return _one_of(b, rest, sums, [lambda s, n=n: slide(n, *at(whole, run), s) for n in range(1, chunk)])
+        # the channels of a group are at the same places, which are found once
+        found = list(found)
 
-    return counted_loop(b, i64(0), n_runs, 1, first, one_run, "run")
+        def one_channel(channel, sums):
+            at = offset(b, weights, b.mul(channel, panel_row))
+            return slide(taps, pixels(channel), found, at, sums)
+
+        return counted_loop(b, i64(0), field(v, record, "channels"), 1, sums, one_channel, "channel")
+
+    def taps_of_run(taps: int, first_tap, run, sums: list) -> list:
+        start, weights, bounds = run
+        start = offset(b, start, b.mul(first_tap, position))
+        bounds = [b.sub(bound, first_tap) for bound in bounds]
+        found = places(range(rows + taps - 1), start, bounds)
+        return some_taps(taps, found, offset(b, weights, b.mul(first_tap, weight)), sums)
+
+    def one_run(weights, number, sums):
+        run = offset(b, runs, b.mul(number, i64(8 * RUN)))
+        bounds = [] if zeros is None else [load_i64(b, run, number) for number in (4, 5)]
+        here = offset(b, a, load_i64(b, run)), offset(b, weights, load_i64(b, run, 1)), bounds
+        if columns:
+            start, weights, bounds = here
+            return some_taps(columns, places(range((rows - 1) * hop + columns), start, bounds), weights, sums)
+        taps, whole = load_i64(b, run, 2), load_i64(b, run, 3)
+        sums = counted_loop(b, i64(0), whole, chunk, sums, lambda t, s: taps_of_run(chunk, t, here, s), "taps")
+        rest = [lambda s, n=n: taps_of_run(n, whole, here, s) for n in range(1, chunk)]
+        return _one_of(b, b.sub(taps, whole), sums, rest)
+
+    def all_runs(weights, sums):
+        return counted_loop(b, i64(0), n_runs, 1, sums, lambda number, s: one_run(weights, number, s), "run")
+
+    group = TURNED.get(spec.operation, 1)
+    if group == 1:
+        return all_runs(panel, first)
+
+    # turned as often as there are channels, sums come back to where they belong, and so does the bias
+    def one_pass(number, sums):
+        return all_runs(offset(b, panel, b.mul(number, panel_row)), [turn(v, value, group) for value in sums])
+
+    return counted_loop(b, i64(0), i64(group), 1, first, one_pass, "pass")
 
 
 def _one_of(builder, number, values: list, cases: list) -> list:

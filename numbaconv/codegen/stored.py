@@ -7,14 +7,15 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from numbaconv.codegen.activations import activate
-from numbaconv.codegen.vector import BYTES, I64, counted_loop, i64, offset
+from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, offset
 
 
 class StoredTile:
     """What happens to accumulators before they are stored: residual, then activation; the bias is where sums start.
 
     A clamping activation (which includes none and the ReLUs) takes straight-line code: full tiles with a residual, without, and
-    streamed, partial ones under a mask; other activations go through a rolled loop over a copy of the accumulators on the stack.
+    streamed, partial ones under a mask; other activations go through a function that loops over a copy of the accumulators on the
+    stack.
     """
 
     def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta):
@@ -111,25 +112,48 @@ class StoredTile:
 
     def _store_rolled(self, accumulators, no_residual) -> None:
         v, b, spec = self.v, self.v.builder, self.spec
-        # any address that is mapped, of which no lane is read
-        origin = b.select(no_residual, self.c, self.residual)
-        none = ir.Constant(v.mask_type, [0] * v.lanes)
         with b.goto_entry_block():
             copy = b.bitcast(b.alloca(v.type, size=spec.rows * spec.vectors), BYTES)
         for n, value in enumerate(accumulators):
             v.store(value, offset(b, copy, i64(n * v.nbytes)))
-
-        def one_row(row, _):
-            c = offset(b, self.c, b.mul(row, self.c_pitch))
-            residual = offset(b, origin, b.mul(row, self.residual_pitch))
-            for j in range(spec.vectors):
-                stored = self._mask(j)
-                read = b.select(no_residual, none, stored)
-                value = v.load(offset(b, copy, b.add(b.mul(row, i64(spec.vectors * v.nbytes)), i64(j * v.nbytes))))
-                value = b.fadd(value, v.masked_load(offset(b, residual, i64(j * v.nbytes)), read))
-                value = activate(v, value, self.code, self.alpha, self.beta)
-                v.masked_store(value, offset(b, c, i64(j * v.nbytes)), stored)
-            return []
-
-        counted_loop(b, i64(0), i64(spec.rows), 1, [], one_row, "store")
+        # any address that is mapped, of which no lane is read
+        origin = b.select(no_residual, self.c, self.residual)
+        read = b.select(no_residual, i64(0), self.columns)
+        finish = _emit_activation(b.module, v, spec.vectors)
+        scalars = self.code, self.alpha, self.beta
+        b.call(
+            finish,
+            [copy, i64(spec.rows), self.c, self.c_pitch, origin, self.residual_pitch, read, self.columns, *scalars],
+        )
         b.branch(self.stored)
+
+
+def _emit_activation(module, like: Vectors, vectors: int) -> ir.Function:
+    """void(sums, rows, C, its pitch, residual, its pitch, columns that it has, columns to store, activation code, its scalars).
+
+    One function for tiles of all heights, since activations other than clamps are rare and long.
+    """
+    name = f"numbaconv_activate_rows_{vectors}_{like.suffix}"
+    if (existing := module.globals.get(name)) is not None:
+        return existing
+    integers = [BYTES, I64, BYTES, I64, BYTES, I64, I64, I64, I64]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*integers, like.scalar, like.scalar]), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    sums, rows, c, c_pitch, residual, residual_pitch, read, stored, code, alpha, beta = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    v = Vectors(b, like.itemsize, like.lanes)
+
+    def one_row(_, places):
+        sums, c, residual = places
+        for j in range(vectors):
+            at = i64(j * v.nbytes)
+            reads, stores = (v.first_lanes(b.sub(columns, i64(j * v.lanes))) for columns in (read, stored))
+            value = b.fadd(v.load(offset(b, sums, at)), v.masked_load(offset(b, residual, at), reads))
+            v.masked_store(activate(v, value, code, alpha, beta), offset(b, c, at), stores)
+        steps = i64(vectors * v.nbytes), c_pitch, residual_pitch
+        return [offset(b, place, step) for place, step in zip(places, steps)]
+
+    counted_loop(b, i64(0), rows, 1, [sums, c, residual], one_row, "row")
+    b.ret_void()
+    return function

@@ -36,13 +36,12 @@ TILE = 5
 class TileSpec:
     """What one tile function is generated from.
 
-    `operation` is "gemm" (rows of A are broadcast, element by element), "depthwise" (pixels are as wide as the tile and meet
-    the weights lane by lane; see `codegen.sliding`) or "plane" (the same with rows of one plane for pixels: a tap is one
-    weight for all lanes).  `panel_vectors` is the width of the packed weights, of which the tile computes the first `vectors`;
-    a wider tile reads the next panel, too.  `record` is the length of a dense tap record in 64-bit integers: the weights'
-    offset and one offset for each row of the largest tile.  `chunk` is how many taps of a run keep their weights in registers.
-    `tall` tiles do nearly all the work and have more ways to store.  One that asks `ahead` for weights is for those that come
-    from beyond the L2.  A `bordered` depthwise tile touches padding at its sides.
+    `operation` is "gemm" (rows of A are broadcast, element by element) or "plane" (rows of one plane are as wide as the tile and
+    slide over one weight a tap; see `codegen.sliding`).  `panel_vectors` is the width of the packed weights, of which the tile
+    computes the first `vectors`; a wider tile reads the next panel, too.  `record` is the length of a dense tap record in 64-bit
+    integers: the weights' offset and one offset for each row of the largest tile.  `chunk` is how many taps of a run keep their
+    weights in registers.  `tall` tiles do nearly all the work and have more ways to store.  One that asks `ahead` for weights is
+    for those that come from beyond the L2.
     """
 
     operation: str
@@ -57,21 +56,20 @@ class TileSpec:
     fma: bool
     tall: bool
     ahead: bool = False
-    bordered: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the tile."""
-        kind = "_ahead" if self.ahead else "_bordered" if self.bordered else ""
+        kind = "_ahead" if self.ahead else ""
         return f"{NAMES[self.itemsize]}_{self.operation}_{self.rows}x{self.vectors}_{self.isa}{kind}"
 
 
 def _arguments(spec: TileSpec) -> list:
-    """Types of a tile's arguments; `_emit_dense` and `_emit_sliding` name them."""
+    """Types of a tile's arguments; `_emit_dense` and `_emit_plane` name them."""
     scalar = ir.FloatType() if spec.itemsize == 4 else ir.DoubleType()
     if spec.operation == "gemm":
         return [BYTES, BYTES, I64, I64, I64, BYTES, I64, scalar, scalar]
-    return [BYTES, BYTES, BYTES, I64, BYTES, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar]
+    return [BYTES, BYTES, I64, BYTES, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, scalar, scalar]
 
 
 def emit_tile(module, spec: TileSpec):
@@ -83,24 +81,21 @@ def emit_tile(module, spec: TileSpec):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(builder, spec.itemsize, spec.lanes, spec.fma)
-    emit = _emit_dense if spec.operation == "gemm" else _emit_sliding
+    emit = _emit_dense if spec.operation == "gemm" else _emit_plane
     emit(v, spec, *function.args)
     builder.ret_void()
     return function
 
 
-def _emit_sliding(v, spec, a, zeros, runs, n_runs, window, panel, c, c_pitch, bias, residual, *rest) -> None:
-    """One tile of a depthwise convolution.
+def _emit_plane(v, spec, a, runs, n_runs, window, weights, c, c_pitch, bias, residual, *rest) -> None:
+    """One tile of a plane.
 
-    Arguments: base of A; zeros for padding; records of runs and their number; their `WINDOW`; the packed panel; first element of C;
-    bytes from row to row of C; bias; residual or null; bytes from row to row of the residual; columns to store (beyond the tile's
-    width: all); activation code and its two scalars.
+    Arguments: base of A; records of runs and their number; their `WINDOW`; the weights; first element of C; bytes from row to row
+    of C; bias; residual or null; bytes from row to row of the residual; columns to store (beyond the tile's width: all);
+    activation code and its two scalars.
     """
-    one_weight = spec.operation == "plane"
-    first = [v.splat(v.load_scalar(bias))] * (spec.rows * spec.vectors) if one_weight else _bias(v, spec, bias)
-    shape = spec.rows, spec.vectors, spec.chunk
-    outside = zeros if spec.bordered else None
-    sums = sliding_sums(v, *shape, one_weight, a, runs, n_runs, window, panel, first, outside)
+    first = [v.splat(v.load_scalar(bias))] * (spec.rows * spec.vectors)
+    sums = sliding_sums(v, spec, a, runs, n_runs, window, weights, first)
     StoredTile(v, spec, c, c_pitch, i64(0), residual, *rest).store(sums)
 
 
@@ -220,10 +215,6 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step:
     return new
 
 
-#: Operations of sliding tiles.
-OPERATIONS = ("depthwise", "plane")
-
-
 @intrinsic(prefer_literal=True)
 def dense_tiles(
     typingctx,
@@ -260,20 +251,17 @@ def dense_tiles(
 
 
 @intrinsic(prefer_literal=True)
-def sliding_tile(
+def plane_tile(
     typingctx,
-    operation,
     rows,
     vectors,
     height,
     width,
-    bordered,
     a,
-    zeros,
     runs,
     n_runs,
     window,
-    panel,
+    weights,
     c,
     c_pitch,
     bias,
@@ -284,15 +272,15 @@ def sliding_tile(
     alpha,
     beta,
 ):
-    """Run the tile of `height` rows and `width` vectors of operation number `operation`; see `_emit_sliding` for the rest.
+    """Run the tile of `height` rows and `width` vectors of a plane; see `_emit_plane` for the rest.
 
-    A `bordered` one touches padding.  The first three numbers are literals, as those of `dense_tiles`.
+    The first two numbers are literals, as those of `dense_tiles`.
     """
-    signature = types.void(operation, rows, vectors, *[types.intp] * 16, alpha, beta)
-    kind, sizes = OPERATIONS[operation.literal_value], (rows.literal_value, vectors.literal_value, 0)
+    signature = types.void(rows, vectors, *[types.intp] * 14, alpha, beta)
+    sizes = rows.literal_value, vectors.literal_value, 0
 
     def codegen(context, builder, signature, arguments):
-        _switch(builder, kind, alpha.bitwidth // 8, sizes, *arguments[3:6], arguments[6:])
+        _switch(builder, "plane", alpha.bitwidth // 8, sizes, *arguments[2:4], i64(0), arguments[4:])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -328,6 +316,5 @@ def _switch(builder, kind: str, size: int, sizes: tuple[int, int, int], height, 
 def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: int, special: bool) -> TileSpec:
     on = target()
     tall = kind == "gemm" and 2 * rows > (tallest if vectors <= panel else on.wide_rows)
-    ahead, bordered = special and tall and vectors % panel == 0, special and kind == "depthwise"
     shape = size, rows, vectors, panel, on.lanes(size), tallest + 1, on.chunk
-    return TileSpec(kind, *shape, on.isa, on.fma, tall, ahead, bordered)
+    return TileSpec(kind, *shape, on.isa, on.fma, tall, special and tall and vectors % panel == 0)

@@ -55,9 +55,9 @@ class Vectors:
         return ir.Constant(self.integer, [value] * self.lanes)
 
     def splat(self, scalar):
-        """Broadcast a scalar to all lanes."""
+        """Broadcast a scalar, a float or an integer of the elements' width, to all lanes."""
         builder = self.builder
-        undefined = ir.Constant(self.type, ir.Undefined)
+        undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
         first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
         return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
 
@@ -68,6 +68,10 @@ class Vectors:
     def load(self, pointer):
         """One vector, aligned to its elements only."""
         return self.builder.load(self.builder.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
+
+    def load_integers(self, pointer):
+        """One vector of integers of the elements' width."""
+        return self.builder.load(self.builder.bitcast(pointer, self.integer.as_pointer()), align=self.itemsize)
 
     def store(self, vector, pointer):
         """Write one vector, aligned to its elements only."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbaconv.codegen.expand import EXPANSION, expand
+from numbaconv.codegen.expand import expand
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import clear, conv_record, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import (
+    EXPANSION_BYTES,
     PIXELS,
     SLIDE_BYTES,
     begin_slice,
@@ -26,9 +27,6 @@ from numbaconv.loops.sliding import (
     stretches_across,
 )
 from numbaconv.loops.walk import share
-
-#: Bytes of the expansion record of one vector.
-EXPANSION_BYTES = 8 * EXPANSION + VECTOR_BYTES
 
 
 @njit
@@ -51,7 +49,7 @@ def expand_rows(conv, panel, source, strip, row, rows, first, last, like):
             conv.x_pixel,
             PANEL_ROW,
             (last - first) * PANEL_ROW,
-            conv.c_in,
+            conv.strip_channels,
             conv.tables + (panel * NV + vector) * EXPANSION_BYTES,
             like,
         )
@@ -61,7 +59,7 @@ def expand_rows(conv, panel, source, strip, row, rows, first, last, like):
 def clear_padding(conv, strip, rows, first, last, like):
     """Write zeros to the columns of a strip that are padding; expanding never touches them."""
     pixel = PANEL_ROW // conv.itemsize
-    for _ in range(rows * conv.k_d * conv.c_in):
+    for _ in range(rows * conv.k_d * conv.strip_channels):
         if first < 0:
             clear(strip, min(-first, last - first) * pixel, like)
         if last > conv.w_in:
@@ -97,7 +95,7 @@ def through_strip(
     Workspace: call and run records, strip.
     """
     call = slide_record(address)
-    run_bytes = conv.k_d * conv.k_h * conv.c_in * conv.phases * 8 * RUN
+    run_bytes = conv.k_d * conv.k_h * conv.phases * 8 * RUN
     runs = address + SLIDE_BYTES
     # vectors of the strip start on cache lines
     strip = (runs + max(conv.turns, 1) * conv.tile_block * run_bytes + 63) // 64 * 64
@@ -106,15 +104,15 @@ def through_strip(
     for number in range(stretch + 1, stretch + stretches):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
-    plane = (last - first) * PANEL_ROW
-    depth = conv.c_in * plane
+    call.plane = (last - first) * PANEL_ROW
+    depth = conv.strip_channels * call.plane
     row = conv.k_d * depth
     ring = conv.ring if conv.turns > 0 else never_around(conv)
     for turn in range(max(conv.turns, 1)):
         for number in range(stretches):
             w_out, height = stretch_across(conv, stretch + number)
             to = runs + (turn * stretches + number) * run_bytes
-            put_runs(conv, address, to, w_out, height, first, row, depth, plane, np.int64(PANEL_ROW), turn, ring)
+            put_runs(conv, address, to, w_out, height, first, row, depth, np.int64(PANEL_ROW), turn, ring)
     clear_padding(conv, strip, min(conv.ring, conv.h_in), first, last, alpha)
     # Panels one by one, since each is expanded for itself.
     for panel in range(first_panel, last_panel):
@@ -174,9 +172,9 @@ def lines_in_place(conv, address, image, d, h_out, count):
     Tiles read whole vectors.  Where channels do not fill them, the last panel of a pixel ends in the next one, which the tensor's
     last rows do not have.
     """
-    if conv.depthwise == 0:
+    if conv.read_in_place == 0:
         return count, 0
-    if conv.c_out * conv.itemsize % VECTOR_BYTES == 0:
+    if conv.own_channels == 0 or conv.c_out * conv.itemsize % VECTOR_BYTES == 0:
         return count, conv.panels_per_group
     row = conv.w_in * conv.x_pixel
     last = d + max(slide_record(address).slices - 1, 0) * conv.dilation_d
@@ -203,7 +201,8 @@ def in_place(
     call = slide_record(address)
     call.bordered = int(first < 0 or last > conv.w_in)
     slide_panels(conv, address, first_panel, last_panel)
-    a = image + first_panel * PANEL_ROW
+    # where panels of groups find their channels the expansions tell
+    a = image + conv.own_channels * first_panel * PANEL_ROW
     # All at once, unless the runs have to say which positions of each tile are padding.
     most = PIXELS if call.bordered != 0 else conv.stretch
     for done in range(0, outputs, most):
@@ -217,7 +216,6 @@ def in_place(
             np.int64(0),
             row,
             conv.dilation_d * conv.h_in * row,
-            np.int64(0),
             conv.x_pixel,
             np.int64(0),
             conv.h_in + conv.k_h * conv.dilation_h,

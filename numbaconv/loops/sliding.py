@@ -10,66 +10,82 @@ several tiles of a signal, which has one line only and where finding the runs ta
 
 from __future__ import annotations
 
+import functools
+
+from numbaconv.codegen.column import column
+from numbaconv.codegen.expand import EXPANSION
 from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.lanes import SLIDING
 from numbaconv.codegen.memory import SLIDE, call_core, itemsize, put, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.codegen.target import target
-from numbaconv.codegen.tile import OPERATIONS, sliding_tile
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 
 #: Pixels of the largest depthwise tile.
 PIXELS = target().pixels
 #: Taps whose weights it keeps in registers.
 CHUNK = target().chunk
+#: More positions than any tile has.
+INSIDE = 1 << 30
 #: A thread's workspace starts with its call record.
 SLIDE_BYTES = SLIDE.itemsize
-_DEPTHWISE = OPERATIONS.index("depthwise")
+#: Bytes of the expansion record of one vector.
+EXPANSION_BYTES = 8 * EXPANSION + VECTOR_BYTES
 
 
-def _core(address, alpha, beta):
-    """Lines by panels of the `SLIDE` record at an address; kernel rows in padding are left out."""
-    call = slide_record(address)
-    size = itemsize(alpha)
-    lanes = VECTOR_BYTES // size
-    for line in range(call.lines):
-        h = call.h + line * call.stride_h
-        first, last = 0, call.k_h
-        if h < 0:
-            first = min(-(h // call.dilation_h), last)
-        if h + (last - 1) * call.dilation_h >= call.h_in:
-            last = max((call.h_in - 1 - h) // call.dilation_h + 1, first)
-        for panel in range(call.panel_count):
-            column = panel * NV * lanes
-            columns = call.columns - column
-            residual = 0
-            if call.residual != 0:
-                residual = call.residual + line * call.residual_line + column * size
-            sliding_tile(
-                _DEPTHWISE,
-                PIXELS,
-                NV,
-                call.height,
-                min(NV, (columns + lanes - 1) // lanes),
-                call.bordered,
-                call.a + line * call.a_line + column * size,
-                call.zeros,
-                call.runs + first * call.runs_per_row * 8 * RUN,
-                (last - first) * call.runs_per_row,
-                address,
-                call.panels + panel * call.panel_bytes,
-                call.c + line * call.c_line + column * size,
-                call.c_pitch,
-                call.bias + column * size,
-                residual,
-                call.residual_pitch,
-                columns,
-                call.activation,
-                alpha,
-                beta,
-            )
+def _core(operation: str, kernel: int):
+    """The core for tiles of an operation and of one of `KERNELS`, which are constants of the compiled code."""
+    number = SLIDING.index(operation)
+
+    def core(address, alpha, beta):
+        """Lines by panels of the `SLIDE` record at an address; kernel rows in padding are left out."""
+        call = slide_record(address)
+        lanes = VECTOR_BYTES // itemsize(alpha)
+        # a panel that is not full is a column of its own
+        full = call.columns // (NV * lanes)
+        line = 0
+        while line < call.lines:
+            h = call.h + line * call.stride_h
+            last_h = h + (call.k_h - 1) * call.dilation_h
+            first, last, lines = 0, call.k_h, 1
+            if h >= 0 and last_h < call.h_in:
+                # all lines whose kernel touches no padding at once
+                lines = min((call.h_in - 1 - last_h) // call.stride_h + 1, call.lines - line)
+            else:
+                first = min(max(-(h // call.dilation_h), 0), last)
+                last = max(min((call.h_in - 1 - h) // call.dilation_h + 1, last), first)
+            for panel in range(0, call.panel_count, max(full, 1)):
+                columns = call.columns - panel * NV * lanes
+                column(
+                    number,
+                    kernel,
+                    PIXELS,
+                    NV,
+                    call.height,
+                    min(NV, (columns + lanes - 1) // lanes),
+                    call.bordered,
+                    address,
+                    call.a + line * call.a_line,
+                    call.runs + first * call.runs_per_row * 8 * RUN,
+                    (last - first) * call.runs_per_row,
+                    call.c + line * call.c_line,
+                    0 if call.residual == 0 else call.residual + line * call.residual_line,
+                    panel,
+                    full if panel < full else 1,
+                    lines,
+                    columns,
+                    alpha,
+                    beta,
+                )
+            line += lines
+
+    return core
 
 
-sliding_core = NativeFunction(_core, "depthwise")
+@functools.cache
+def sliding_core(operation: str, kernel: int) -> NativeFunction:
+    """The core for an operation and one of `KERNELS`, compiled when its address is first asked for."""
+    return NativeFunction(_core(operation, kernel), operation)
 
 
 @njit
@@ -91,36 +107,37 @@ def stretch_across(conv, number):
 
 
 @njit
-def put_runs(conv, address, runs, w_out, height, first_column, row, depth, plane, pixel, turn, ring):
-    """Run records of the `height` outputs from column `w_out`: kernel rows, their slices, channels of a group, phases.
+def put_runs(conv, address, runs, w_out, height, first_column, row, depth, pixel, turn, ring):
+    """Run records of the `height` outputs from column `w_out`: kernel rows, their slices, phases.
 
-    A starts at input column `first_column`; input rows lie `row` bytes apart, slices `depth`, channels of a group `plane`, columns
-    `pixel`.
-    Rows are kept in a ring of `ring` rows, in which the kernel's first one is number `turn`.  Taps that meet no column of the
-    input are left out.
+    A starts at input column `first_column`; input rows lie `row` bytes apart, slices `depth`, columns `pixel`.  Rows are kept in a
+    ring of `ring` rows, in which the kernel's first one is number `turn`.  Taps that meet no column of the input are left out.
     """
     call = slide_record(address)
     for phase in range(conv.phases):
         column = w_out * conv.stride_w - conv.pad_left + phase * conv.dilation_w
-        first = max(0, 1 - height - column // conv.step)
-        taps = (conv.k_w - phase + conv.hop - 1) // conv.hop
-        taps = max(0, min(taps, (conv.w_in - 1 - column) // conv.step + 1) - first)
+        first, taps = 0, (conv.k_w - phase + conv.hop - 1) // conv.hop
+        if conv.kernel == 0:
+            first = max(0, 1 - height - column // conv.step)
+            taps = max(0, min(taps, (conv.w_in - 1 - column) // conv.step + 1) - first)
         column += first * conv.step
         begin = (-column + conv.step - 1) // conv.step
         end = (conv.w_in - column + conv.step - 1) // conv.step
+        if call.bordered == 0:
+            # whatever reads a strip, or stretches inside of the image, finds every position there
+            begin, end = 0, INSIDE
         record = runs + phase * 8 * RUN
         for k_h in range(conv.k_h):
             place = (turn + k_h * conv.dilation_h) % ring * row + (column - first_column) * pixel
             for i in range(call.slices):
                 tap = ((call.front + i) * conv.k_h + k_h) * conv.k_w + phase + first * conv.hop
-                for channel in range(conv.c_in):
-                    put(record, 0, place + i * depth + channel * plane)
-                    put(record, 1, (tap * conv.c_in + channel) * PANEL_ROW)
-                    put(record, 2, taps)
-                    put(record, 3, taps // CHUNK * CHUNK)
-                    put(record, 4, begin)
-                    put(record, 5, end)
-                    record += conv.phases * 8 * RUN
+                put(record, 0, place + i * depth)
+                put(record, 1, tap * conv.c_in * PANEL_ROW)
+                put(record, 2, taps)
+                put(record, 3, taps // CHUNK * CHUNK)
+                put(record, 4, begin)
+                put(record, 5, end)
+                record += conv.phases * 8 * RUN
 
 
 @njit
@@ -130,8 +147,10 @@ def columns_under(conv, number):
     reach = max(height - 1, 0) * conv.out_step * conv.stride_w
     first = w_out * conv.stride_w - conv.pad_left
     last = first + reach + (conv.k_w - 1) * conv.dilation_w + 1
-    # taps that meet no column of the input are left out
-    return max(first, -reach), min(last, conv.w_in + reach)
+    if conv.kernel == 0:
+        # taps that meet no column of the input are left out
+        return max(first, -reach), min(last, conv.w_in + reach)
+    return first, last
 
 
 @njit
@@ -139,6 +158,7 @@ def begin_slide(conv, address):
     """Fill in what the calls of one convolution have in common."""
     call = slide_record(address)
     call.weight = conv.hop * conv.c_in * PANEL_ROW
+    call.channels = conv.c_in
     call.stride_h = conv.stride_h
     call.dilation_h = conv.dilation_h
     call.h_in = conv.h_in
@@ -163,7 +183,7 @@ def begin_slice(conv, address, d_out):
     front = max(0, (conv.dilation_d - 1 - d) // conv.dilation_d)
     call.front = front
     call.slices = max(0, min(conv.k_d, (conv.d_in - 1 - d) // conv.dilation_d + 1) - front)
-    call.runs_per_row = call.slices * conv.c_in * conv.phases
+    call.runs_per_row = call.slices * conv.phases
     return d + front * conv.dilation_d
 
 
@@ -174,6 +194,7 @@ def slide_panels(conv, address, first, last):
     lanes = PANEL_ROW // conv.itemsize
     call.panels = conv.panels + first * conv.panel_bytes
     call.panel_count = last - first
+    call.expansions = conv.tables + first * NV * EXPANSION_BYTES
     call.columns = min(conv.c_out, last * lanes) - first * lanes
     call.bias = conv.bias + first * PANEL_ROW
 

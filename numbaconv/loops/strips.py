@@ -11,7 +11,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import PLANE, call_core, clear, conv_record, get, itemsize, plane_record
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.codegen.target import target
-from numbaconv.codegen.tile import OPERATIONS, sliding_tile
+from numbaconv.codegen.tile import plane_tile
 from numbaconv.loops.gemm import NV, TILE, VECTOR_BYTES
 from numbaconv.loops.walk import share
 from numbaconv.workspace import rounded
@@ -20,7 +20,6 @@ from numbaconv.workspace import rounded
 ROWS, WIDE_ROWS = target().rows + 2, target().rows
 #: A thread's workspace starts with its call record; strips start on a cache line.
 PLANE_BYTES = rounded(PLANE.itemsize)
-_PLANE = OPERATIONS.index("plane")
 
 
 def _core(address, alpha, beta):
@@ -33,15 +32,12 @@ def _core(address, alpha, beta):
         row = get(record, 0) * call.c_pitch
         for column in range(0, call.columns, NV * lanes):
             columns = call.columns - column
-            sliding_tile(
-                _PLANE,
+            plane_tile(
                 ROWS,
                 NV,
                 get(record, 1),
                 min(NV, (columns + lanes - 1) // lanes),
-                0,
                 call.a + get(record, 2) + column * size,
-                0,
                 get(record, 3),
                 get(record, 4),
                 address,

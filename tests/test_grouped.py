@@ -1,0 +1,54 @@
+"""Grouped convolution: whatever the width of groups, each lane of a tile meets the channels of its own group."""
+
+import numpy as np
+import pytest
+from strategies import make_operands, whole_numbers
+
+from numbaconv.algorithms.geometry import geometry
+from numbaconv.algorithms.grouped import Grouped
+from numbaconv.algorithms.sliding import sliding_fields
+from numbaconv.algorithms.weights import pack_turned
+from numbaconv.codegen.target import target
+from numbaconv.problem import ConvProblem
+
+LANES = target().lanes(4)
+#: Few kernels, since each has tiles of its own; other ones are among the random problems of `test_algorithms`.
+WIDTHS = {
+    "turned2": ("c40h7w9o40k3p1g20",),
+    "turned4": ("n2c12h6w17o12k3p1g3",),
+    "turned8": ("c40h9w8o40k3p1s2g5",),
+    "broadcast": ("c64h6w9o64k3p1g2", "c12h5w9o128k3p1g2"),
+    "blended": ("c48h6w9o48k3p1g2", "c10h9w8o80k3p1g2"),
+    "strip": ("c9h7w9o9k3p1g3", "c8h5w6o24k3p1g8"),
+}
+
+
+def operation(problem: ConvProblem) -> str:
+    g = geometry(problem)
+    return Grouped().operation(g | sliding_fields(g, g["itemsize"], 1))
+
+
+@pytest.mark.parametrize("text", [text for texts in WIDTHS.values() for text in texts])
+def test_every_lane_meets_the_channels_of_its_own_group(text):
+    given = make_operands(ConvProblem.parse(text + "cl"), whole_numbers, bias=True, residual=True, activation="relu6")
+    np.testing.assert_array_equal(given.conv("grouped"), given.oracle())
+
+
+@pytest.mark.skipif(LANES != 16, reason="which vectors hold which groups depends on their width")
+@pytest.mark.parametrize("kind, text", [(kind, text) for kind, texts in WIDTHS.items() for text in texts])
+def test_groups_are_read_in_place_where_a_vector_has_few_of_them(kind, text):
+    assert operation(ConvProblem.parse(text + "cl")) == kind
+
+
+@pytest.mark.parametrize("width", (2, 4, 8))
+def test_sums_that_are_turned_between_passes_are_those_of_the_groups(width):
+    groups = 3
+    rng = np.random.default_rng(width)
+    weight, x = (whole_numbers(rng, shape, np.float32) for shape in ((groups * width, width, 1, 1), (groups * width,)))
+    packed = pack_turned(weight, groups)  # (panels, taps, passes, columns)
+    passes = packed.transpose(2, 1, 0, 3).reshape(width, -1)[:, : groups * width]
+    sums = np.zeros((groups, width), np.float32)
+    for weights in passes:
+        sums = np.roll(sums, -1, axis=1) + (weights * x).reshape(groups, width)
+    expected = np.einsum("goc,gc->go", weight.reshape(groups, width, width), x.reshape(groups, width))
+    np.testing.assert_array_equal(sums, expected)
