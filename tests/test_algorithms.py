@@ -83,10 +83,6 @@ CORNERS = (
     "n3c35h7w7o35k3p1g35s2",
     "c18h17w16o18k3p1g18f64",
     "c5h15w33o5k3p0_2s2g5",
-    # few channels: more lines, and longer ones, than a strip holds; strips beside blocks that lie inside of the input
-    "c16h42w300o1k3p1",
-    "c16h3w4300o1k3p1",
-    "c16h60w299o1kh3kw2ph1pw0s2",
     # signals: longer than a tile, kernels of speech and of dilated stacks
     "c5w61o7k41p20",
     "n2c16w50o33k2p4_0dil4",

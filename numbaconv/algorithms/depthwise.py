@@ -35,7 +35,7 @@ class _Panels(SlidingAlgorithm):
     name = Strips.name
 
     def cut(self, g, machine):
-        fields = sliding_fields(g, g["itemsize"], _TILES)
+        fields = sliding_fields(g, machine, _TILES)
         strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
         width = min(g["w_in"], (PIXELS * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1)
         under = width * min(g["k_h"], g["h_in"]) * g["k_d"] * PANEL_ROW

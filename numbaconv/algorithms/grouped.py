@@ -33,9 +33,9 @@ class Grouped(SlidingAlgorithm):
     def cut(self, g, machine):
         under = min(g["k_h"], g["h_in"]) * g["k_d"] * g["c_in"] * PANEL_ROW
         columns = max(1, machine.l1 // 2 // under - (g["k_w"] - 1) * g["dilation_w"])
-        out_step = sliding_fields(g, g["itemsize"], 1)["out_step"]
+        out_step = sliding_fields(g, machine, 1)["out_step"]
         tiles = max(1, columns // (PIXELS * out_step * g["stride_w"]))
-        fields = sliding_fields(g, g["itemsize"], tiles) | {"column_block": 4}
+        fields = sliding_fields(g, machine, tiles) | {"column_block": 4}
         across = out_step * -(-g["w_out"] // (out_step * fields["stretch"]))
         wanted = out_step * max(1, tiles * PIXELS // fields["stretch"])
         strip, nbytes = strip_fields(g | fields, machine, max(1, min(wanted, across)), WORKSPACE_LIMIT // 2)
