@@ -29,8 +29,7 @@ class KernelRows(TiledAlgorithm):
     def applies(self, problem) -> bool:
         """Whether the pixels under a kernel row follow one another, and are so few elements that joining them pays."""
         g = geometry(problem)
-        together = g["groups"] == g["dilation_w"] == 1 and 1 < g["k_w"]
-        return together and g["c_in"] <= _FEW_CHANNELS and _strip(g, MR, 1)[1] <= WORKSPACE_LIMIT // 2
+        return g["c_in"] <= _FEW_CHANNELS and rows_are_taps(g)
 
     def cut(self, g, machine):
         parts = -(-g["w_out"] // MR)
@@ -72,6 +71,12 @@ class KernelRows(TiledAlgorithm):
             )
             cycles += g["n"] * g["lines"] * rows * (_ROW + g["row_pitch"] / machine.rates.copy_bytes)
         return cycles
+
+
+def rows_are_taps(g) -> bool:
+    """Whether the pixels under a kernel row follow one another, and the strip under one tile fits the workspace."""
+    together = g["groups"] == g["dilation_w"] == 1 and g["k_w"] > 1
+    return together and _strip(g, MR, 1)[1] <= WORKSPACE_LIMIT // 2
 
 
 def _strip(g, outputs: int, lines: int) -> tuple[int, int]:

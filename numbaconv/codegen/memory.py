@@ -46,7 +46,7 @@ CONV = _integers(
     "dilation_d dilation_h dilation_w pad_front pad_top pad_left padding_mode "
     "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
     "core packer lines line tiles_per_line tile_block column_block tiles_outside fetch cold k_block patch_pitch tiles taps tables "
-    "depthwise bordered stretch group_out phases hop step out_step line_block strip_lines walk_lines ring turns "
+    "depthwise bordered stretch group_out phases hop step out_step line_block strip_lines walk_lines ring turns outputs "
     "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
     "output_transform input_table output_table residual_table block_slices chunks keeps tile_step"
