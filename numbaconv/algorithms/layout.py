@@ -7,6 +7,7 @@ from math import prod
 
 from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, Plan
+from numbaconv.algorithms.cost import BEYOND_L3, L3_SHARE
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.shares import run_shares
@@ -35,6 +36,8 @@ def transposing(problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> t
     moved = x_pixels * max(problem.c_in, lanes) + out_pixels * max(problem.c_out, lanes)
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
     rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
+    if nbytes > L3_SHARE:
+        rate /= BEYOND_L3
     return 2 * moved / rate / rates.clock, nbytes
 
 
