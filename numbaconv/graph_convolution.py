@@ -12,7 +12,7 @@ import numpy as np
 from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
-from numbaconv.codegen.memory import NEIGHBOURS
+from numbaconv.codegen.records import NEIGHBOURS
 from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.errors import ConvError, DTypeError, ShapeError

@@ -322,6 +322,12 @@ SMALL_L2 = (
     "n2c40h23w23o40k3p1g40bias",
     "c48h19w19o140k3s2p1g2bias",
     "c260h9w9o70k3p1dil2bias",  # one panel of weights is larger than this L2
+    # few channels: more lines, and longer ones, than a strip holds; strips beside blocks that lie inside of the input
+    "n2c3h31w60o20k3p1bias",
+    "c3h3w535o20k3p1bias",
+    "c3h60w59o20kh3kw2ph1pw0s2bias",
+    "n2c40d4h11w13o40k3p1g40bias",  # blocks of lines that are walked slice by slice
+    "c24d5h11w13o24k3s2p1g8bias",
 )
 
 

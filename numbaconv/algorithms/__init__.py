@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbaconv.algorithms.abreast import Abreast
 from numbaconv.algorithms.base import Algorithm
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.direct import Direct
@@ -20,6 +21,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Pointwise(),
     *map(Winograd, SIZES),
     Direct(),
+    Abreast(),
     Indirect(),
     Im2col(),
     Fft(),

@@ -26,7 +26,7 @@ from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.sliding import SlidingAlgorithm
 from numbaconv.algorithms.weights import Weights, row_pitch
-from numbaconv.codegen.memory import BOTTLENECK
+from numbaconv.codegen.records import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.loops.bottleneck import RECORD_BYTES, bottleneck_share
 from numbaconv.loops.shares import Shares, run_shares, share_address

@@ -36,8 +36,8 @@ from numbaconv.problem import ConvProblem
 FMA, LOADS, LATENCY = 2.0, 2.0, 4.0
 #: Parts of the time of a transfer, at the rate from beyond the L2, that the multiply-adds do not hide: from the L2, from beyond.
 STREAM, MISSED = 0.35, 0.75
-#: Bytes of weights that find room in the L3 beside what other cores and tenants keep there, assumed, and how much longer
-#: those take that do not: measured with 16 to 300 MiB.
+#: Bytes of weights, or of tensors on their way into another layout, that find room in the L3 beside what other cores and tenants
+#: keep there, assumed, and how much longer those take that do not: measured with 16 to 300 MiB.
 L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
 #: Storing one row of a tile that ends inside a vector, which takes a loop.
 PARTIAL = 12.0

@@ -11,7 +11,7 @@ from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.im2col import PackedPatches
 from numbaconv.algorithms.layout import ChannelsFirst
 from numbaconv.algorithms.tiled import TiledPlan
-from numbaconv.codegen.memory import SAMPLES
+from numbaconv.codegen.records import SAMPLES
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.sampling import deformed
 from numbaconv.problem import ConvProblem

@@ -33,7 +33,7 @@ class _Panels(SlidingAlgorithm):
         return self.name
 
     def cut(self, g, machine):
-        return cut_in_place(g, machine, sliding_fields(g, g["itemsize"], TILES))
+        return cut_in_place(g, machine, sliding_fields(g, machine, TILES))
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""

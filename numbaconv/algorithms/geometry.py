@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from numbaconv.codegen.memory import CONV
+from numbaconv.codegen.records import CONV
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, WIDE_ROWS
 from numbaconv.machine import Machine
 from numbaconv.problem import PADDING_MODES, ConvProblem
@@ -229,17 +229,14 @@ def interior_taps(g: dict[str, int]) -> np.ndarray:
     return records
 
 
-def run_taps(g: dict[str, int], packed: bool) -> np.ndarray:
-    """Tap records of a tile whose taps are whole kernel rows, in the input or in packed patches."""
-    rows, row = _kernel_rows(g), np.arange(MR, dtype=np.int64)
-    number = np.arange(len(rows), dtype=np.int64)[:, None]
+def run_taps(g: dict[str, int], row: int, plane: int) -> np.ndarray:
+    """Tap records of a tile whose taps are whole kernel rows: input rows lie `row` bytes apart, the kernel's slices `plane`."""
+    k_d, k_h, column = (np.arange(n, dtype=np.int64) for n in (g["k_d"], g["k_h"], MR))
+    rows = (k_d[:, None] * plane + k_h * g["dilation_h"] * row).reshape(-1, 1)
     run = g["k_w"] * g["c_in"]
     records = np.empty((len(rows), TAP), np.int64)
-    records[:, :1] = number * run * PANEL_ROW
-    if packed:
-        records[:, 1:] = number * run * g["itemsize"] + row * g["patch_pitch"]
-    else:
-        records[:, 1:] = (rows + row * g["stride_w"]) * g["x_pixel"]
+    records[:, 0] = np.arange(len(rows)) * run * PANEL_ROW
+    records[:, 1:] = rows + column * g["stride_w"] * g["c_in"] * g["itemsize"]
     return records
 
 

@@ -49,7 +49,7 @@ class Grouped(SlidingAlgorithm):
         return max(super().zeros(g), g["c_out"] // g["group_out"] * g["c_in"] * g["itemsize"])
 
     def cut(self, g, machine):
-        fields = sliding_fields(g, g["itemsize"], TILES)
+        fields = sliding_fields(g, machine, TILES)
         operation = self.operation(g | fields)
         if operation in TURNED:
             return cut_in_place(g, machine, fields)
@@ -57,9 +57,9 @@ class Grouped(SlidingAlgorithm):
             return cut_in_place(g, machine, fields | {"bordered": 1})
         under = min(g["k_h"], g["h_in"]) * g["k_d"] * g["c_in"] * PANEL_ROW
         columns = max(1, machine.l1 // 2 // under - (g["k_w"] - 1) * g["dilation_w"])
-        out_step = sliding_fields(g, g["itemsize"], 1)["out_step"]
+        out_step = sliding_fields(g, machine, 1)["out_step"]
         tiles = max(1, columns // (PIXELS * out_step * g["stride_w"]))
-        fields = sliding_fields(g, g["itemsize"], tiles) | {"column_block": 4, "strip_channels": g["c_in"]}
+        fields = sliding_fields(g, machine, tiles) | {"column_block": 4, "strip_channels": g["c_in"]}
         across = out_step * -(-g["w_out"] // (out_step * fields["stretch"]))
         wanted = out_step * max(1, tiles * PIXELS // fields["stretch"])
         strip, nbytes = strip_fields(g | fields, machine, max(1, min(wanted, across)), WORKSPACE_LIMIT // 2)

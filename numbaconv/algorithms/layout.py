@@ -7,6 +7,7 @@ from math import prod
 
 from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, Plan
+from numbaconv.algorithms.cost import BEYOND_L3, L3_SHARE
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.shares import run_shares
@@ -27,14 +28,22 @@ def transposing(problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> t
     """Seconds to transpose the tensors, each of which is read once and written once, and bytes of the transposes."""
     rates, lanes = machine.rates, TARGETS[machine.isa].lanes(problem.itemsize)
     pixel = problem.n * problem.itemsize
-    x_pixels, out_pixels = pixel * prod(problem.spatial), pixel * prod(problem.out_spatial)
+    x_pixels = pixel * prod(problem.spatial) * _differ(problem.c_in, problem.spatial)
+    out_pixels = pixel * prod(problem.out_spatial) * _differ(problem.c_out, problem.out_spatial)
     out_pixels *= 2 if epilogue.residual else 1
     nbytes = x_pixels * problem.c_in + out_pixels * problem.c_out
     # blocks of fewer channels than lanes are transposed under a mask and take no less
     moved = x_pixels * max(problem.c_in, lanes) + out_pixels * max(problem.c_out, lanes)
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
     rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
+    if nbytes > L3_SHARE:
+        rate /= BEYOND_L3
     return 2 * moved / rate / rates.clock, nbytes
+
+
+def _differ(channels: int, spatial: tuple[int, ...]) -> bool:
+    """Whether the layouts differ in memory: not for one channel, nor for one pixel."""
+    return channels > 1 and prod(spatial) > 1
 
 
 class ChannelsFirst(AddressedPlan):
@@ -49,9 +58,10 @@ class ChannelsFirst(AddressedPlan):
         self._inward_residual = Transposition(problem.n, problem.c_out, out_pixels, problem.np_dtype)
         self._outward = Transposition(problem.n, out_pixels, problem.c_out, problem.np_dtype)
         size = problem.n * problem.itemsize
+        # 0 where nothing is to be transposed
         self._x_bytes, self._out_bytes = (
-            rounded(size * problem.c_in * pixels),
-            rounded(size * problem.c_out * out_pixels),
+            rounded(size * problem.c_in * pixels) * _differ(problem.c_in, problem.spatial),
+            rounded(size * problem.c_out * out_pixels) * _differ(problem.c_out, problem.out_spatial),
         )
         self._staging = self._x_bytes + self._out_bytes * (2 if inner.epilogue.residual else 1)
 
@@ -61,10 +71,15 @@ class ChannelsFirst(AddressedPlan):
 
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses."""
-        inner_x, inner_out = workspace, workspace + self._x_bytes
-        inner_residual = inner_out + self._out_bytes if residual else 0
-        run_shares(self._inward.shares(threads), x, inner_x, 0, 0)
-        if residual:
-            run_shares(self._inward_residual.shares(threads), residual, inner_residual, 0, 0)
+        inner_x, inner_out, inner_residual = x, out, residual
+        if self._x_bytes:
+            inner_x = workspace
+            run_shares(self._inward.shares(threads), x, inner_x, 0, 0)
+        if self._out_bytes:
+            inner_out = workspace + self._x_bytes
+            if residual:
+                inner_residual = inner_out + self._out_bytes
+                run_shares(self._inward_residual.shares(threads), residual, inner_residual, 0, 0)
         self.inner.run_at(inner_x, inner_out, inner_residual, workspace + self._staging, threads)
-        run_shares(self._outward.shares(threads), inner_out, out, 0, 0)
+        if self._out_bytes:
+            run_shares(self._outward.shares(threads), inner_out, out, 0, 0)

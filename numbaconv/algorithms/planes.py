@@ -11,11 +11,12 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, geometry, tile_list_bytes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TILE
+from numbaconv.loops.gemm import MR, NV, PAIR_TILES, PANEL_ROW, TILE
 from numbaconv.loops.planes import planes_share
 from numbaconv.machine import Machine
 
-#: Part of the L2 for the panels of a block, and for weights to be walked inside.
+#: Part of the L2 for the panels of a block, and for weights to be walked inside, where these are more than a few tiles: the core
+#: takes panels that few tiles share for ones that come from beyond the L2, but these were just packed.
 _PANEL_PART, _WEIGHT_PART = 4, 4
 
 
@@ -38,9 +39,11 @@ class Planes(TiledAlgorithm):
         pitch = row_pitch(k * g["itemsize"])
         room = min(WORKSPACE_LIMIT, machine.l2 // _PANEL_PART)
         block = max(1, min(panels, room // (k * PANEL_ROW)))
+        tiles = -(-g["c_out"] // MR)
+        outside = tiles < PAIR_TILES or g["c_out"] * pitch > machine.l2 // _WEIGHT_PART
         fields = {
-            "lines": 1, "line": pixels, "tiles_per_line": panels, "tile_block": block, "column_block": -(-g["c_out"] // MR),
-            "k_block": k, "patch_pitch": pitch, "tiles_outside": int(g["c_out"] * pitch > machine.l2 // _WEIGHT_PART),
+            "lines": 1, "line": pixels, "tiles_per_line": panels, "tile_block": block, "column_block": tiles,
+            "k_block": k, "patch_pitch": pitch, "tiles_outside": int(outside),
         }  # fmt: skip
         return Cut(fields, block * k * PANEL_ROW, tile_list_bytes(fields["column_block"]) + 8 * (1 + MR))
 

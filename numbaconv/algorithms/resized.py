@@ -18,7 +18,7 @@ from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, Plan
 from numbaconv.algorithms.im2col import PackedPatches
 from numbaconv.algorithms.tiled import TiledPlan
-from numbaconv.codegen.memory import ENLARGE, PHASES, SPARE
+from numbaconv.codegen.records import ENLARGE, PHASES, SPARE
 from numbaconv.loops.enlarge import PLACE_BYTES, enlarge_share, enlarged
 from numbaconv.loops.phases import interleave_share
 from numbaconv.loops.shares import Shares, run_shares, share_address

@@ -39,6 +39,8 @@ TILES = 8
 _FEW_TAPS = 5
 #: Columns from position to position beyond which at most one of them meets any image.
 _FAR = 1 << 40
+#: The part of the L2 that the lines under a block may take, in all slices of the kernel.
+_BLOCK_PART = 2
 
 
 class SlidingAlgorithm(TiledAlgorithm):
@@ -127,7 +129,7 @@ def cut_in_place(g: dict[str, int], machine: Machine, fields: dict[str, int]) ->
     return Cut(fields | strip, nbytes)
 
 
-def sliding_fields(g: dict[str, int], itemsize: int, tiles: int) -> dict[str, int]:
+def sliding_fields(g: dict[str, int], machine: Machine, tiles: int) -> dict[str, int]:
     """Fields of the `CONV` record that take stride and dilation of the columns apart; see `loops.sliding`.
 
     Up to `tiles` tiles of a signal follow one another in a stretch; of an image, whose lines do, it has one.
@@ -143,7 +145,7 @@ def sliding_fields(g: dict[str, int], itemsize: int, tiles: int) -> dict[str, in
         "groups": 1,
         "group_out": g["c_out"],
         "c_out": columns,
-        "panels_per_group": -(-columns * itemsize // PANEL_ROW),
+        "panels_per_group": -(-columns * g["itemsize"] // PANEL_ROW),
         "panel_bytes": g["window"] * g["c_in"] * PANEL_ROW,
         "hop": apart,
         "phases": min(apart, g["k_w"]),
@@ -153,6 +155,7 @@ def sliding_fields(g: dict[str, int], itemsize: int, tiles: int) -> dict[str, in
         "lines": g["d_out"] * g["h_out"],
         "line": g["w_out"],
         "tiles_per_line": 1,
+        "line_block": line_block(g, machine),
     }
 
 
@@ -169,6 +172,19 @@ def _kernel(g: dict[str, int], hop: int) -> int:
     if (g["k_w"], hop) in KERNELS and held and max(g["pad_left"], beyond) <= reach:
         return KERNELS.index((g["k_w"], hop))
     return 0
+
+
+def line_block(g: dict[str, int], machine: Machine) -> int:
+    """Lines of a block that is walked slice by slice and column by column.
+
+    What the kernel's slices have under it stays in the L2 meanwhile, so that each input slice comes from beyond it once, and its
+    rows lie in so few pages that walking down misses no entry of the TLB.  Strips of images would repeat rows from block to block.
+    """
+    if g["d_out"] == g["d_in"] == 1 and g["c_in"] > 1:
+        return max(g["h_out"], 1)
+    rows = machine.l2 // _BLOCK_PART // (min(g["k_d"], g["d_in"]) * g["w_in"] * g["x_pixel"])
+    lines = max(1, (rows - (g["k_h"] - 1) * g["dilation_h"] - 1) // g["stride_h"] + 1)
+    return -(-g["h_out"] // -(-g["h_out"] // lines))
 
 
 def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> tuple[dict[str, int], int]:

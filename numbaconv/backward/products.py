@@ -9,7 +9,7 @@ import numpy as np
 
 from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.codegen.memory import GRADIENT
+from numbaconv.codegen.records import GRADIENT
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, core_address, gemm_core
 from numbaconv.loops.gradient import gradient_share
 from numbaconv.loops.launch import usable_threads

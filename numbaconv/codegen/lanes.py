@@ -14,7 +14,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from numbaconv.codegen.expand import EXPANSION, SECOND
-from numbaconv.codegen.memory import SLIDE
+from numbaconv.codegen.records import SLIDE
 from numbaconv.codegen.vector import I32, Vectors, i64, load_i64, offset
 
 #: How many channels wide groups are whose sums are turned.

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.memory import CALL
+from numbaconv.codegen.records import CALL
 from numbaconv.codegen.sliding import sliding_sums
 from numbaconv.codegen.stored import StoredTile
 from numbaconv.codegen.target import target

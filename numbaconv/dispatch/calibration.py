@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from numbaconv.codegen.jit import cache_folder
-from numbaconv.codegen.memory import CALL
+from numbaconv.codegen.records import CALL
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TAP, TILE, core_address, gemm_core
 from numbaconv.loops.probe import repeat_core
 from numbaconv.loops.shares import run_shares

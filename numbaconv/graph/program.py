@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numbaconv.codegen.memory import STEP
+from numbaconv.codegen.records import STEP
 from numbaconv.errors import ConvError, ModelError
 from numbaconv.graph.binding import check_output
 from numbaconv.graph.instructions import Compiled, Host, Instruction

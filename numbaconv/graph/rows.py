@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from numbaconv.codegen.memory import REDUCE, ROWS
+from numbaconv.codegen.records import REDUCE, ROWS
 from numbaconv.codegen.reduce import NUMBERS
 from numbaconv.graph.instructions import Compiled, Work
 from numbaconv.graph.strided import WORTH_THREADS, Axis, merged_axes

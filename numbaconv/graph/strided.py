@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbaconv.codegen.elementwise import OPERATIONS
-from numbaconv.codegen.memory import ELEMENTWISE
+from numbaconv.codegen.records import ELEMENTWISE
 from numbaconv.epilogue import IDENTITY
 from numbaconv.graph.instructions import Work
 from numbaconv.graph.tensors import Tensor, memory_order

@@ -6,7 +6,8 @@ Each of the three is the loop nest that runs it alone, on a few rows.  The rows 
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import CONV, bottleneck_record, call_share, conv_record, copy, element, get, put
+from numbaconv.codegen.memory import call_share, copy, element, get, put
+from numbaconv.codegen.records import CONV, bottleneck_record, conv_record
 from numbaconv.loops.gemm import MR
 from numbaconv.loops.walk import share
 

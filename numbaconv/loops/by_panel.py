@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import clear, conv_record
+from numbaconv.codegen.memory import clear
+from numbaconv.codegen.records import conv_record
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.grouped import grouped_part
 from numbaconv.loops.transpose import transpose_strip

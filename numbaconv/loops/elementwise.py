@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from numbaconv.codegen.elementwise import elementwise_block
 from numbaconv.codegen.jit import NativeFunction
-from numbaconv.codegen.memory import elementwise_record, itemsize
+from numbaconv.codegen.memory import itemsize
+from numbaconv.codegen.records import elementwise_record
 from numbaconv.loops.walk import share
 
 

@@ -6,7 +6,8 @@ What a row or column of the large image takes of the small one stands in a table
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import conv_record, element, enlarge_record, get, itemsize, pack_record
+from numbaconv.codegen.memory import element, get, itemsize
+from numbaconv.codegen.records import conv_record, enlarge_record, pack_record
 from numbaconv.codegen.weighted import weighted_rows
 from numbaconv.loops.gemm import tile_start
 from numbaconv.loops.sampling import NUMBERS, add_pixel

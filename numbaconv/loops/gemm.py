@@ -12,7 +12,8 @@ import numpy as np
 from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_core, call_record, fence, get, itemsize, prefetch, put
+from numbaconv.codegen.memory import call_core, fence, get, itemsize, prefetch, put
+from numbaconv.codegen.records import call_record
 from numbaconv.codegen.target import target
 from numbaconv.codegen.tile import FOLLOWING, TILE, dense_tiles
 from numbaconv.epilogue import KINDS

@@ -14,15 +14,8 @@ import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.lanewise import add_lanewise
-from numbaconv.codegen.memory import (
-    call_core,
-    call_record,
-    clear,
-    copy,
-    gradient_record,
-    infinity,
-    put,
-)
+from numbaconv.codegen.memory import call_core, clear, copy, infinity, put
+from numbaconv.codegen.records import call_record, gradient_record
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.codegen.transpose import transpose_block
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TILE, VECTOR_BYTES

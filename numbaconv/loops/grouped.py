@@ -10,7 +10,8 @@ import numpy as np
 
 from numbaconv.codegen.expand import expand
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import clear, conv_record, slide_record
+from numbaconv.codegen.memory import clear
+from numbaconv.codegen.records import conv_record, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import (
@@ -240,65 +241,92 @@ def in_place(
 
 
 @njit
+def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, x, out, residual, alpha, beta):
+    """`count` lines of one slice of an image, for a block of panels, by stretches across."""
+    d = begin_slice(conv, workspace, d_out)
+    x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
+    pixel = image * conv.image_step + d_out * conv.slice_step
+    out_image = out + pixel * conv.out_pixel
+    residual_image = 0 if residual == 0 else residual + pixel * conv.residual_pixel
+    across = stretches_across(conv)
+    stop = h_out + count
+    while h_out < stop:
+        count, panels_in_place = lines_in_place(conv, workspace, image, d, h_out, stop - h_out)
+        for stretch in range(0, across, conv.tile_block):
+            first, last = columns_under(conv, stretch)
+            start = panel
+            inside = first >= 0 and last <= conv.w_in
+            if (inside or conv.bordered != 0) and panel < panels_in_place:
+                start = min(panel_end, panels_in_place)
+                in_place(
+                    conv,
+                    workspace,
+                    stretch,
+                    h_out,
+                    count,
+                    panel,
+                    start,
+                    x_image,
+                    out_image,
+                    residual_image,
+                    alpha,
+                    beta,
+                )
+            if start < panel_end:
+                through_strip(
+                    conv,
+                    workspace,
+                    stretch,
+                    min(conv.tile_block, across - stretch),
+                    h_out,
+                    count,
+                    start,
+                    panel_end,
+                    x_image,
+                    out_image,
+                    residual_image,
+                    alpha,
+                    beta,
+                )
+        h_out += count
+
+
+@njit
 def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share.  Workspace: a call record, run records of a block of tiles, a strip."""
     conv = conv_record(conv_address)
     first_line, last_line = share(conv.n * conv.d_out * conv.h_out, part // column_parts, row_parts)
     first_panel, last_panel = share(conv.panels_per_group, part % column_parts, column_parts)
-    across = stretches_across(conv)
     begin_slide(conv, workspace)
-    # Blocks of channels outside: the kernel's rows, one block of tiles wide, then stay in the L1 on the way down the image.
-    for panel in range(first_panel, last_panel, conv.column_block):
-        panel_end = min(panel + conv.column_block, last_panel)
-        line = first_line
-        # Lines of one slice of an image at a time.
-        while line < last_line:
-            number, h_out = divmod(line, conv.h_out)
-            image, d_out = divmod(number, conv.d_out)
-            d = begin_slice(conv, workspace, d_out)
-            count, panels_in_place = lines_in_place(
-                conv, workspace, image, d, h_out, min(last_line - line, conv.h_out - h_out)
-            )
-            x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
-            pixel = image * conv.image_step + d_out * conv.slice_step
-            out_image = out + pixel * conv.out_pixel
-            residual_image = 0 if residual == 0 else residual + pixel * conv.residual_pixel
-            for stretch in range(0, across, conv.tile_block):
-                first, last = columns_under(conv, stretch)
-                start = panel
-                inside = first >= 0 and last <= conv.w_in
-                if (inside or conv.bordered != 0) and panel < panels_in_place:
-                    start = min(panel_end, panels_in_place)
-                    in_place(
-                        conv,
-                        workspace,
-                        stretch,
-                        h_out,
-                        count,
-                        panel,
-                        start,
-                        x_image,
-                        out_image,
-                        residual_image,
-                        alpha,
-                        beta,
-                    )
-                if start < panel_end:
-                    through_strip(
-                        conv,
-                        workspace,
-                        stretch,
-                        min(conv.tile_block, across - stretch),
-                        h_out,
-                        count,
-                        start,
-                        panel_end,
-                        x_image,
-                        out_image,
-                        residual_image,
-                        alpha,
-                        beta,
-                    )
+    line = first_line
+    # Blocks of lines outside: the kernel's slices, so many lines high, stay in the L2 from slice to slice.
+    while line < last_line:
+        image, number = divmod(line, conv.d_out * conv.h_out)
+        h_first = number // (conv.d_out * conv.line_block) * conv.line_block
+        height = min(conv.line_block, conv.h_out - h_first)
+        begin = line - (number - conv.d_out * h_first)
+        end = min(begin + conv.d_out * height, last_line)
+        # Lines of one slice at a time.
+        while line < end:
+            d_out, h = divmod(line - begin, height)
+            count = min(end - line, height - h)
+            # Blocks of channels inside: the kernel's rows, one block of tiles wide, stay in the L1 on the way down.
+            for panel in range(first_panel, last_panel, conv.column_block):
+                slice_lines(
+                    conv,
+                    workspace,
+                    image,
+                    d_out,
+                    h_first + h,
+                    count,
+                    panel,
+                    min(panel + conv.column_block, last_panel),
+                    x,
+                    out,
+                    residual,
+                    alpha,
+                    beta,
+                )
             line += count
 
 

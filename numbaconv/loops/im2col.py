@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction
-from numbaconv.codegen.memory import PACK, SPARE, call_core, call_record, conv_record, pack_record
+from numbaconv.codegen.memory import call_core
+from numbaconv.codegen.records import PACK, SPARE, call_record, conv_record, pack_record
 from numbaconv.loops.gemm import TILE, affine_tiles, run_panels
 from numbaconv.loops.patches import pack_tiles
 from numbaconv.loops.walk import CALL_BYTES, block_length, image_of, share

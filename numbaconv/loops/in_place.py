@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_record, conv_record
+from numbaconv.codegen.records import call_record, conv_record
 from numbaconv.loops.gemm import TILE, affine_tiles, tile_start
-from numbaconv.loops.patches import pack_tiles, run_tiles
+from numbaconv.loops.patches import pack_tiles
 from numbaconv.loops.tables import CORNERS, tap_tiles
 from numbaconv.loops.walk import CALL_BYTES, block_length, image_of, run_columns, share
 
@@ -19,18 +19,14 @@ from numbaconv.loops.walk import CALL_BYTES, block_length, image_of, run_columns
 def tiles_of_block(conv, call, number, count, image, room, like):
     """Put the tile list of a block into the call record and return the address of its A.
 
-    `conv.tiles` is a list that the plan keeps, or 0.  Else taps of more than a pixel's channels are runs, and `conv.patch_pitch`
-    tells the others: 0 for a list with tap tables, made in the workspace from `room` on; the input's own pitch for rows in
-    place; any other pitch for rows that are packed first.
+    `conv.tiles` is a list that the plan keeps, or 0.  Else `conv.patch_pitch` tells: 0 for a list with tap tables, made in the
+    workspace from `room` on; the input's own pitch for rows in place; any other pitch for rows that are packed first.
     """
     if conv.tiles != 0:
         call.tiles = conv.tiles + number * 8 * TILE
         return image
     call.tiles = room
     rest = room + conv.tile_block * 8 * TILE
-    if conv.k_block > conv.c_in:
-        run_tiles(conv, room, number, count, rest, image, like)
-        return image
     if conv.patch_pitch == 0:
         tap_tiles(conv, room, number, count, rest + CORNERS, rest)
         return image

@@ -16,7 +16,8 @@ import numpy as np
 from numbaconv.codegen.expand import expand
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.lanewise import add_lanewise
-from numbaconv.codegen.memory import clear, get, gradient_record
+from numbaconv.codegen.memory import clear, get
+from numbaconv.codegen.records import gradient_record
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.gradient import add_sums, pack_lines
 from numbaconv.loops.grouped import EXPANSION_BYTES

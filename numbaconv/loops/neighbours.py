@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import get, itemsize, neighbours_record
+from numbaconv.codegen.memory import get, itemsize
+from numbaconv.codegen.records import neighbours_record
 from numbaconv.codegen.weighted import weighted_rows
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_core, call_record, clear, copy, get, infinity, put
+from numbaconv.codegen.memory import call_core, clear, copy, get, infinity, put
 from numbaconv.codegen.overlap import RUN, STREAMS, overlap_record, sum_runs, weave
+from numbaconv.codegen.records import call_record
 from numbaconv.codegen.transpose import transpose_block
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.walk import share

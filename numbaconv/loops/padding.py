@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction
-from numbaconv.codegen.memory import conv_record
+from numbaconv.codegen.records import conv_record
 from numbaconv.loops.patches import pack_pixels
 from numbaconv.loops.walk import share
 

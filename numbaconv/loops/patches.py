@@ -1,13 +1,11 @@
-"""Packing of input patches into rows: for im2col, for rows that collide in the L1, for taps that are whole kernel rows."""
+"""Packing of input patches into rows: for im2col, for rows that collide in the L1, for padded copies."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import clear, copy, put
-from numbaconv.loops.gemm import TILE, tile_start
-from numbaconv.loops.tables import ZEROS, first_tap, interior, source
+from numbaconv.codegen.memory import clear, copy
+from numbaconv.loops.gemm import tile_start
+from numbaconv.loops.tables import ZEROS, first_tap, source
 
 
 @njit
@@ -24,29 +22,41 @@ def pack_tap(conv, to, image, d, h, w, channel, channels, like):
 
 
 @njit
-def pack_padding(conv, to, row, first, last, like):
-    """What stands in the columns `first`..`last` beyond an input row."""
-    if conv.padding_mode == ZEROS:
-        clear(to, (last - first) * conv.c_in, like)
-        return
+def pack_columns(conv, to, row, first, last, like):
+    """What stands in the columns `first`..`last` of an input row and beyond it, column by column."""
     for w in range(first, last):
-        copy(to, row + source(conv.padding_mode, w, conv.w_in) * conv.x_pixel, conv.c_in, like)
+        w_in = source(conv.padding_mode, w, conv.w_in)
+        if w_in >= 0:
+            copy(to, row + w_in * conv.x_pixel, conv.c_in, like)
+        else:
+            clear(to, conv.c_in, like)
         to += conv.c_in * conv.itemsize
 
 
 @njit
-def pack_kernel_row(conv, to, row, w, like):
-    """All taps of one kernel row where they are neighbours in memory: padding, one copy, padding."""
+def pack_padding(conv, to, row, first, last, like):
+    """What stands in the columns `first`..`last` beyond an input row."""
+    if conv.padding_mode == ZEROS:
+        clear(to, (last - first) * conv.c_in, like)
+    else:
+        pack_columns(conv, to, row, first, last, like)
+
+
+@njit
+def pack_row(conv, to, row, w, columns, like):
+    """`columns` columns of an input row from number `w` on: padding, one copy where they are neighbours in memory, padding."""
     size = conv.c_in * conv.itemsize
-    before = min(max(-w, 0), conv.k_w)
-    after = min(max(w + conv.k_w - conv.w_in, 0), conv.k_w - before)
-    inside = conv.k_w - before - after
+    before = min(max(-w, 0), columns)
+    after = min(max(w + columns - conv.w_in, 0), columns - before)
+    inside = columns - before - after
     if before > 0:
         pack_padding(conv, to, row, w, w + before, like)
-    if inside > 0:
+    if inside > 0 and conv.x_pixel == size:
         copy(to + before * size, row + (w + before) * size, inside * conv.c_in, like)
+    elif inside > 0:
+        pack_columns(conv, to + before * size, row, w + before, w + before + inside, like)
     if after > 0:
-        pack_padding(conv, to + (before + inside) * size, row, w + before + inside, w + conv.k_w, like)
+        pack_padding(conv, to + (before + inside) * size, row, w + before + inside, w + columns, like)
 
 
 @njit
@@ -60,7 +70,8 @@ def pack_patch(conv, to, image, d, h, w, k_first, k_last, like):
             d_in = source(conv.padding_mode, d + k_d * conv.dilation_d, conv.d_in)
             h_in = source(conv.padding_mode, h + k_h * conv.dilation_h, conv.h_in)
             if d_in >= 0 and h_in >= 0:
-                pack_kernel_row(conv, to, image + (d_in * conv.h_in + h_in) * conv.w_in * conv.x_pixel, w, like)
+                line = image + (d_in * conv.h_in + h_in) * conv.w_in * conv.x_pixel
+                pack_row(conv, to, line, w, conv.k_w, like)
             else:
                 clear(to, conv.k_w * c_in, like)
             to += conv.k_w * c_in * size
@@ -99,24 +110,3 @@ def pack_pixels(conv, to, image, start, stop, k_first, k_last, like):
         d, h, w = first_tap(conv, pixel)
         pack_patch(conv, to, image, d, h, w, k_first, k_last, like)
         to += conv.patch_pitch
-
-
-@njit
-def run_tiles(conv, tiles, first, count, patches, image, like):
-    """Tile list whose taps are whole kernel rows, which are runs of the input: `conv.taps` where tiles touch no padding.
-
-    The other tiles' patches are packed, and `conv.tables` has the taps of such rows.
-    """
-    for i in range(first, first + count):
-        start, stop = tile_start(conv, i), tile_start(conv, i + 1)
-        base, taps = interior(conv, start, stop - start), conv.taps
-        if base < 0:
-            pack_pixels(conv, patches, image, start, stop, np.int64(0), conv.window * conv.c_in, like)
-            base, taps = patches - image, conv.tables
-            patches += (stop - start) * conv.patch_pitch
-        put(tiles, 0, start)
-        put(tiles, 1, stop - start)
-        put(tiles, 2, base)
-        put(tiles, 3, taps)
-        put(tiles, 4, conv.k_d * conv.k_h)
-        tiles += 8 * TILE

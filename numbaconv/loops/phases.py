@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction
-from numbaconv.codegen.memory import copy, itemsize, phases_record
+from numbaconv.codegen.memory import copy, itemsize
+from numbaconv.codegen.records import phases_record
 from numbaconv.loops.walk import share
 
 

@@ -7,7 +7,8 @@ the input where the stride is 1.  The bias is one more element of K, met by a ro
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_core, call_record, clear, conv_record, fill_ones
+from numbaconv.codegen.memory import call_core, clear, fill_ones
+from numbaconv.codegen.records import call_record, conv_record
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.loops.gemm import NV, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.tables import ZEROS, first_tap, source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import pool_record
+from numbaconv.codegen.records import pool_record
 from numbaconv.codegen.reduce import reduce_along
 from numbaconv.loops.walk import share
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction
-from numbaconv.codegen.memory import itemsize, reduce_record
+from numbaconv.codegen.memory import itemsize
+from numbaconv.codegen.records import reduce_record
 from numbaconv.codegen.reduce import reduce_across, reduce_along
 from numbaconv.loops.walk import share
 

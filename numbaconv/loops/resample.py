@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction
-from numbaconv.codegen.memory import copy, get, itemsize, resample_record
+from numbaconv.codegen.memory import copy, get, itemsize
+from numbaconv.codegen.records import resample_record
 from numbaconv.codegen.resample import resample_pixel
 from numbaconv.loops.walk import share
 

@@ -4,10 +4,35 @@ from __future__ import annotations
 
 import math
 
-from numbaconv.codegen.jit import NativeFunction
-from numbaconv.codegen.memory import rows_record
+from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.memory import element, itemsize, put_element
+from numbaconv.codegen.records import rows_record
 from numbaconv.codegen.rows import run_affine, run_deviation, run_exponentials, run_maximum, run_sum
+from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.walk import share
+
+#: Bytes of short rows whose exponentials are taken at once: they stay in the L1.
+_BLOCK = 8192
+
+
+@njit
+def softmax_of_short(source, to, rows, count, one):
+    """Softmax of `rows` rows of `count` elements, one after another: only exponentials are worth vectors, which span rows."""
+    size = itemsize(one)
+    row = count * size
+    for at in range(0, rows * row, row):
+        top = element(source + at, one)
+        for i in range(at + size, at + row, size):
+            top = max(top, element(source + i, one))
+        for i in range(at, at + row, size):
+            put_element(to + i, element(source + i, one) - top)
+    run_exponentials(to, to, rows * count, type(one)(0))
+    for at in range(0, rows * row, row):
+        total = element(to + at, one)
+        for i in range(at + size, at + row, size):
+            total += element(to + i, one)
+        for i in range(at, at + row, size):
+            put_element(to + i, element(to + i, one) / total)
 
 
 def softmax_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
@@ -15,6 +40,12 @@ def softmax_part(part, rows, columns, record, x, out, residual, workspace, alpha
     r = rows_record(record)
     zero, one = type(alpha)(0), type(alpha)(1)
     first, last = share(r.rows, part, rows * columns)
+    nbytes = r.count * itemsize(alpha)
+    if nbytes < VECTOR_BYTES and r.x_row == nbytes and r.out_row == nbytes and not r.logarithm:
+        block = _BLOCK // nbytes
+        for row in range(first, last, block):
+            softmax_of_short(x + row * nbytes, out + row * nbytes, min(block, last - row), r.count, one)
+        return
     for row in range(first, last):
         source, to = x + row * r.x_row, out + row * r.out_row
         top = run_maximum(source, r.count, alpha)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import floor, nan
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import conv_record, element, itemsize, pack_record, put, put_element, samples_record
+from numbaconv.codegen.memory import element, itemsize, put, put_element
+from numbaconv.codegen.records import conv_record, pack_record, samples_record
 from numbaconv.codegen.weighted import weighted_rows
 from numbaconv.loops.gemm import tile_start
 

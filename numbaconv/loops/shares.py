@@ -18,7 +18,8 @@ import numpy as np
 from numba import prange, types
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import STEP, call_share, step_record
+from numbaconv.codegen.memory import call_share
+from numbaconv.codegen.records import STEP, step_record
 from numbaconv.loops.launch import run_parallel
 
 _STEP_BYTES = STEP.itemsize

@@ -16,7 +16,8 @@ from numbaconv.codegen.column import column
 from numbaconv.codegen.expand import EXPANSION
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.lanes import SLIDING
-from numbaconv.codegen.memory import SLIDE, call_core, itemsize, put, slide_record
+from numbaconv.codegen.memory import call_core, itemsize, put
+from numbaconv.codegen.records import SLIDE, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.codegen.target import target
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES

@@ -8,7 +8,8 @@ input p d + (position) s.  So all strides and dilations are walked alike, and pa
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import PLANE, call_core, clear, conv_record, get, itemsize, plane_record
+from numbaconv.codegen.memory import call_core, clear, get, itemsize
+from numbaconv.codegen.records import PLANE, conv_record, plane_record
 from numbaconv.codegen.strip import copy_rows
 from numbaconv.codegen.target import target
 from numbaconv.codegen.tile import plane_tile

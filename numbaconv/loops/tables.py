@@ -8,7 +8,8 @@ only for tiles that touch padding or span two rows.
 from __future__ import annotations
 
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import conv_record, get, put
+from numbaconv.codegen.memory import get, put
+from numbaconv.codegen.records import conv_record
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, tile_start
 from numbaconv.problem import PADDING_MODES
 

@@ -14,7 +14,8 @@ import numpy as np
 from numba import types
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import block_record, conv_record, itemsize, put
+from numbaconv.codegen.memory import itemsize, put
+from numbaconv.codegen.records import block_record, conv_record
 from numbaconv.codegen.winograd import input_transform, kernel_transform, output_transform
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.tables import source

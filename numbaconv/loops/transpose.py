@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import TRANSPOSE, itemsize, transpose_record
+from numbaconv.codegen.memory import itemsize
 from numbaconv.codegen.overlap import STREAMS, weave
+from numbaconv.codegen.records import TRANSPOSE, transpose_record
 from numbaconv.codegen.target import target
 from numbaconv.codegen.transpose import transpose_block
 from numbaconv.loops.shares import Shares, share_address

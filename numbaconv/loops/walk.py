@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.memory import CALL, call_record
+from numbaconv.codegen.records import CALL, call_record
 from numbaconv.loops.gemm import run_panels
 
 #: A thread's workspace starts with its call record.

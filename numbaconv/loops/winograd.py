@@ -8,7 +8,8 @@ that is too wide for any F is cut into pieces as wide as a tile: the tiles of a 
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import BLOCK, block_record, call_core, call_record, conv_record, copy, infinity, put
+from numbaconv.codegen.memory import call_core, copy, infinity, put
+from numbaconv.codegen.records import BLOCK, block_record, call_record, conv_record
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TAP, TILE, VECTOR_BYTES
 from numbaconv.loops.tables import ZEROS
 from numbaconv.loops.transforms import slots_of

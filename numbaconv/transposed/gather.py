@@ -15,7 +15,7 @@ import numpy as np
 from numbaconv.algorithms.addressed import AddressedPlan, address
 from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.cost import BEYOND_L3, L3_SHARE
-from numbaconv.codegen.memory import NEIGHBOURS
+from numbaconv.codegen.records import NEIGHBOURS
 from numbaconv.dispatch.select import best_compiled, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.neighbours import neighbours_share

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from numbaconv.codegen.memory import POOL
+from numbaconv.codegen.records import POOL
 from numbaconv.codegen.reduce import NUMBERS
 from numbaconv.graph import rows
 from numbaconv.graph.instructions import Compiled

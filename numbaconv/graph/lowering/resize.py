@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from numbaconv.codegen.memory import RESAMPLE
+from numbaconv.codegen.records import RESAMPLE
 from numbaconv.graph.instructions import Compiled
 from numbaconv.graph.ir import Node
 from numbaconv.graph.lowering.shapes import known

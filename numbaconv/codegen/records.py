@@ -1,0 +1,261 @@
+"""The records that loop nests and generated code are told by: what their fields are, and how compiled code reads them.
+
+Loops pass the address of a record, so that every caller shares one compiled signature.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import from_dtype
+from numba.extending import intrinsic
+
+
+def _integers(names: str) -> np.dtype:
+    """A record of 64-bit integers with these names."""
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+#: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  The rows of a tile are
+#: `c_step` rows of C apart.  C may be `streamed` past the caches where its vectors are aligned; `fetch` asks for the rows of A of
+#: the next tile, which has one tap.  `cold` weights are in no cache when the call starts; `following` is the address of what the
+#: next call reads of them, or 0.
+CALL = _integers(
+    "a zeros tiles tile_count tiles_outside fetch cold k panels panel_bytes following c c_pitch c_step streamed columns bias "
+    "residual residual_pitch activation"
+)
+
+#: One call of the core of sliding tiles: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
+#: A group has so many `channels`, in a strip `plane` bytes apart; `expansions` is the address of how vectors find them.  Of the
+#: kernel's slices, `slices` from number `front` on meet the input.
+SLIDE = _integers(
+    "position weight channels plane expansions a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height "
+    "panels panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered "
+    "front slices"
+)
+
+#: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.
+PLANE = _integers("position weight a tiles tile_count weights bias c c_pitch columns residual activation")
+
+#: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.  `window` is the number
+#: of taps of the kernel, and `in_pixels` and `out_pixels` are those of one image.
+CONV = _integers(
+    "n d_in h_in w_in in_pixels c_in d_out h_out w_out out_pixels c_out groups k_d k_h k_w window stride_d stride_h stride_w "
+    "dilation_d dilation_h dilation_w pad_front pad_top pad_left padding_mode "
+    "x_pixel x_image out_pixel residual_pixel streamed itemsize panels panel_bytes panels_per_group bias zeros activation "
+    "core packer lines line tiles_per_line tile_block column_block tiles_outside fetch cold k_block patch_pitch tiles taps tables "
+    "own_channels read_in_place strip_channels kernel bordered stretch group_out phases hop step out_step line_block strip_lines "
+    "walk_lines ring turns outputs image_step slice_step line_step column_step "
+    "images inner_bytes phases_h hop_h reach_h positions phase_pitch row_pitch rows_pitch strip_pitch strips "
+    "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
+    "output_transform input_table output_table residual_table block_slices chunks keeps tile_step "
+    "kernel_transform kernel_block kernel_offset kernel_position"
+)
+
+#: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, output slices
+#: `slice`..`slice + slices` of each, channels `channel`..`channel + channels` of what is transformed, and addresses.  Of the input
+#: slices under them, those before `first_slot` are transformed already.  Of the kernels, `count_k` channels of a `phase` are
+#: transformed at a time, from the first one's first tap at `taps` to `kernels`.
+BLOCK = _integers(
+    "conv first count slice slices first_slot channel channels x out residual data products table residual_table spare "
+    "taps phase count_k kernels"
+)
+
+#: Matrices to be transposed; pitches in bytes.
+TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")
+
+#: Operations on elements: `n_0` x `n_1` x `n_2` blocks of `rows` rows of `count` neighbouring elements.  Pitches of the operands
+#: are in bytes, from element to element (0 or the element's size), row to row, and block to block.  `split` tells which of blocks,
+#: rows and elements (0, 1, 2) threads share out.
+ELEMENTWISE = _integers(
+    "operation split n_0 n_1 n_2 rows count a_step b_step out_row a_row b_row out_0 a_0 b_0 out_1 a_1 b_1 out_2 a_2 b_2"
+)
+
+#: Reductions: `m_0` x `m_1` x `m_2` times, runs of `count` neighbouring elements are reduced over `n_0` x `n_1` x `n_2` steps:
+#: element by element, or `across` the run, too.  Pitches are in bytes, `chunk` elements of a run are one piece of work; results are
+#: divided by `divisor`.
+REDUCE = _integers(
+    "operation across m_0 m_1 m_2 n_0 n_1 n_2 count chunk divisor x_m_0 x_m_1 x_m_2 out_m_0 out_m_1 out_m_2 "
+    "x_n_0 x_n_1 x_n_2"
+)
+
+#: A pool: windows over pixels `x_pixel` bytes apart.  Where `padded` says so, padding counts in a mean: `pad` elements
+#: before each axis and `end` behind it.
+POOL = _integers(
+    "operation mean padded n channels x_pixel out_pixel size_d size_h size_w out_d out_h out_w k_d k_h k_w "
+    "stride_d stride_h stride_w dilation_d dilation_h dilation_w pad_d pad_h pad_w end_d end_h end_w"
+)
+
+#: A resampling: each output pixel is a sum over taps along three axes.  `at_*` are tables of byte offsets, `weight_*` of weights,
+#: with `taps_*` entries for each position of the output.
+RESAMPLE = _integers(
+    "n channels x_image out_pixel out_d out_h out_w taps_d taps_h taps_w at_d at_h at_w weight_d weight_h weight_w"
+)
+
+#: Rows of `count` elements: their exponentials' shares of the sum, or their logarithms; or normalised, times `gain`, plus `bias`.
+ROWS = _integers("rows count x_row out_row logarithm statistics gain bias")
+
+#: One step of a program: a function that computes shares of some work, how many rows and columns of shares there are, the record
+#: that tells it what to do, its operands, and workspace of which each share has `pitch` bytes.
+STEP = np.dtype(
+    _integers("function rows columns record x out residual workspace pitch").descr + [("alpha", "f8"), ("beta", "f8")]
+)
+
+#: One call of a packer: elements `k_first`..`k_last` of patches of tiles `first`..`first + count` of an image go to rows at `to`,
+#: for the channels of a group; `x` is what the plan was given, `spare` the address of `SPARE` bytes.
+PACK = _integers("conv x image group first count k_first k_last to spare")
+SPARE = 64
+
+#: What deformable convolution reads besides weights: x, and for each output pixel and tap where to look and how much to take of it.
+#: Images of offsets and masks, their pixels and channels lie so many bytes apart; `mask` is 0 where there is none.
+SAMPLES = _integers(
+    "x offset offset_image offset_pixel offset_channel mask mask_image mask_pixel mask_channel group_channels"
+)
+
+#: Rows that are weighted sums of rows: those of number `indices[e]` for the entries e of a row, from `starts[row]` on.
+NEIGHBOURS = _integers("rows starts indices weights channels")
+
+#: Channels-last images to be enlarged; `places` is the address of the tables of rows and columns.
+ENLARGE = _integers("n h_in w_in channels h_out w_out places")
+
+#: Phases of an image, (n, h, w, down, across) pixels of so many bytes, to be interleaved into rows and columns of the result.
+PHASES = _integers("n h w down across pixel h_out w_out")
+
+#: A depthwise convolution between two of 1x1, strip by strip: functions and `CONV` records of the three (`expand` is 0 where there
+#: is no first one), their activations' numbers in pairs at `scalars`, rows in bytes, and where things lie in the workspace.
+BOTTLENECK = _integers(
+    "n strips h_in h_out w_in w_out stride_h pad_top extent_h x_row x_image expand_function expand depthwise_function depthwise "
+    "project_function project streamed scalars expanded_row deep_row out_row residual_row at_expand at_project at_inner "
+    "at_expanded at_deep"
+)
+
+#: The gradient of a convolution's weights as the loops see it: x and y (the gradient of the result) with their pitches in bytes,
+#: and a block of work, `slices` of lines of y; see `loops.gradient` and, for narrow groups, `loops.lanewise_gradient`.
+GRADIENT = _integers(
+    "n d_in h_in w_in c_in d_out h_out w_out c_out groups k_d k_h k_w stride_d stride_h stride_w dilation_d dilation_h dilation_w "
+    "pad_front pad_top pad_left itemsize x_image x_channel x_pixel y_image y_channel y_pixel slices lines chunk rows phases "
+    "positions phase_pitch row_pitch depth_pitch plane_pitch panel_bytes panels taps pattern_bytes patterns zeros core "
+    "at_tiles at_panels at_planes segments blocks_h blocks_w vectors expansions in_place staged at_staging ones at_sums"
+)
+
+
+def _record(address, dtype):
+    result = from_dtype(dtype)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(result))
+
+    return result(address), codegen
+
+
+@intrinsic
+def call_record(typingctx, address):
+    """The `CALL` record at an address."""
+    return _record(address, CALL)
+
+
+@intrinsic
+def slide_record(typingctx, address):
+    """The `SLIDE` record at an address."""
+    return _record(address, SLIDE)
+
+
+@intrinsic
+def plane_record(typingctx, address):
+    """The `PLANE` record at an address."""
+    return _record(address, PLANE)
+
+
+@intrinsic
+def conv_record(typingctx, address):
+    """The `CONV` record at an address."""
+    return _record(address, CONV)
+
+
+@intrinsic
+def gradient_record(typingctx, address):
+    """The `GRADIENT` record at an address."""
+    return _record(address, GRADIENT)
+
+
+@intrinsic
+def block_record(typingctx, address):
+    """The `BLOCK` record at an address."""
+    return _record(address, BLOCK)
+
+
+@intrinsic
+def transpose_record(typingctx, address):
+    """The `TRANSPOSE` record at an address."""
+    return _record(address, TRANSPOSE)
+
+
+@intrinsic
+def elementwise_record(typingctx, address):
+    """The `ELEMENTWISE` record at an address."""
+    return _record(address, ELEMENTWISE)
+
+
+@intrinsic
+def reduce_record(typingctx, address):
+    """The `REDUCE` record at an address."""
+    return _record(address, REDUCE)
+
+
+@intrinsic
+def pool_record(typingctx, address):
+    """The `POOL` record at an address."""
+    return _record(address, POOL)
+
+
+@intrinsic
+def resample_record(typingctx, address):
+    """The `RESAMPLE` record at an address."""
+    return _record(address, RESAMPLE)
+
+
+@intrinsic
+def rows_record(typingctx, address):
+    """The `ROWS` record at an address."""
+    return _record(address, ROWS)
+
+
+@intrinsic
+def step_record(typingctx, address):
+    """The `STEP` record at an address."""
+    return _record(address, STEP)
+
+
+@intrinsic
+def pack_record(typingctx, address):
+    """The `PACK` record at an address."""
+    return _record(address, PACK)
+
+
+@intrinsic
+def samples_record(typingctx, address):
+    """The `SAMPLES` record at an address."""
+    return _record(address, SAMPLES)
+
+
+@intrinsic
+def neighbours_record(typingctx, address):
+    """The `NEIGHBOURS` record at an address."""
+    return _record(address, NEIGHBOURS)
+
+
+@intrinsic
+def enlarge_record(typingctx, address):
+    """The `ENLARGE` record at an address."""
+    return _record(address, ENLARGE)
+
+
+@intrinsic
+def phases_record(typingctx, address):
+    """The `PHASES` record at an address."""
+    return _record(address, PHASES)
+
+
+@intrinsic
+def bottleneck_record(typingctx, address):
+    """The `BOTTLENECK` record at an address."""
+    return _record(address, BOTTLENECK)
