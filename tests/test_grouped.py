@@ -9,6 +9,7 @@ from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.sliding import sliding_fields
 from numbaconv.algorithms.weights import pack_turned
 from numbaconv.codegen.target import target
+from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
 
 LANES = target().lanes(4)
@@ -25,7 +26,7 @@ WIDTHS = {
 
 def operation(problem: ConvProblem) -> str:
     g = geometry(problem)
-    return Grouped().operation(g | sliding_fields(g, g["itemsize"], 1))
+    return Grouped().operation(g | sliding_fields(g, machine(), 1))
 
 
 @pytest.mark.parametrize("text", [text for texts in WIDTHS.values() for text in texts])

@@ -138,124 +138,36 @@ GRADIENT = _integers(
 )
 
 
-def _record(address, dtype):
+def _record(dtype: np.dtype):
+    """What compiled code reads the record of this type at an address with: `conv = conv_record(address)`, then `conv.n`."""
     result = from_dtype(dtype)
 
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(result))
+    @intrinsic
+    def record(typingctx, address):
+        def codegen(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(result))
 
-    return result(address), codegen
+        return result(address), codegen
 
-
-@intrinsic
-def call_record(typingctx, address):
-    """The `CALL` record at an address."""
-    return _record(address, CALL)
+    return record
 
 
-@intrinsic
-def slide_record(typingctx, address):
-    """The `SLIDE` record at an address."""
-    return _record(address, SLIDE)
-
-
-@intrinsic
-def plane_record(typingctx, address):
-    """The `PLANE` record at an address."""
-    return _record(address, PLANE)
-
-
-@intrinsic
-def conv_record(typingctx, address):
-    """The `CONV` record at an address."""
-    return _record(address, CONV)
-
-
-@intrinsic
-def gradient_record(typingctx, address):
-    """The `GRADIENT` record at an address."""
-    return _record(address, GRADIENT)
-
-
-@intrinsic
-def block_record(typingctx, address):
-    """The `BLOCK` record at an address."""
-    return _record(address, BLOCK)
-
-
-@intrinsic
-def transpose_record(typingctx, address):
-    """The `TRANSPOSE` record at an address."""
-    return _record(address, TRANSPOSE)
-
-
-@intrinsic
-def elementwise_record(typingctx, address):
-    """The `ELEMENTWISE` record at an address."""
-    return _record(address, ELEMENTWISE)
-
-
-@intrinsic
-def reduce_record(typingctx, address):
-    """The `REDUCE` record at an address."""
-    return _record(address, REDUCE)
-
-
-@intrinsic
-def pool_record(typingctx, address):
-    """The `POOL` record at an address."""
-    return _record(address, POOL)
-
-
-@intrinsic
-def resample_record(typingctx, address):
-    """The `RESAMPLE` record at an address."""
-    return _record(address, RESAMPLE)
-
-
-@intrinsic
-def rows_record(typingctx, address):
-    """The `ROWS` record at an address."""
-    return _record(address, ROWS)
-
-
-@intrinsic
-def step_record(typingctx, address):
-    """The `STEP` record at an address."""
-    return _record(address, STEP)
-
-
-@intrinsic
-def pack_record(typingctx, address):
-    """The `PACK` record at an address."""
-    return _record(address, PACK)
-
-
-@intrinsic
-def samples_record(typingctx, address):
-    """The `SAMPLES` record at an address."""
-    return _record(address, SAMPLES)
-
-
-@intrinsic
-def neighbours_record(typingctx, address):
-    """The `NEIGHBOURS` record at an address."""
-    return _record(address, NEIGHBOURS)
-
-
-@intrinsic
-def enlarge_record(typingctx, address):
-    """The `ENLARGE` record at an address."""
-    return _record(address, ENLARGE)
-
-
-@intrinsic
-def phases_record(typingctx, address):
-    """The `PHASES` record at an address."""
-    return _record(address, PHASES)
-
-
-@intrinsic
-def bottleneck_record(typingctx, address):
-    """The `BOTTLENECK` record at an address."""
-    return _record(address, BOTTLENECK)
+call_record = _record(CALL)
+slide_record = _record(SLIDE)
+plane_record = _record(PLANE)
+conv_record = _record(CONV)
+gradient_record = _record(GRADIENT)
+block_record = _record(BLOCK)
+transpose_record = _record(TRANSPOSE)
+elementwise_record = _record(ELEMENTWISE)
+reduce_record = _record(REDUCE)
+pool_record = _record(POOL)
+resample_record = _record(RESAMPLE)
+rows_record = _record(ROWS)
+step_record = _record(STEP)
+pack_record = _record(PACK)
+samples_record = _record(SAMPLES)
+neighbours_record = _record(NEIGHBOURS)
+enlarge_record = _record(ENLARGE)
+phases_record = _record(PHASES)
+bottleneck_record = _record(BOTTLENECK)

@@ -78,37 +78,42 @@ def sliding_sums(
                     sums[i] = v.fma(x[j], kept[tap][j], sums[i])
         return sums
 
-    def some_taps(taps: int, found: Iterable, weights, sums: list) -> list:
+    def each_channel(weights, sums, body):
+        """`body(pixel, weights, sums)` for all channels of a group; the order of a sum does not depend on how taps are cut."""
         if spec.operation not in CHANNELS:
-            return slide(taps, pixels(None), found, weights, sums)
-
-        # the channels of a group are at the same places, which are found once
-        found = list(found)
+            return body(pixels(None), weights, sums)
 
         def one_channel(channel, sums):
-            at = offset(b, weights, b.mul(channel, panel_row))
-            return slide(taps, pixels(channel), found, at, sums)
+            return body(pixels(channel), offset(b, weights, b.mul(channel, panel_row)), sums)
 
         return counted_loop(b, i64(0), field(v, record, "channels"), 1, sums, one_channel, "channel")
 
-    def taps_of_run(taps: int, first_tap, run, sums: list) -> list:
-        start, weights, bounds = run
+    def taps_of_run(taps: int, first_tap, run, pixel, weights, sums: list) -> list:
+        start, bounds = run
         start = offset(b, start, b.mul(first_tap, position))
         bounds = [b.sub(bound, first_tap) for bound in bounds]
         found = places(range(rows + taps - 1), start, bounds)
-        return some_taps(taps, found, offset(b, weights, b.mul(first_tap, weight)), sums)
+        return slide(taps, pixel, found, offset(b, weights, b.mul(first_tap, weight)), sums)
 
     def one_run(weights, number, sums):
         run = offset(b, runs, b.mul(number, i64(8 * RUN)))
         bounds = [] if zeros is None else [load_i64(b, run, number) for number in (4, 5)]
-        here = offset(b, a, load_i64(b, run)), offset(b, weights, load_i64(b, run, 1)), bounds
+        start, weights = offset(b, a, load_i64(b, run)), offset(b, weights, load_i64(b, run, 1))
         if columns:
-            start, weights, bounds = here
-            return some_taps(columns, places(range((rows - 1) * hop + columns), start, bounds), weights, sums)
+            found = places(range((rows - 1) * hop + columns), start, bounds)
+            if spec.operation in CHANNELS:
+                # the channels of a group are at the same places, which are found once
+                found = list(found)
+            return each_channel(weights, sums, lambda pixel, at, s: slide(columns, pixel, found, at, s))
         taps, whole = load_i64(b, run, 2), load_i64(b, run, 3)
-        sums = counted_loop(b, i64(0), whole, chunk, sums, lambda t, s: taps_of_run(chunk, t, here, s), "taps")
-        rest = [lambda s, n=n: taps_of_run(n, whole, here, s) for n in range(1, chunk)]
-        return _one_of(b, b.sub(taps, whole), sums, rest)
+
+        def all_taps(pixel, weights, sums):
+            here = (start, bounds), pixel, weights
+            sums = counted_loop(b, i64(0), whole, chunk, sums, lambda t, s: taps_of_run(chunk, t, *here, s), "taps")
+            rest = [lambda s, n=n: taps_of_run(n, whole, *here, s) for n in range(1, chunk)]
+            return _one_of(b, b.sub(taps, whole), sums, rest)
+
+        return each_channel(weights, sums, all_taps)
 
     def all_runs(weights, sums):
         return counted_loop(b, i64(0), n_runs, 1, sums, lambda number, s: one_run(weights, number, s), "run")

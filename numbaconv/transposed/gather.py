@@ -53,7 +53,7 @@ class Gather(DirectSums):
     def estimate(self, problem: TransposedProblem, machine: Machine) -> Cost:
         """Products, weights from beyond the L2, and products that are written, read and added."""
         inner = _products(problem)
-        algorithm, cost, _ = best_compiled(inner, Epilogue())
+        algorithm, cost, _ = best_compiled(inner, Epilogue(), machine)
         weights = prod(inner.weight_shape) * problem.itemsize
         far = 0.0
         if weights > machine.l2 // 2:
