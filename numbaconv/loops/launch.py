@@ -15,9 +15,10 @@ import numba
 
 from numbaconv.options import get_num_threads
 
-#: How often OpenMP's threads look for work before they sleep, some 45 ns apart: long enough for what lies between two regions.
+#: How often OpenMP's threads look for work before they sleep, some 45 ns apart: a thread that sleeps takes longer to wake than a
+#: network's steps do, so that it has to be more than a thread waits for the slowest of them.
 #: Who has set one of these variables has chosen.
-SPINS = "2000"
+SPINS = "20000"
 _SPIN_VARIABLES = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 _forked = False
 _entry = threading.RLock()
