@@ -111,4 +111,11 @@ def test_they_are_chosen_where_they_save_time_and_nan_may_spread():
     assert isinstance(rank(problem, Epilogue(), machine(), Accuracy.of(USUAL))[0].algorithm, Abreast)
     found = next(row for row in rank(problem, Epilogue(), machine(), STRICT) if isinstance(row.algorithm, Abreast))
     assert found.reason == "spreads NaN and infinity beyond their place"
-    assert f"direct {VECTOR_BYTES // 4} abreast" in str(nc.explain(problem, accuracy=USUAL))
+    assert f"abreast {VECTOR_BYTES // 4} outputs" in str(nc.explain(problem, accuracy=USUAL))
+
+
+def test_direct_sums_by_name_keep_every_nan_in_its_place():
+    x, weight = np.ones((1, 1, 64, 64), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    x[0, 0, 5, 7] = np.nan
+    y = nc.conv2d(x, weight, padding=1, algorithm="direct", accuracy=USUAL)
+    assert np.isnan(y).sum() == np.isnan(y[0, 0, 4:7, 6:9]).sum() == 9

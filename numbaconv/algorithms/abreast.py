@@ -35,12 +35,13 @@ class _Pack:
 class Abreast(KernelRows):
     """The convolution whose outputs are so many of another one, and whose stride is so much longer."""
 
+    name = "abreast"
     #: a NaN or infinity reaches the outputs beside those whose sums it is part of, times zero
     local = False
 
     def variant(self, problem):
-        """How many outputs."""
-        return f"{_fields(geometry(problem))['outputs']} abreast"
+        """How many outputs stand side by side."""
+        return f"{_fields(geometry(problem))['outputs']} outputs"
 
     def unsupported(self, problem, epilogue, machine):
         g = geometry(problem)
