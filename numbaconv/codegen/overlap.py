@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import from_dtype, types
+from numba import types
 from numba.extending import intrinsic
 
 from numbaconv.codegen.activations import activate
+from numbaconv.codegen.records import record_at
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, load_i64, offset
 
@@ -31,15 +32,7 @@ RUN = 3
 STREAMS = 4
 
 
-@intrinsic
-def overlap_record(typingctx, address):
-    """The `OVERLAP` record at an address."""
-    result = from_dtype(OVERLAP)
-
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(result))
-
-    return result(address), codegen
+overlap_record = record_at(OVERLAP)
 
 
 def _lanes_between(v: Vectors, begin, end):

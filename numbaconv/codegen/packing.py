@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import from_dtype
-from numba.extending import intrinsic
+
+from numbaconv.codegen.records import record_at
 
 #: Columns and channels are those of a group, steps from one to the next in bytes; `k` is the number of channels.
 PACKING = np.dtype(
@@ -15,12 +15,4 @@ PACKING = np.dtype(
 )
 
 
-@intrinsic
-def packing_record(typingctx, address):
-    """The `PACKING` record at an address."""
-    result = from_dtype(PACKING)
-
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(result))
-
-    return result(address), codegen
+packing_record = record_at(PACKING)

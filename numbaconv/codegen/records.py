@@ -138,7 +138,7 @@ GRADIENT = _integers(
 )
 
 
-def _record(dtype: np.dtype):
+def record_at(dtype: np.dtype):
     """What compiled code reads the record of this type at an address with: `conv = conv_record(address)`, then `conv.n`."""
     result = from_dtype(dtype)
 
@@ -152,22 +152,22 @@ def _record(dtype: np.dtype):
     return record
 
 
-call_record = _record(CALL)
-slide_record = _record(SLIDE)
-plane_record = _record(PLANE)
-conv_record = _record(CONV)
-gradient_record = _record(GRADIENT)
-block_record = _record(BLOCK)
-transpose_record = _record(TRANSPOSE)
-elementwise_record = _record(ELEMENTWISE)
-reduce_record = _record(REDUCE)
-pool_record = _record(POOL)
-resample_record = _record(RESAMPLE)
-rows_record = _record(ROWS)
-step_record = _record(STEP)
-pack_record = _record(PACK)
-samples_record = _record(SAMPLES)
-neighbours_record = _record(NEIGHBOURS)
-enlarge_record = _record(ENLARGE)
-phases_record = _record(PHASES)
-bottleneck_record = _record(BOTTLENECK)
+call_record = record_at(CALL)
+slide_record = record_at(SLIDE)
+plane_record = record_at(PLANE)
+conv_record = record_at(CONV)
+gradient_record = record_at(GRADIENT)
+block_record = record_at(BLOCK)
+transpose_record = record_at(TRANSPOSE)
+elementwise_record = record_at(ELEMENTWISE)
+reduce_record = record_at(REDUCE)
+pool_record = record_at(POOL)
+resample_record = record_at(RESAMPLE)
+rows_record = record_at(ROWS)
+step_record = record_at(STEP)
+pack_record = record_at(PACK)
+samples_record = record_at(SAMPLES)
+neighbours_record = record_at(NEIGHBOURS)
+enlarge_record = record_at(ENLARGE)
+phases_record = record_at(PHASES)
+bottleneck_record = record_at(BOTTLENECK)
