@@ -19,6 +19,7 @@ import numpy as np
 
 import numbaconv as nc
 from bench import peak
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.bottleneck import BottleneckPlan, Stage
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
@@ -103,7 +104,7 @@ def separable(threads: int, rounds: int) -> None:
         for *shape, residual in shapes:
             stages = block(*shape)
             present = tuple(stage for stage in stages if stage)
-            strips = BottleneckPlan(*stages, residual, calibrated_machine())
+            strips = BottleneckPlan(*stages, residual, calibrated_machine(), Accuracy.of(None))
             steps = StepsPlan(present, residual, None)
             x, out = normals(*present[0].problem.input_shape), normals(*present[-1].problem.output_shape)
             added = normals(*out.shape) if residual else None

@@ -6,7 +6,9 @@ Every reader takes the root of the file tree for the same reason, and a missing 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +19,11 @@ from numbaconv.values import HashedOnce
 
 ROOT = Path("/")
 VECTOR_BYTES: dict[str, int] = {"avx512": 64, "avx2": 32, "neon": 16, "generic": 16}
+
+#: What LLVM calls the instructions on matrix registers.
+MATRIX_FEATURES = frozenset({"amx-tile", "amx-bf16", "amx-fp16", "amx-int8"})
+# x86-64 Linux: the number of the system call, the request that lets a process use part of the registers' state, that part.
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 # Sizes that nearly every CPU of the last ten years reaches, for systems that tell nothing.
 DEFAULT_CACHES: dict[int, int] = {1: 32 << 10, 2: 256 << 10, 3: 4 << 20}
@@ -108,6 +115,8 @@ class Machine(HashedOnce):
             If ``NUMBACONV_ISA`` asks for wider vectors than the target has.
         """
         triple, cpu, features = numba_target()
+        if not permitted(features):
+            features -= MATRIX_FEATURES
         isa = choose_isa(target_isa(triple, features), options().isa)
         allowed = allowed_cpus()
         caches = cache_sizes(root)
@@ -167,6 +176,17 @@ def enabled_features(text: str) -> frozenset[str]:
         if entry[:1] in ("+", "-"):
             signs[entry[1:]] = entry[0] == "+"
     return frozenset(name for name, enabled in signs.items() if enabled)
+
+
+@lru_cache(maxsize=1)
+def permitted(features: frozenset[str]) -> bool:
+    """Whether this process may use the matrix registers that a target has: Linux wants to be asked, since they are large.
+
+    All threads and children may, once it has said yes.
+    """
+    if not features & MATRIX_FEATURES or not sys.platform.startswith("linux"):
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
 
 
 def target_isa(triple: str, features: frozenset[str]) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from strategies import bits, normals, problems, whole_numbers
 
 import numbaconv as nc
+from numbaconv.accuracy import STRICT
 from numbaconv.algorithms.bottleneck import Bottleneck, BottleneckPlan, Stage
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch import fusion
@@ -86,8 +87,8 @@ def test_inverted_residuals_equal_the_three_steps_on_whole_numbers(block, with_r
         Stage(p, Weights(weight, bias, p.groups), activation)
         for p, (weight, bias), activation in zip(chain, pairs, activations)
     ]
-    assert Bottleneck(*chain).unsupported(on) is None
-    plan = BottleneckPlan(*stages, residual is not None, on)
+    assert Bottleneck(*chain, STRICT).unsupported(on) is None
+    plan = BottleneckPlan(*stages, residual is not None, on, STRICT)
     judged = by_reference(chain, x, pairs, activations, residual)
     for threads in (1, 2):
         out = np.full(chain[-1].output_shape, np.nan, x.dtype)
@@ -118,10 +119,10 @@ def test_bits_are_those_of_channels_last_steps_for_any_threads_strips_and_batch(
 
 def test_strips_are_more_where_the_cache_is_small_and_enough_for_all_threads():
     depthwise, project = ConvProblem.parse("c64h40w40o64k3p1g64cl"), ConvProblem.parse("c64h40w40o8k1cl")
-    block = Bottleneck(None, depthwise, project)
+    block = Bottleneck(None, depthwise, project, STRICT)
     assert block.strips(TINY) == 40 and block.strips(dataclasses.replace(TINY, l2=1 << 30)) == 1
     weights = [Weights(np.zeros(p.weight_shape, "f4"), None, p.groups) for p in (depthwise, project)]
-    plan = BottleneckPlan(None, Stage(depthwise, weights[0]), Stage(project, weights[1]), False, REAL)
+    plan = BottleneckPlan(None, Stage(depthwise, weights[0]), Stage(project, weights[1]), False, REAL, STRICT)
     assert plan.shares(7).rows == 7 and plan.shares(100).rows == 40
     assert plan.workspace_bytes < REAL.l2 // 2
 

@@ -12,6 +12,7 @@ from numbaconv.algorithms.im2col import Im2col
 from numbaconv.algorithms.indirect import Indirect
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
+from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.winograd import Winograd
 from numbaconv.algorithms.winograd_form import SIZES
 
@@ -24,6 +25,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Abreast(),
     Indirect(),
     Im2col(),
+    Split(),
     Fft(),
     Reference(),
 )

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.addressed import Pitches
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
@@ -107,6 +108,14 @@ class Algorithm(Protocol):
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> Plan:
         """Pack weights and build tables, once."""
+
+
+def inaccurate(algorithm: Algorithm, problem: ConvProblem, accuracy: Accuracy) -> str | None:
+    """Why an algorithm is not exact enough, or None."""
+    if accuracy.local and not algorithm.local:
+        return "spreads NaN and infinity beyond their place"
+    error = algorithm.rms_error(problem)
+    return f"its expected error of {error:.1e} exceeds {accuracy.rms:.1e}" if error > accuracy.rms else None
 
 
 class DirectSums:

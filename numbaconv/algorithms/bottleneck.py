@@ -17,14 +17,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import AddressedPlan, address
-from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.base import Cost, inaccurate
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.geometry import geometry, streamed
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.sliding import SlidingAlgorithm
+from numbaconv.algorithms.split import Split
+from numbaconv.algorithms.tiled import TiledAlgorithm
 from numbaconv.algorithms.weights import Weights, row_pitch
 from numbaconv.codegen.records import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
@@ -37,7 +40,7 @@ from numbaconv.workspace import ALIGNMENT, rounded
 #: The part of the L2 that a strip's results may take.
 _PART = 4
 
-_POINTWISE = Pointwise()
+_DENSE: tuple[TiledAlgorithm, ...] = (Pointwise(), Split())
 _SLIDING: tuple[SlidingAlgorithm, ...] = (Depthwise(), Grouped())
 
 
@@ -56,6 +59,7 @@ class Bottleneck:
     expand: ConvProblem | None
     depthwise: ConvProblem
     project: ConvProblem
+    accuracy: Accuracy
 
     @property
     def problems(self) -> tuple[ConvProblem, ...]:
@@ -71,6 +75,15 @@ class Bottleneck:
     def sliding(self, machine: Machine) -> SlidingAlgorithm | None:
         """The algorithm of the depthwise convolution; its shares are rows, as strips are."""
         return next((a for a in _SLIDING if _does(a, self.depthwise, machine)), None)
+
+    def dense(self, problem: ConvProblem, machine: Machine) -> TiledAlgorithm:
+        """The algorithm of a 1x1 convolution whose operands are in the L2."""
+        able = [
+            a
+            for a in _DENSE
+            if a.unsupported(problem, Epilogue(), machine) is None and inaccurate(a, problem, self.accuracy) is None
+        ]
+        return min(able, key=lambda algorithm: algorithm.near_cycles(problem, machine))
 
     def unsupported(self, machine: Machine) -> str | None:
         """Why these convolutions are not fused, or None."""
@@ -108,24 +121,26 @@ class Bottleneck:
         padding = ((0, max((h_out - 1) * p.stride[0] + p.extent[0] - h_in, 0)), p.padding[1])
         expand = self.expand and dataclasses.replace(self.expand, n=1, spatial=(h_in, p.spatial[1]))
         depthwise = dataclasses.replace(p, n=1, spatial=(h_in, p.spatial[1]), padding=padding)
-        return Bottleneck(expand, depthwise, dataclasses.replace(self.project, n=1, spatial=depthwise.out_spatial))
+        project = dataclasses.replace(self.project, n=1, spatial=depthwise.out_spatial)
+        return Bottleneck(expand, depthwise, project, self.accuracy)
 
     def estimate(self, machine: Machine) -> Cost:
         """What running would cost on channels-last tensors; pure."""
         strip, strips = self.strip(machine), self.depthwise.n * self.strips(machine)
         p, sliding = self.depthwise, self.sliding(machine)
-        cycles = strips * (
-            sliding.near_cycles(strip.depthwise, machine) + _POINTWISE.near_cycles(strip.project, machine)
-        )
+        cycles = strips * (sliding.near_cycles(strip.depthwise, machine) + self._dense_cycles(strip.project, machine))
         if self.expand:
             # each row is expanded once, and moved if the next strip needs it again
             rows = p.n * p.spatial[0] / strip.expand.spatial[0]
             moved = max(p.extent[0] - p.stride[0], 0) * p.spatial[1] * p.c_in * p.itemsize
-            cycles += rows * _POINTWISE.near_cycles(strip.expand, machine) + strips * moved / machine.rates.copy_bytes
+            cycles += rows * self._dense_cycles(strip.expand, machine) + strips * moved / machine.rates.copy_bytes
         far = sum(self._far_cycles(p, machine, strips) for p in self.problems)
         between = sum(prod(p.output_shape) * p.itemsize for p in strip.problems[:-1])
         inner = sliding.estimate(strip.depthwise, machine).workspace_bytes
         return Cost((cycles + far) / machine.rates.clock, inner + between)
+
+    def _dense_cycles(self, problem: ConvProblem, machine: Machine) -> float:
+        return self.dense(problem, machine).near_cycles(problem, machine)
 
     def _far_cycles(self, p: ConvProblem, machine: Machine, strips: int) -> float:
         """What one of them waits for from beyond the L2: weights, and what none of the others makes or takes."""
@@ -145,8 +160,16 @@ class BottleneckPlan(AddressedPlan):
 
     algorithm = "strips"
 
-    def __init__(self, expand: Stage | None, depthwise: Stage, project: Stage, residual: bool, machine: Machine):
-        whole = self._whole = Bottleneck(expand and expand.problem, depthwise.problem, project.problem)
+    def __init__(
+        self,
+        expand: Stage | None,
+        depthwise: Stage,
+        project: Stage,
+        residual: bool,
+        machine: Machine,
+        accuracy: Accuracy,
+    ):
+        whole = self._whole = Bottleneck(expand and expand.problem, depthwise.problem, project.problem, accuracy)
         strip = whole.strip(machine)
         self.problem = whole.whole("channels_last")
         self.epilogue = Epilogue(project.problem.bias, residual, project.activation)
@@ -165,7 +188,7 @@ class BottleneckPlan(AddressedPlan):
         for i, (name, stage) in enumerate(stages.items()):
             if stage is None:
                 continue
-            algorithm = whole.sliding(machine) if name == "depthwise" else _POINTWISE
+            algorithm = whole.sliding(machine) if name == "depthwise" else whole.dense(problems[name], machine)
             epilogue = Epilogue(stage.problem.bias, residual and name == "project", stage.activation)
             shares = algorithm.plan(problems[name], stage.weights, epilogue, machine).shares(1, pitches[name])
             fields |= {f"{name}_function": shares.function, name: shares.record}

@@ -54,7 +54,7 @@ def weigh(problems: tuple[ConvProblem, ...], epilogue: Epilogue, accuracy: Accur
     """
     machine, accuracy = calibrated_machine(), Accuracy.of(accuracy)
     steps = sum(best(p, _epilogue(p, epilogue, p is problems[-1]), machine, accuracy).cost.seconds for p in problems)
-    fused = _bottleneck(problems)
+    fused = _bottleneck(problems, accuracy)
     reason, seconds = fused.unsupported(machine), None
     if reason is None:
         cost, layout = fused.estimate(machine), problems[0].layout
@@ -70,9 +70,9 @@ def _epilogue(p: ConvProblem, last: Epilogue, is_last: bool) -> Epilogue:
     return dataclasses.replace(last, bias=p.bias) if is_last else Epilogue(p.bias)
 
 
-def _bottleneck(problems: tuple[ConvProblem, ...]) -> Bottleneck:
+def _bottleneck(problems: tuple[ConvProblem, ...], accuracy: Accuracy) -> Bottleneck:
     inner = [dataclasses.replace(p, layout="channels_last") for p in problems]
-    return Bottleneck(*([None] * (3 - len(inner))), *inner)
+    return Bottleneck(*([None] * (3 - len(inner))), *inner, accuracy)
 
 
 def make_fused_plan(
@@ -91,7 +91,7 @@ def make_fused_plan(
     ConvError
         If there is no such way.
     """
-    problems = tuple(stage.problem for stage in stages)
+    problems, accuracy = tuple(stage.problem for stage in stages), Accuracy.of(accuracy)
     last = stages[-1]
     fusion = weigh(problems, Epilogue(last.problem.bias, residual, last.activation), accuracy)
     if way == "auto":
@@ -103,9 +103,9 @@ def make_fused_plan(
     if way == STEPS:
         return StepsPlan(stages, residual, accuracy)
     inner = [stage._replace(problem=dataclasses.replace(stage.problem, layout="channels_last")) for stage in stages]
-    plan = BottleneckPlan(*([None] * (3 - len(inner))), *inner, residual, machine or calibrated_machine())
+    plan = BottleneckPlan(*([None] * (3 - len(inner))), *inner, residual, machine or calibrated_machine(), accuracy)
     layout = problems[0].layout
-    return plan if layout == "channels_last" else ChannelsFirst(plan, _bottleneck(problems).whole(layout))
+    return plan if layout == "channels_last" else ChannelsFirst(plan, _bottleneck(problems, accuracy).whole(layout))
 
 
 class StepsPlan(AddressedPlan):

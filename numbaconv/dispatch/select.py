@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import ALGORITHMS, layout, padded
-from numbaconv.algorithms.base import Algorithm, Cost, Plan
+from numbaconv.algorithms.base import Algorithm, Cost, Plan, inaccurate
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
@@ -82,7 +82,7 @@ def _candidate(
     algorithm: Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy
 ) -> Candidate:
     posed = padded.posed_to(algorithm, problem)
-    if reason := algorithm.unsupported(posed, epilogue, on) or _inaccurate(algorithm, posed, accuracy):
+    if reason := algorithm.unsupported(posed, epilogue, on) or inaccurate(algorithm, posed, accuracy):
         return Candidate(algorithm, None, reason)
     cost = algorithm.estimate(posed, on)
     if reason := algorithm.too_large(cost):
@@ -97,14 +97,6 @@ def _candidate(
 def _order(candidate: Candidate) -> tuple[bool, float]:
     """Those that refuse come last."""
     return candidate.cost is None, candidate.cost.seconds if candidate.cost else 0.0
-
-
-def _inaccurate(algorithm: Algorithm, problem: ConvProblem, accuracy: Accuracy) -> str | None:
-    """Why an algorithm is not exact enough, or None."""
-    if accuracy.local and not algorithm.local:
-        return "spreads NaN and infinity beyond their place"
-    error = algorithm.rms_error(problem)
-    return f"its expected error of {error:.1e} exceeds {accuracy.rms:.1e}" if error > accuracy.rms else None
 
 
 def choose(

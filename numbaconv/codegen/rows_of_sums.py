@@ -1,0 +1,87 @@
+"""Sums that wait in memory, row by row: they meet bias, residual and activation, and go to their place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbaconv.codegen.stored import StoredTile
+from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, branch_to, counted_loop, i64, offset
+
+#: Rows that go together, and vectors of a row of sums.
+_TOGETHER, _VECTORS = 4, 2
+
+
+class _Shape(NamedTuple):
+    """What `StoredTile` asks of a tile."""
+
+    rows: int
+    vectors: int
+    tall: bool = True
+
+
+def _emit(module, like: Vectors, vectors: int) -> ir.Function:
+    """void(sums, rows, C, its pitch, streamed, bias, residual, its pitch, columns, activation code, its scalars)."""
+    name = f"{NAMES[like.itemsize]}_rows_{vectors}"
+    if (existing := module.globals.get(name)) is not None:
+        return existing
+    integers = [BYTES, I64, BYTES, I64, I64, BYTES, BYTES, I64, I64, I64]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*integers, like.scalar, like.scalar]), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    sums, rows, c, c_pitch, streamed, bias, residual, residual_pitch, columns, *activation = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    v = Vectors(b, like.itemsize, like.lanes)
+    none = b.icmp_unsigned("==", b.ptrtoint(residual, I64), i64(0))
+    start = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(vectors)]
+
+    def rows_together(count):
+        def body(_, places):
+            sums, c, residual = places
+            values = [
+                b.fadd(v.load(offset(b, sums, i64((i * _VECTORS + j) * v.nbytes))), start[j])
+                for i in range(count)
+                for j in range(vectors)
+            ]
+            origin = b.select(none, ir.Constant(BYTES, None), residual)
+            tile = StoredTile(
+                v, _Shape(count, vectors), c, c_pitch, streamed, origin, residual_pitch, columns, *activation
+            )
+            tile.store(values)
+            steps = i64(_VECTORS * v.nbytes), c_pitch, residual_pitch
+            return [offset(b, place, b.mul(i64(count), step)) for place, step in zip(places, steps)]
+
+        return body
+
+    whole = b.and_(rows, i64(-_TOGETHER))
+    places = counted_loop(b, i64(0), whole, _TOGETHER, [sums, c, residual], rows_together(_TOGETHER), "rows")
+    counted_loop(b, whole, rows, 1, places, rows_together(1), "row")
+    b.ret_void()
+    return function
+
+
+@intrinsic
+def store_rows(typingctx, sums, rows, c, c_pitch, streamed, bias, residual, residual_pitch, columns, code, alpha, beta):
+    """Finish `rows` rows of sums, two vectors apart, of which `columns` elements go to rows of C; addresses are integers."""
+
+    def codegen(context, builder, signature, arguments):
+        size = alpha.bitwidth // 8
+        v = Vectors(builder, size, 64 // size)
+        sums, rows, c, c_pitch, streamed, bias, residual, *rest = arguments
+        sums, c, bias, residual = (builder.inttoptr(p, BYTES) for p in (sums, c, bias, residual))
+
+        def case(vectors):
+            def call():
+                function = _emit(builder.module, v, vectors)
+                builder.call(function, [sums, rows, c, c_pitch, streamed, bias, residual, *rest])
+
+            return call
+
+        number = builder.zext(builder.icmp_signed(">", rest[1], i64(v.lanes)), I64)
+        branch_to(builder, number, [case(vectors) for vectors in (1, _VECTORS)])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 10, alpha, beta), codegen

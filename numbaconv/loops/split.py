@@ -1,0 +1,209 @@
+"""The loop nest of matrix tiles: a block of the input is split into high and low parts, once for all taps, and multiplied.
+
+Positions of a block follow one another: line after line of output pixels and of what lies between the lines, so that 16 of them are
+16 rows of memory for every tap, wherever lines end.  What lies between lines is computed and dropped.  Zeros at the end of one line
+are those at the start of the next.  Strides are taken apart into phases, so that neighbours stay neighbours.
+
+    wide: channels in blocks of 32, a position is 64 bytes: block by block, phase by phase, line by line
+    narrow: a position is all channels of `phases` pixels, and a tap a stretch of 32 elements of a kernel row
+"""
+
+from __future__ import annotations
+
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, configure, matrix_tile, release
+from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.memory import clear
+from numbaconv.codegen.records import conv_record
+from numbaconv.codegen.rows_of_sums import store_rows
+from numbaconv.codegen.split import split_pixels
+from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
+from numbaconv.loops.walk import share
+
+#: What a thread's workspace starts with: the sums of a tile.
+SUMS_BYTES = 2 * ROWS * PANEL_ROW
+
+
+@njit
+def fill_stretch(conv, to, count, first, hop, size, x, x_step, like):
+    """Split `count` positions from number `first` of an axis on, every `hop`-th; those outside of its `size` are zeros."""
+    before = min(max((-first + hop - 1) // hop, 0), count)
+    stop = min(max((size - first + hop - 1) // hop, before), count)
+    blocks = (conv.c_in + DEPTH - 1) // DEPTH
+    for block in range(blocks):
+        for part in range(2):
+            here = to + block * conv.block_pitch + part * conv.low
+            clear(here, before * ROW_BYTES // 4, like)
+            clear(here + stop * ROW_BYTES, (count - stop) * ROW_BYTES // 4, like)
+    at = x + (first + before * hop) * x_step
+    split_pixels(
+        to + before * ROW_BYTES, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, stop - before, conv.c_in
+    )
+
+
+@njit
+def fill_wide(conv, to, image, d, line, lines, like):
+    """The lines under `lines` output lines from number `line` on, for a slice of the input that is inside if `d` >= 0."""
+    rows = lines + conv.reach_h
+    for phase_h in range(conv.phases_h):
+        first = line * conv.stride_h + phase_h - conv.pad_top
+        here = to + phase_h * conv.phases * conv.phase_pitch
+        plane = image + d * conv.h_in * conv.w_in * conv.x_pixel
+        if conv.positions == 1:
+            size = conv.h_in if d >= 0 else 0
+            fill_stretch(conv, here, rows, first, conv.stride_h, size, plane, conv.x_pixel, like)
+            continue
+        for row in range(rows):
+            h = first + row * conv.stride_h
+            inside = d >= 0 and 0 <= h < conv.h_in
+            # the last line ends with the zeros that it would share with the next one
+            count = conv.positions + (conv.shared if row == rows - 1 else 0)
+            for phase in range(conv.phases):
+                fill_stretch(
+                    conv,
+                    here + phase * conv.phase_pitch + row * conv.row_pitch,
+                    count,
+                    phase - conv.pad_left,
+                    conv.stride_w,
+                    conv.w_in if inside else 0,
+                    plane + h * conv.w_in * conv.x_pixel,
+                    conv.x_pixel,
+                    like,
+                )
+
+
+@njit
+def fill_narrow(conv, to, image, d, line, lines, like):
+    """The same with all channels of a line's pixels one after another."""
+    rows = lines + conv.reach_h
+    pixel = conv.c_in * 2
+    for phase_h in range(conv.phases_h):
+        for row in range(rows):
+            h = (line + row) * conv.stride_h + phase_h - conv.pad_top
+            here = to + phase_h * conv.phase_pitch + row * conv.row_pitch
+            for part in range(2):
+                clear(here + part * conv.low, (conv.row_pitch + 3) // 4, like)
+            if d < 0 or h < 0 or h >= conv.h_in:
+                continue
+            source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel
+            count = min(conv.w_in, conv.row_pitch // pixel - conv.pad_left)
+            here += conv.pad_left * pixel
+            if conv.x_pixel == 2 * pixel:
+                split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in)
+            else:
+                split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, count, conv.c_in)
+        # what the last taps read beyond their weights has to be numbers
+        for part in range(2):
+            end = to + phase_h * conv.phase_pitch + rows * conv.row_pitch
+            clear(end + part * conv.low, (conv.shared * conv.position_bytes + ROW_BYTES) // 4, like)
+
+
+@njit
+def finish_tile(conv, sums, position, count, out, residual, bias, columns, alpha, beta):
+    """Sums of `count` positions from number `position` on go to the output pixels among them."""
+    out_line, out_step = conv.line_step * conv.out_pixel, conv.column_step * conv.out_pixel
+    origin_line, origin_step = conv.line_step * conv.residual_pixel, conv.column_step * conv.residual_pixel
+    line, column = divmod(position, conv.positions)
+    width = conv.w_out
+    if conv.positions == 1:
+        # each position is a line
+        column, width, out_step, origin_step = 0, count, out_line, origin_line
+    while count > 0:
+        run = min(count, width - column)
+        if run > 0:
+            c = out + line * out_line + column * out_step
+            origin = 0 if residual == 0 else residual + line * origin_line + column * origin_step
+            streamed = int(conv.streamed != 0 and (c | out_step) % VECTOR_BYTES == 0)
+            store_rows(
+                sums, run, c, out_step, streamed, bias, origin, origin_step, columns, conv.activation, alpha, beta
+            )
+        skipped = conv.positions - column
+        sums += skipped * PANEL_ROW
+        count -= skipped if conv.positions > 1 else count
+        line += 1
+        column = 0
+
+
+@njit
+def multiply(conv, sums, block, lines, group, first, last, out, residual, alpha, beta):
+    """Panels `first`..`last` of a group by all positions of a block of `lines` lines, whose first output pixel is at `out`."""
+    height, step = conv.tile_height, conv.position_bytes
+    positions = (lines - 1) * conv.positions + conv.w_out
+    registers = (positions + height - 1) // height
+    number = group * conv.panels_per_group
+    for begin in range(first, last, conv.column_block):
+        end = min(begin + conv.column_block, last)
+        for register in range(0, registers, 2):
+            rows = min(registers - register, 2)
+            position = register * height
+            a = block + position * step
+            for panel in range(begin, end):
+                columns = min(conv.c_out - panel * 2 * ROWS, 2 * ROWS)
+                matrix_tile(
+                    rows,
+                    (columns + ROWS - 1) // ROWS,
+                    a,
+                    a + height * step,
+                    step,
+                    conv.low,
+                    conv.taps,
+                    conv.steps,
+                    conv.panels + (number + panel) * conv.panel_bytes,
+                    sums,
+                    height,
+                )
+                column = (group * conv.c_out + panel * 2 * ROWS) * conv.itemsize
+                finish_tile(
+                    conv,
+                    sums,
+                    position,
+                    min(rows * height, positions - position),
+                    out + column,
+                    0 if residual == 0 else residual + column,
+                    conv.bias + (number + panel) * PANEL_ROW,
+                    columns,
+                    alpha,
+                    beta,
+                )
+
+
+def split_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
+    """One thread's share: lines of all images, panels of all groups.  Workspace: the sums of a tile, a block in two parts."""
+    conv = conv_record(conv_address)
+    block = workspace + SUMS_BYTES
+    line, last_line = share(conv.n * conv.d_out * conv.line, part // column_parts, row_parts)
+    first, last = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
+    configure(conv.tables)
+    while line < last_line:
+        unit, row = divmod(line, conv.line)
+        lines = min(conv.line_block, conv.line - row, last_line - line)
+        image, d_out = divmod(unit, conv.d_out)
+        place = image * conv.image_step + d_out * conv.slice_step + row * conv.line_step
+        for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
+            before = group * conv.panels_per_group
+            source = x + image * conv.x_image + group * conv.c_in * conv.itemsize
+            for k_d in range(conv.k_d):
+                d = d_out * conv.stride_d - conv.pad_front + k_d * conv.dilation_d
+                d = d if d < conv.d_in else -1
+                to = block + k_d * conv.strip_pitch
+                if conv.block_pitch > 0:
+                    fill_wide(conv, to, source, d, row, lines, alpha)
+                else:
+                    fill_narrow(conv, to, source, d, row, lines, alpha)
+            multiply(
+                conv,
+                workspace,
+                block,
+                lines,
+                group,
+                max(first - before, 0),
+                min(last - before, conv.panels_per_group),
+                out + place * conv.out_pixel,
+                0 if residual == 0 else residual + place * conv.residual_pixel,
+                alpha,
+                beta,
+            )
+        line += lines
+    release()
+
+
+split_share = NativeFunction(split_part, "split_share")

@@ -1,0 +1,26 @@
+"""Panels of weights, split into high and low parts and put into the order of matrix tiles."""
+
+from __future__ import annotations
+
+from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, ROW_BYTES, STEP_BYTES
+from numbaconv.codegen.jit import njit
+from numbaconv.codegen.split import split_pair
+from numbaconv.loops.gemm import PANEL_ROW
+
+
+@njit
+def pack_split(to, panels, count, k, run, zeros):
+    """`count` panels of `k` rows in runs of so many; a row of zeros stands for what fills up the last step of a run."""
+    register = PAIRS * ROW_BYTES
+    for _ in range(count):
+        for first in range(0, k, run):
+            for start in range(0, run, DEPTH):
+                for pair in range(PAIRS):
+                    number = start + 2 * pair
+                    for half in range(2):
+                        at = panels + (first + number) * PANEL_ROW + half * 4 * COLUMNS
+                        even = at if number < run else zeros
+                        odd = at + PANEL_ROW if number + 1 < run else zeros
+                        split_pair(to + half * register + pair * ROW_BYTES, 2 * register, even, odd)
+                to += STEP_BYTES
+        panels += k * PANEL_ROW
