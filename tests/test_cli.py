@@ -216,7 +216,7 @@ def test_bench_compares_runtimes_in_one_run(classifier):
     for measured in ours, theirs:
         assert len(measured["rounds"]) == 2 and measured["load_seconds"] > 0 and measured["refusal"] is None
         assert measured["difference"] < 1e-5 and measured["top1"] == 1
-        assert 0 < measured["difference_float64"] < 1e-6
+        assert 0 < measured["difference_float64"] < 1e-5
     # ours holds what the bare interpreter holds; the peer's process has no Numba in it
     assert ours["peak_bytes"] > document["bare_interpreter_bytes"] > 20e6
 
