@@ -107,6 +107,8 @@ class Split(TiledAlgorithm):
             "panel_bytes": panel_bytes,
             "column_block": max(1, machine.l2 // _PANEL_PART // panel_bytes),
             "tiles_per_line": 1,
+            # what the L2 keeps needs no asking for
+            "fetch": int(g["n"] * g["x_image"] > machine.l2 // _INPUT_PART),
             "tile_block": lines,
         }
         return Cut(fields, nbytes, g["steps"] * 8 + ROW_BYTES)

@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbaconv.codegen.memory import LINE
 from numbaconv.codegen.vector import BYTES, I8, I64, Vectors, branch_to, counted_loop, i64, load_i64, offset
 
 #: Rows of a tile register at most; columns of sums, and elements of K in pairs.
@@ -28,6 +29,10 @@ CONFIG_BYTES = 64
 
 # which registers hold what
 _SUMS, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
+
+
+#: Types of `a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines`.
+_ARGUMENTS = [BYTES, BYTES, I64, I64, BYTES, I64, BYTES, BYTES, I64, BYTES, I64]
 
 
 def configuration(rows: int) -> bytes:
@@ -61,25 +66,29 @@ class _Tiles:
 
 
 def _emit(module, rows: int, columns: int) -> ir.Function:
-    """void(a_0, a_1, step, low, taps, n_taps, panel, sums, height): see `matrix_tile`."""
+    """void(a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines): see `matrix_tile`."""
     name = f"f32_bf16x3_{rows}x{columns}_amx"
     if (existing := module.globals.get(name)) is not None:
         return existing
-    arguments = [BYTES, BYTES, I64, I64, BYTES, I64, BYTES, BYTES, I64]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), _ARGUMENTS), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    a_0, a_1, step, low, taps, n_taps, panel, sums, height = function.args
+    a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    tiles = _Tiles(Vectors(b, 4, COLUMNS))
+    v = Vectors(b, 4, COLUMNS)
+    tiles = _Tiles(v)
     cells = [(i, j, _SUMS[2 * i + j]) for i in range(rows) for j in range(columns)]
 
     def products():
         for i, j, cell in cells:
             tiles.multiply(cell, _LEFT[i], _RIGHT[j])
 
+    def ask_line(_, at):
+        v.prefetch(*at, near=False)
+        return [offset(b, *at, i64(LINE))]
+
     def one_tap(tap, carried):
-        (weights,) = carried
+        weights, asked = carried
         distance = load_i64(b, offset(b, taps, b.mul(tap, i64(8))))
         left = [offset(b, a, distance) for a in (a_0, a_1)[:rows]]
 
@@ -100,11 +109,11 @@ def _emit(module, rows: int, columns: int) -> ir.Function:
         products()
         load_left(low)
         products()
-        return [offset(b, weights, i64(STEP_BYTES))]
+        return [offset(b, weights, i64(STEP_BYTES)), *counted_loop(b, i64(0), lines, 1, [asked], ask_line, "ask")]
 
     for _, _, cell in cells:
         tiles.clear(cell)
-    counted_loop(b, i64(0), n_taps, 1, [panel], one_tap, "tap")
+    counted_loop(b, i64(0), n_taps, 1, [panel, ask], one_tap, "tap")
     pitch = i64(2 * ROW_BYTES)
     for i, j, cell in cells:
         at = b.add(b.mul(height, i64(2 * i * ROW_BYTES)), i64(j * ROW_BYTES))
@@ -114,22 +123,22 @@ def _emit(module, rows: int, columns: int) -> ir.Function:
 
 
 @intrinsic
-def matrix_tile(typingctx, rows, columns, a_0, a_1, step, low, taps, n_taps, panel, sums, height):
+def matrix_tile(typingctx, rows, columns, a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines):
     """Sums of one or two registers of rows by one or two of columns, to `sums`: rows of 32 float32, those of the second register
     after the `height` rows of the first.
 
     Row r of register i is at `a_i` + r `step` plus the byte offset of a tap, its low parts `low` bytes after it; `n_taps` offsets
-    lie at `taps`.  The panel has `STEP_BYTES` a tap, see `loops.split`.
+    lie at `taps`.  The panel has `STEP_BYTES` a tap, see `loops.split_panels`.  With each tap so many `lines` are asked for, from
+    address `ask` on.
     """
 
     def codegen(context, builder, signature, arguments):
         rows, columns, *rest = arguments
-        a_0, a_1, step, low, taps, n_taps, panel, sums, height = rest
-        a_0, a_1, taps, panel, sums = (builder.inttoptr(p, BYTES) for p in (a_0, a_1, taps, panel, sums))
+        operands = [builder.inttoptr(x, t) if t is BYTES else x for x, t in zip(rest, _ARGUMENTS)]
 
         def case(i, j):
             def call():
-                builder.call(_emit(builder.module, i, j), [a_0, a_1, step, low, taps, n_taps, panel, sums, height])
+                builder.call(_emit(builder.module, i, j), operands)
 
             return call
 
@@ -137,7 +146,7 @@ def matrix_tile(typingctx, rows, columns, a_0, a_1, step, low, taps, n_taps, pan
         branch_to(builder, number, [case(i, j) for i in (1, 2) for j in (1, 2)])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 11), codegen
+    return types.void(*[types.intp] * 13), codegen
 
 
 @intrinsic

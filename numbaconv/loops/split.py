@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, configure, matrix_tile, release
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import clear
+from numbaconv.codegen.memory import LINE, clear
 from numbaconv.codegen.records import conv_record
 from numbaconv.codegen.rows_of_sums import store_rows
 from numbaconv.codegen.split import split_pixels
@@ -124,20 +124,39 @@ def finish_tile(conv, sums, position, count, out, residual, bias, columns, alpha
 
 
 @njit
-def multiply(conv, sums, block, lines, group, first, last, out, residual, alpha, beta):
-    """Panels `first`..`last` of a group by all positions of a block of `lines` lines, whose first output pixel is at `out`."""
+def lines_a_tap(nbytes, taps):
+    """Cache lines to ask for with each of so many taps, for all of `nbytes` to come."""
+    return (nbytes + LINE * taps - 1) // (LINE * max(taps, 1))
+
+
+@njit
+def multiply(conv, sums, block, lines, group, first, last, coming, coming_bytes, out, residual, alpha, beta):
+    """Panels `first`..`last` of a group by all positions of a block of `lines` lines, whose first output pixel is at `out`.
+
+    Weights are asked for before they are read: the first tiles of a set of panels ask for the next panel, the others for the next
+    set, or for what is `coming` after this block.
+    """
     height, step = conv.tile_height, conv.position_bytes
     positions = (lines - 1) * conv.positions + conv.w_out
     registers = (positions + height - 1) // height
     number = group * conv.panels_per_group
     for begin in range(first, last, conv.column_block):
         end = min(begin + conv.column_block, last)
+        ask, ask_bytes = coming, coming_bytes
+        if end < last:
+            ask, ask_bytes = (
+                conv.panels + (number + end) * conv.panel_bytes,
+                conv.panel_bytes * min(conv.column_block, last - end),
+            )
+        asked = lines_a_tap(ask_bytes, (end - begin) * ((registers - 1) // 2) * conv.steps)
         for register in range(0, registers, 2):
             rows = min(registers - register, 2)
             position = register * height
             a = block + position * step
             for panel in range(begin, end):
                 columns = min(conv.c_out - panel * 2 * ROWS, 2 * ROWS)
+                weights = conv.panels + (number + panel) * conv.panel_bytes
+                early = register == 0 and panel + 1 < end
                 matrix_tile(
                     rows,
                     (columns + ROWS - 1) // ROWS,
@@ -147,10 +166,14 @@ def multiply(conv, sums, block, lines, group, first, last, out, residual, alpha,
                     conv.low,
                     conv.taps,
                     conv.steps,
-                    conv.panels + (number + panel) * conv.panel_bytes,
+                    weights,
                     sums,
                     height,
+                    weights + conv.panel_bytes if early else ask,
+                    conv.panel_bytes // conv.steps // LINE if early else asked if register > 0 else 0,
                 )
+                if register > 0:
+                    ask += asked * conv.steps * LINE
                 column = (group * conv.c_out + panel * 2 * ROWS) * conv.itemsize
                 finish_tile(
                     conv,
@@ -164,6 +187,18 @@ def multiply(conv, sums, block, lines, group, first, last, out, residual, alpha,
                     alpha,
                     beta,
                 )
+
+
+@njit
+def coming_lines(conv, image, row, lines, stop):
+    """Address and bytes of the input that the block after this one reads for the first time, or nothing."""
+    following = min(conv.line_block, min(conv.line, stop) - row - lines)
+    if conv.fetch == 0 or following <= 0 or conv.k_d > 1:
+        return 0, 0
+    line = conv.w_in * conv.x_pixel
+    first = (row + lines - 1) * conv.stride_h - conv.pad_top + (conv.k_h - 1) * conv.dilation_h + 1
+    first = min(max(first, 0), conv.h_in)
+    return image + first * line, min(following * conv.stride_h, conv.h_in - first) * line
 
 
 def split_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
@@ -189,6 +224,7 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
                     fill_wide(conv, to, source, d, row, lines, alpha)
                 else:
                     fill_narrow(conv, to, source, d, row, lines, alpha)
+            coming, nbytes = coming_lines(conv, x + image * conv.x_image, row, lines, row + last_line - line)
             multiply(
                 conv,
                 workspace,
@@ -197,6 +233,8 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
                 group,
                 max(first - before, 0),
                 min(last - before, conv.panels_per_group),
+                coming,
+                nbytes,
                 out + place * conv.out_pixel,
                 0 if residual == 0 else residual + place * conv.residual_pixel,
                 alpha,
