@@ -28,6 +28,8 @@ _ERROR = 5.5e-6
 #: The parts of the L2 that a block of the input, and panels that tiles share, may take.
 _INPUT_PART, _PANEL_PART = 3, 4
 _WORKSPACE_LIMIT = 4 << 20
+#: Tiles of no more steps wait for the lines of results that they write, if those are not asked for.
+_FEW_STEPS = 4
 #: Fewer elements of a kernel row's than this part of the wide form's steps, and the narrow form is taken.
 _NARROW = 0.8
 #: Cycles of one product of two registers; the part of the time that they run; of starting a tile; of finishing a row of a panel;
@@ -109,6 +111,8 @@ class Split(TiledAlgorithm):
             "tiles_per_line": 1,
             # what the L2 keeps needs no asking for
             "fetch": int(g["n"] * g["x_image"] > machine.l2 // _INPUT_PART),
+            # nor do results that many products hide
+            "far_results": int(g["steps"] <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
             "tile_block": lines,
         }
         return Cut(fields, nbytes, g["steps"] * 8 + ROW_BYTES)

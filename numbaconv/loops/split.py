@@ -10,7 +10,7 @@ are those at the start of the next.  Strides are taken apart into phases, so tha
 
 from __future__ import annotations
 
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, configure, matrix_tile, release
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configure, matrix_tile, release
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, clear
 from numbaconv.codegen.records import conv_record
@@ -133,8 +133,8 @@ def lines_a_tap(nbytes, taps):
 def multiply(conv, sums, block, lines, group, first, last, coming, coming_bytes, out, residual, alpha, beta):
     """Panels `first`..`last` of a group by all positions of a block of `lines` lines, whose first output pixel is at `out`.
 
-    Weights are asked for before they are read: the first tiles of a set of panels ask for the next panel, the others for the next
-    set, or for what is `coming` after this block.
+    What comes from beyond the L2 is asked for before it is needed: by the first tiles of a set of panels the next panel, by the
+    others the next set, or what is `coming` after this block, or else the lines of results that the next tiles write.
     """
     height, step = conv.tile_height, conv.position_bytes
     positions = (lines - 1) * conv.positions + conv.w_out
@@ -142,21 +142,27 @@ def multiply(conv, sums, block, lines, group, first, last, coming, coming_bytes,
     number = group * conv.panels_per_group
     for begin in range(first, last, conv.column_block):
         end = min(begin + conv.column_block, last)
-        ask, ask_bytes = coming, coming_bytes
+        taps = (end - begin) * conv.steps
+        ask, ask_bytes, asking = coming, coming_bytes, 2
         if end < last:
-            ask, ask_bytes = (
-                conv.panels + (number + end) * conv.panel_bytes,
-                conv.panel_bytes * min(conv.column_block, last - end),
-            )
-        asked = lines_a_tap(ask_bytes, (end - begin) * ((registers - 1) // 2) * conv.steps)
+            ask = conv.panels + (number + end) * conv.panel_bytes
+            ask_bytes = min(conv.column_block, last - end) * conv.panel_bytes
+        asked = lines_a_tap(ask_bytes, (registers - 1) // 2 * taps)
+        if ask_bytes == 0 and conv.far_results != 0:
+            asked, asking = lines_a_tap(2 * height * conv.out_pixel, taps), 0
         for register in range(0, registers, 2):
             rows = min(registers - register, 2)
             position = register * height
             a = block + position * step
+            if asking == 0:
+                line, column = divmod(position + 2 * height, conv.positions)
+                ask = out + (line * conv.line_step + column * conv.column_step) * conv.out_pixel
             for panel in range(begin, end):
                 columns = min(conv.c_out - panel * 2 * ROWS, 2 * ROWS)
                 weights = conv.panels + (number + panel) * conv.panel_bytes
-                early = register == 0 and panel + 1 < end
+                this, count = ask, asked if register >= asking else 0
+                if register == 0 and panel + 1 < end:
+                    this, count = weights + conv.panel_bytes, STEP_BYTES // LINE
                 matrix_tile(
                     rows,
                     (columns + ROWS - 1) // ROWS,
@@ -169,10 +175,10 @@ def multiply(conv, sums, block, lines, group, first, last, coming, coming_bytes,
                     weights,
                     sums,
                     height,
-                    weights + conv.panel_bytes if early else ask,
-                    conv.panel_bytes // conv.steps // LINE if early else asked if register > 0 else 0,
+                    this,
+                    count,
                 )
-                if register > 0:
+                if register >= asking:
                     ask += asked * conv.steps * LINE
                 column = (group * conv.c_out + panel * 2 * ROWS) * conv.itemsize
                 finish_tile(
