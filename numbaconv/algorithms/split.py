@@ -216,7 +216,7 @@ def _steps(g: dict[str, int]) -> tuple[int, int]:
     """Steps of a wide and of a narrow form."""
     rows = g["k_d"] * g["k_h"]
     wide = rows * g["k_w"] * -(-g["c_in"] // DEPTH)
-    if g["dilation_w"] > 1 or g["k_w"] == 1 or g["d_out"] * g["h_out"] == 1:
+    if g["dilation_w"] > 1 or g["k_w"] == 1 or g["d_out"] * g["h_out"] == 1 or g["pad_left"] < 0:
         return wide, wide
     return wide, rows * -(-g["k_w"] * g["c_in"] // DEPTH)
 

@@ -7,11 +7,13 @@ products than their result is.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 import numpy as np
 
+from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.addressed import AddressedPlan, address
 from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.cost import BEYOND_L3, L3_SHARE
@@ -32,9 +34,11 @@ MOST_PAIRS = 1 << 18
 _WAITED = 0.35
 
 
+@dataclass(frozen=True)
 class Gather(DirectSums):
-    """The way of products of whole pixels."""
+    """The way of products of whole pixels, which keep to the budget of rounding errors that is given here."""
 
+    accuracy: Accuracy
     name = "gather"
 
     def native(self, problem: TransposedProblem) -> bool:
@@ -53,7 +57,7 @@ class Gather(DirectSums):
     def estimate(self, problem: TransposedProblem, machine: Machine) -> Cost:
         """Products, weights from beyond the L2, and products that are written, read and added."""
         inner = _products(problem)
-        algorithm, cost, _ = best_compiled(inner, Epilogue(), machine)
+        algorithm, cost, _ = best_compiled(inner, Epilogue(), machine, self.accuracy)
         weights = prod(inner.weight_shape) * problem.itemsize
         far = 0.0
         if weights > machine.l2 // 2:
@@ -70,7 +74,7 @@ class Gather(DirectSums):
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
     ) -> _Plan:
         """Pack the weights, unless another plan has."""
-        return _Plan(problem, weights, epilogue)
+        return _Plan(problem, weights, epilogue, self.accuracy)
 
 
 def _products(p: TransposedProblem) -> ConvProblem:
@@ -106,9 +110,9 @@ class _Plan(AddressedPlan):
 
     algorithm = Gather.name
 
-    def __init__(self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue):
+    def __init__(self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, accuracy: Accuracy):
         self.problem, self.epilogue = problem, epilogue
-        self._inner = make_plan(_products(problem), Epilogue(), weights.taps_apart)
+        self._inner = make_plan(_products(problem), Epilogue(), weights.taps_apart, accuracy=accuracy)
         self._bias = weights.bias
         self._starts, self._rows = _met(problem)
         self._ones = np.ones(len(self._rows), problem.np_dtype)

@@ -20,14 +20,14 @@ from numbaconv.transposed.problem import Geometry, TransposedProblem
 from numbaconv.transposed.separate import Separate
 from numbaconv.transposed.weights import TransposedWeights
 
-_PHASES, _OVERLAP_ADD, _GATHER = Phases(), OverlapAdd(), Gather()
+_PHASES, _OVERLAP_ADD = Phases(), OverlapAdd()
 
 
 @functools.lru_cache(maxsize=16)
 def ways(accuracy: Accuracy) -> tuple[Algorithm, ...]:
     """The ways to compute a transposed convolution, in the order of preference among equals."""
     ordinary = Ordinary(accuracy)
-    return ordinary, _PHASES, _OVERLAP_ADD, Separate(accuracy), _GATHER
+    return ordinary, _PHASES, _OVERLAP_ADD, Separate(accuracy), Gather(accuracy)
 
 
 class ConvTransposeLayer(BaseLayer):

@@ -18,6 +18,7 @@ from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Algorithm, Cost, DirectSums
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.grouped import Grouped
+from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.winograd import Winograd
 from numbaconv.dispatch.select import Candidate, best
@@ -167,7 +168,7 @@ def _best(part: _Part, epilogue: Epilogue, on: Machine, accuracy: Accuracy) -> C
 @lru_cache(maxsize=64)  # candidates are kept by these very objects
 def _algorithms(steps: tuple[int, int, int, int]) -> tuple[Algorithm, ...]:
     winograds = (_SpacedWinograd(steps, m) for m in _SIZES)
-    return _SpacedDepthwise(steps), _SpacedGrouped(steps), *winograds
+    return _SpacedDepthwise(steps), _SpacedGrouped(steps), *winograds, _SpacedSplit(steps)
 
 
 class _Spaced:
@@ -179,9 +180,9 @@ class _Spaced:
 
     def cut(self, g, machine):
         """As ever, and where outputs lie."""
-        cut = super().cut(g, machine)
-        steps = zip(("image_step", "slice_step", "line_step", "column_step"), self._steps)
-        return cut._replace(fields=cut.fields | dict(steps))
+        steps = dict(zip(("image_step", "slice_step", "line_step", "column_step"), self._steps))
+        cut = super().cut(g | steps, machine)
+        return cut._replace(fields=steps | cut.fields)
 
 
 class _SpacedDepthwise(_Spaced, Depthwise):
@@ -193,6 +194,10 @@ class _SpacedGrouped(_Spaced, Grouped):
 
 
 class _SpacedWinograd(_Spaced, Winograd):
+    pass
+
+
+class _SpacedSplit(_Spaced, Split):
     pass
 
 
