@@ -57,6 +57,8 @@ class Split(TiledAlgorithm):
             return f"matrix tiles make no {problem.dtype}"
         if missing := [feature for feature in _FEATURES if not machine.has(feature)]:
             return f"the machine has no {missing[0]}"
+        if machine.isa != "avx512":
+            return f"matrix tiles go with vectors of avx512, not {machine.isa}"
         return None
 
     def core(self, dtype):
@@ -98,13 +100,18 @@ class Split(TiledAlgorithm):
             lines = max(1, (room - fixed) // line)
             lines = -(-g["line"] // -(-g["line"] // lines))
         block = _block(g, lines)
-        nbytes = block.pop("bytes")
+        unit_pitch = rounded(block.pop("bytes"))
+        units = 1
+        if lines == g["line"]:
+            units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
         total = (lines - 1) * positions + g["w_out"]
         registers = -(-total // ROWS)
         panel_bytes = g["steps"] * STEP_BYTES
         fields |= block | {
             "lines": g["d_out"],
             "line_block": lines,
+            "unit_block": units,
+            "unit_pitch": unit_pitch,
             "tile_height": max(-(-total // max(registers, 1)), 1),
             "panel_bytes": panel_bytes,
             "column_block": max(1, machine.l2 // _PANEL_PART // panel_bytes),
@@ -115,7 +122,7 @@ class Split(TiledAlgorithm):
             "far_results": int(g["steps"] <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
             "tile_block": lines,
         }
-        return Cut(fields, nbytes, g["steps"] * 8 + ROW_BYTES)
+        return Cut(fields, units * unit_pitch, g["steps"] * 8 + ROW_BYTES)
 
     def tables(self, g, cut):
         g = g | cut.fields
@@ -171,7 +178,7 @@ class Split(TiledAlgorithm):
 
     def far_cycles(self, g, machine):
         """Weights come again with each block, unless they stay."""
-        blocks = g["n"] * g["d_out"] * ceil(g["line"] / g["line_block"])
+        blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * ceil(g["line"] / g["line_block"])
         weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
         return cost.far_cycles(g, machine, weights, 1, blocks)
 

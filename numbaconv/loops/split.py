@@ -130,8 +130,18 @@ def lines_a_tap(nbytes, taps):
 
 
 @njit
-def multiply(conv, sums, block, lines, group, first, last, coming, coming_bytes, out, residual, alpha, beta):
-    """Panels `first`..`last` of a group by all positions of a block of `lines` lines, whose first output pixel is at `out`.
+def output_of(conv, base, unit, row, pixel):
+    """Address of the first output pixel of a line of a slice, number `unit` of those of all images; 0 stays 0 (no residual)."""
+    image, d_out = divmod(unit, conv.d_out)
+    place = image * conv.image_step + d_out * conv.slice_step + row * conv.line_step
+    return 0 if base == 0 else base + place * pixel
+
+
+@njit
+def multiply(
+    conv, sums, block, units, row, lines, group, first, last, coming, coming_bytes, out, residual, alpha, beta
+):
+    """Panels `first`..`last` of a group by all positions of a block: `lines` lines from number `row` of slices `units`.
 
     What comes from beyond the L2 is asked for before it is needed: by the first tiles of a set of panels the next panel, by the
     others the next set, or what is `coming` after this block, or else the lines of results that the next tiles write.
@@ -139,29 +149,36 @@ def multiply(conv, sums, block, lines, group, first, last, coming, coming_bytes,
     height, step = conv.tile_height, conv.position_bytes
     positions = (lines - 1) * conv.positions + conv.w_out
     registers = (positions + height - 1) // height
+    first_unit, last_unit = units
+    tiles = (last_unit - first_unit) * ((registers + 1) // 2)
     number = group * conv.panels_per_group
     for begin in range(first, last, conv.column_block):
         end = min(begin + conv.column_block, last)
         taps = (end - begin) * conv.steps
-        ask, ask_bytes, asking = coming, coming_bytes, 2
+        ask, ask_bytes = coming, coming_bytes
         if end < last:
             ask = conv.panels + (number + end) * conv.panel_bytes
             ask_bytes = min(conv.column_block, last - end) * conv.panel_bytes
-        asked = lines_a_tap(ask_bytes, (registers - 1) // 2 * taps)
-        if ask_bytes == 0 and conv.far_results != 0:
-            asked, asking = lines_a_tap(2 * height * conv.out_pixel, taps), 0
-        for register in range(0, registers, 2):
-            rows = min(registers - register, 2)
-            position = register * height
-            a = block + position * step
-            if asking == 0:
+        results = ask_bytes == 0 and conv.far_results != 0
+        asked = (
+            lines_a_tap(2 * height * conv.out_pixel, taps) if results else lines_a_tap(ask_bytes, (tiles - 1) * taps)
+        )
+        for tile in range(tiles):
+            unit, register = divmod(tile, (registers + 1) // 2)
+            position = 2 * register * height
+            rows = min(registers - 2 * register, 2)
+            a = block + unit * conv.unit_pitch + position * step
+            c = output_of(conv, out, first_unit + unit, row, conv.out_pixel)
+            origin = output_of(conv, residual, first_unit + unit, row, conv.residual_pixel)
+            if results:
                 line, column = divmod(position + 2 * height, conv.positions)
-                ask = out + (line * conv.line_step + column * conv.column_step) * conv.out_pixel
+                ask = c + (line * conv.line_step + column * conv.column_step) * conv.out_pixel
             for panel in range(begin, end):
                 columns = min(conv.c_out - panel * 2 * ROWS, 2 * ROWS)
                 weights = conv.panels + (number + panel) * conv.panel_bytes
-                this, count = ask, asked if register >= asking else 0
-                if register == 0 and panel + 1 < end:
+                this, count = ask, asked if tile > 0 or results else 0
+                ask += count * conv.steps * LINE
+                if tile == 0 and panel + 1 < end:
                     this, count = weights + conv.panel_bytes, STEP_BYTES // LINE
                 matrix_tile(
                     rows,
@@ -178,16 +195,14 @@ def multiply(conv, sums, block, lines, group, first, last, coming, coming_bytes,
                     this,
                     count,
                 )
-                if register >= asking:
-                    ask += asked * conv.steps * LINE
                 column = (group * conv.c_out + panel * 2 * ROWS) * conv.itemsize
                 finish_tile(
                     conv,
                     sums,
                     position,
                     min(rows * height, positions - position),
-                    out + column,
-                    0 if residual == 0 else residual + column,
+                    c + column,
+                    0 if origin == 0 else origin + column,
                     conv.bias + (number + panel) * PANEL_ROW,
                     columns,
                     alpha,
@@ -207,6 +222,20 @@ def coming_lines(conv, image, row, lines, stop):
     return image + first * line, min(following * conv.stride_h, conv.h_in - first) * line
 
 
+@njit
+def fill_block(conv, block, x, unit, row, lines, like):
+    """The lines under `lines` output lines from number `row` of a slice, in all slices that the kernel meets."""
+    image, d_out = divmod(unit, conv.d_out)
+    for k_d in range(conv.k_d):
+        d = d_out * conv.stride_d - conv.pad_front + k_d * conv.dilation_d
+        d = d if d < conv.d_in else -1
+        to = block + k_d * conv.strip_pitch
+        if conv.block_pitch > 0:
+            fill_wide(conv, to, x + image * conv.x_image, d, row, lines, like)
+        else:
+            fill_narrow(conv, to, x + image * conv.x_image, d, row, lines, like)
+
+
 def split_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share: lines of all images, panels of all groups.  Workspace: the sums of a tile, a block in two parts."""
     conv = conv_record(conv_address)
@@ -217,36 +246,32 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
     while line < last_line:
         unit, row = divmod(line, conv.line)
         lines = min(conv.line_block, conv.line - row, last_line - line)
-        image, d_out = divmod(unit, conv.d_out)
-        place = image * conv.image_step + d_out * conv.slice_step + row * conv.line_step
+        # small slices share the weights that come for one of them
+        units = min(conv.unit_block, (last_line - line) // lines) if lines == conv.line else 1
+        coming, nbytes = coming_lines(conv, x + unit // conv.d_out * conv.x_image, row, lines, row + last_line - line)
         for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
             before = group * conv.panels_per_group
-            source = x + image * conv.x_image + group * conv.c_in * conv.itemsize
-            for k_d in range(conv.k_d):
-                d = d_out * conv.stride_d - conv.pad_front + k_d * conv.dilation_d
-                d = d if d < conv.d_in else -1
-                to = block + k_d * conv.strip_pitch
-                if conv.block_pitch > 0:
-                    fill_wide(conv, to, source, d, row, lines, alpha)
-                else:
-                    fill_narrow(conv, to, source, d, row, lines, alpha)
-            coming, nbytes = coming_lines(conv, x + image * conv.x_image, row, lines, row + last_line - line)
+            for i in range(units):
+                source = x + group * conv.c_in * conv.itemsize
+                fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, alpha)
             multiply(
                 conv,
                 workspace,
                 block,
+                (unit, unit + units),
+                row,
                 lines,
                 group,
                 max(first - before, 0),
                 min(last - before, conv.panels_per_group),
                 coming,
                 nbytes,
-                out + place * conv.out_pixel,
-                0 if residual == 0 else residual + place * conv.residual_pixel,
+                out,
+                residual,
                 alpha,
                 beta,
             )
-        line += lines
+        line += units * lines
     release()
 
 
