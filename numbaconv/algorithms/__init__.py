@@ -29,3 +29,6 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Fft(),
     Reference(),
 )
+
+#: Those for weights that are new in each call.
+REPACKED = tuple(algorithm for algorithm in ALGORITHMS if algorithm.repacked)

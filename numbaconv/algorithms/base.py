@@ -84,6 +84,8 @@ class Algorithm(Protocol):
     padding_modes: bool
     #: whether plans are compiled loops alone, which the program of a network may hold
     compiled: bool
+    #: whether its weights are packed in passing; transforming those that are new in each call would take longer than it saves
+    repacked: bool
 
     def variant(self, problem: ConvProblem) -> str:
         """Which of several forms of the algorithm this one is, or nothing."""
@@ -124,6 +126,7 @@ class DirectSums:
     local = True
     padding_modes = True
     compiled = True
+    repacked = True
     #: bytes of workspace a thread and of tables beyond which the algorithm refuses
     workspace_limit = plan_limit = inf
 

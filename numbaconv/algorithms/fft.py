@@ -99,6 +99,7 @@ class Fft:
     name = "fft"
     #: a NaN or infinity reaches all outputs of the blocks that read it
     local = False
+    repacked = False
     #: other paddings than zeros are copied around the input first
     padding_modes = False
     compiled = False

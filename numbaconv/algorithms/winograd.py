@@ -52,6 +52,7 @@ class Winograd(TiledAlgorithm):
     head_bytes = HEADER
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
+    repacked = False
     workspace_limit = WORKSPACE_LIMIT
 
     def __init__(self, m: int, forms: tuple[bool, ...] = (True, False)):

@@ -1,7 +1,7 @@
 """Gradients of checked, contiguous, batched arrays, for convolutions and for transposed ones; see `functions` for what users call.
 
-Weights are new in each call, so only algorithms that add products directly are asked: transforming the weights would cost more than
-it saves.
+Weights are new in each call, so only algorithms that pack them in passing are asked: transforming them would cost more time than it
+saves.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms import REPACKED
 from numbaconv.algorithms.weights import Weights
 from numbaconv.backward import lanewise
 from numbaconv.backward.lanewise import LanewiseProducts
@@ -27,7 +28,6 @@ from numbaconv.transposed.layers import ways
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
 
-_DIRECT = Accuracy(0.0)
 #: Problems whose plans are kept for the next step of a training.
 _KEPT, _KEPT_BYTES = 64, 64 << 20
 
@@ -42,7 +42,7 @@ class ConvolutionGradients:
         """The transposed convolution of the gradient of the result."""
         p = self._problem
         result = np.empty(p.input_shape, p.np_dtype)
-        _adjoint_plans(p, calibrated_machine()).run(weight, grad_output, result)
+        _adjoint_plans(p, calibrated_machine(), Accuracy.of(None)).run(weight, grad_output, result)
         return result
 
     def weight_and_bias(self, grad_output: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ class TransposedGradients:
         """The convolution of the gradient of the result."""
         p = self._adjoint
         result = np.empty(p.output_shape, p.np_dtype)
-        _forward_plans(p, calibrated_machine()).run(weight, self._reached(grad_output), result)
+        _forward_plans(p, calibrated_machine(), Accuracy.of(None)).run(weight, self._reached(grad_output), result)
         return result
 
     def weight_and_bias(self, grad_output: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,23 +83,25 @@ class TransposedGradients:
 
 
 @lru_cache(maxsize=_KEPT)
-def _adjoint_plans(problem: ConvProblem, on: Machine) -> PlanPool:
+def _adjoint_plans(problem: ConvProblem, on: Machine, accuracy: Accuracy) -> PlanPool:
     """Plans for the gradient of the input of a convolution."""
 
     def make(weight):
         weights = TransposedWeights(weight, None, problem.groups, own=True)
-        return weights, make_plan(adjoint(problem), Epilogue(), weights, accuracy=_DIRECT, algorithms=ways(_DIRECT))
+        return weights, make_plan(
+            adjoint(problem), Epilogue(), weights, accuracy=accuracy, algorithms=ways(accuracy, repacked=True)
+        )
 
     return PlanPool(make, _KEPT_BYTES)
 
 
 @lru_cache(maxsize=_KEPT)
-def _forward_plans(problem: ConvProblem, on: Machine) -> PlanPool:
+def _forward_plans(problem: ConvProblem, on: Machine, accuracy: Accuracy) -> PlanPool:
     """Plans for the gradient of the input of a transposed convolution, to which `problem` is adjoint."""
 
     def make(weight):
         weights = Weights(weight, None, problem.groups, own=True)
-        return weights, make_plan(problem, Epilogue(), weights, accuracy=_DIRECT)
+        return weights, make_plan(problem, Epilogue(), weights, accuracy=accuracy, algorithms=REPACKED)
 
     return PlanPool(make, _KEPT_BYTES)
 

@@ -24,10 +24,12 @@ _PHASES, _OVERLAP_ADD = Phases(), OverlapAdd()
 
 
 @functools.lru_cache(maxsize=16)
-def ways(accuracy: Accuracy) -> tuple[Algorithm, ...]:
-    """The ways to compute a transposed convolution, in the order of preference among equals."""
-    ordinary = Ordinary(accuracy)
-    return ordinary, _PHASES, _OVERLAP_ADD, Separate(accuracy), Gather(accuracy)
+def ways(accuracy: Accuracy, repacked: bool = False) -> tuple[Algorithm, ...]:
+    """The ways to compute a transposed convolution, in the order of preference among equals; `repacked` are those for weights that
+    are new in each call.
+    """
+    own = Ordinary(accuracy, repacked), _PHASES, _OVERLAP_ADD, Separate(accuracy, repacked)
+    return own if repacked else (*own, Gather(accuracy))
 
 
 class ConvTransposeLayer(BaseLayer):

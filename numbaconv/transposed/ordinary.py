@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.base import Cost, DirectSums, Plan
+from numbaconv.algorithms import ALGORITHMS, REPACKED
+from numbaconv.algorithms.base import Algorithm, Cost, DirectSums, Plan
 from numbaconv.dispatch.select import Candidate, best, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Machine, machine
@@ -16,9 +17,13 @@ from numbaconv.transposed.weights import TransposedWeights
 
 @dataclass(frozen=True)
 class Ordinary(DirectSums):
-    """The way of the engine's own algorithms, all of which keep to the budget of rounding errors that is given here."""
+    """The way of the engine's own algorithms, all of which keep to the budget of rounding errors that is given here.
+
+    With `repacked`, only those are asked whose weights may be new in each call.
+    """
 
     accuracy: Accuracy
+    repacked: bool = False
     name = "ordinary"
 
     def variant(self, problem: TransposedProblem) -> str:
@@ -50,10 +55,16 @@ class Ordinary(DirectSums):
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
     ) -> Plan:
         """Pack the weights, unless another plan has."""
-        return make_plan(_convolution(problem), epilogue, weights.flipped, accuracy=self.accuracy)
+        return make_plan(
+            _convolution(problem), epilogue, weights.flipped, accuracy=self.accuracy, algorithms=self._algorithms
+        )
 
     def _best(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> Candidate:
-        return best(_convolution(problem), epilogue, machine, self.accuracy)
+        return best(_convolution(problem), epilogue, machine, self.accuracy, self._algorithms)
+
+    @property
+    def _algorithms(self) -> tuple[Algorithm, ...]:
+        return REPACKED if self.repacked else ALGORITHMS
 
 
 def _padding(p: TransposedProblem) -> tuple[tuple[int, int], ...]:

@@ -7,6 +7,7 @@ remainders have taps enough for Winograd, which saves more than reading the inpu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -44,6 +45,8 @@ class Separate(DirectSums):
     """The way of one plan a remainder, all of which keep to the budget of rounding errors that is given here."""
 
     accuracy: Accuracy
+    #: whether weights may be new in each call
+    repacked: bool = False
     name = "separate"
 
     def variant(self, problem: TransposedProblem) -> str:
@@ -51,7 +54,7 @@ class Separate(DirectSums):
         if self.unsupported(problem, Epilogue(problem.bias), machine()):
             return ""
         part = max(_parts(problem, machine()), key=lambda part: part.taps)
-        return _best(part, Epilogue(problem.bias), machine(), self.accuracy).label(part)
+        return self._best(part, Epilogue(problem.bias), machine()).label(part)
 
     def native(self, problem: TransposedProblem) -> bool:
         """Whether plans read and write the problem's layout themselves."""
@@ -63,13 +66,13 @@ class Separate(DirectSums):
             return "the stride is 1"
         if prod(map(min, zip(problem.stride, problem.out_spatial))) > MOST_REMAINDERS:
             return f"more than {MOST_REMAINDERS} remainders of the stride"
-        reasons = (_best(part, epilogue, machine, self.accuracy).reason for part in _parts(problem, machine))
+        reasons = (self._best(part, epilogue, machine).reason for part in _parts(problem, machine))
         return next(filter(None, reasons), None)
 
     def estimate(self, problem: TransposedProblem, machine: Machine) -> Cost:
         """All remainders of all images, one after the other."""
         parts = _parts(problem, machine)
-        costs = [_best(part, Epilogue(problem.bias), machine, self.accuracy).cost for part in parts]
+        costs = [self._best(part, Epilogue(problem.bias), machine).cost for part in parts]
         rounds = problem.n // max(parts[0].n, 1)
         seconds = rounds * sum(_LAUNCH + cost.seconds for cost in costs)
         return Cost(seconds, max(cost.workspace_bytes for cost in costs), sum(cost.plan_bytes for cost in costs))
@@ -78,7 +81,10 @@ class Separate(DirectSums):
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
     ) -> _Plan:
         """Pack the weights, unless another plan has."""
-        return _Plan(problem, weights, epilogue, machine, self.accuracy)
+        return _Plan(problem, weights, epilogue, machine, self._best)
+
+    def _best(self, part: _Part, epilogue: Epilogue, on: Machine) -> Candidate:
+        return best(part, epilogue, on, self.accuracy, _algorithms(part.steps, self.repacked))
 
 
 @dataclass(frozen=True)
@@ -161,14 +167,15 @@ def _axis(p: TransposedProblem, axis: int, remainder: Remainder) -> tuple[tuple[
     return taps, apart, (before, after)
 
 
-def _best(part: _Part, epilogue: Epilogue, on: Machine, accuracy: Accuracy) -> Candidate:
-    return best(part, epilogue, on, accuracy, _algorithms(part.steps))
-
-
 @lru_cache(maxsize=64)  # candidates are kept by these very objects
-def _algorithms(steps: tuple[int, int, int, int]) -> tuple[Algorithm, ...]:
-    winograds = (_SpacedWinograd(steps, m) for m in _SIZES)
-    return _SpacedDepthwise(steps), _SpacedGrouped(steps), *winograds, _SpacedSplit(steps)
+def _algorithms(steps: tuple[int, int, int, int], repacked: bool) -> tuple[Algorithm, ...]:
+    every = (
+        _SpacedDepthwise(steps),
+        _SpacedGrouped(steps),
+        *(_SpacedWinograd(steps, m) for m in _SIZES),
+        _SpacedSplit(steps),
+    )
+    return tuple(algorithm for algorithm in every if algorithm.repacked) if repacked else every
 
 
 class _Spaced:
@@ -212,13 +219,13 @@ class _Plan(AddressedPlan):
         weights: TransposedWeights,
         epilogue: Epilogue,
         machine: Machine,
-        accuracy: Accuracy,
+        best_of: Callable[[_Part, Epilogue, Machine], Candidate],
     ):
         self.problem, self.epilogue = problem, epilogue
         parts = _parts(problem, machine)
         self._plans = []
         for part in parts:
-            algorithm = _best(part, epilogue, machine, accuracy).algorithm
+            algorithm = best_of(part, epilogue, machine).algorithm
             plan = TiledPlan(algorithm, part, weights.part(part.taps_met), epilogue, machine)
             self._plans.append((part.first, plan))
         self.workspace_bytes = max(plan.workspace_bytes for _, plan in self._plans)
