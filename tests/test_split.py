@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -32,6 +33,7 @@ from numbaconv.algorithms.padded import PaddedCopy, posed_to
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.weights import Weights
+from numbaconv.codegen.jit import cache_folder
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS, ConvProblem
@@ -413,6 +415,7 @@ def test_pytorch_agrees(rng):
         assert relative_error(y, judged) <= SPLIT.rms_error(None)
 
 
+@pytest.mark.skipif(cache_folder() is None, reason="compiled kernels are kept nowhere")
 def test_a_second_process_finds_them_compiled(python):
     given_ = make_operands(parsed("c20h6w7o40k3p1"), whole_numbers)
     run(plan_of(given_), given_)
@@ -426,6 +429,7 @@ def test_a_second_process_finds_them_compiled(python):
         with on_compile(lambda name, seconds: compiled.append(name)):
             y = run(plan_of(given), given)
         print(compiled, (y == given.oracle()).all())
-        """
+        """,
+        NUMBACONV_CACHE_DIR=str(Path(cache_folder()).parent),
     )
     assert done.stdout == "[] True\n"
