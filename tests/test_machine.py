@@ -105,6 +105,46 @@ def test_the_target_is_that_of_numba_not_the_cpu(monkeypatch):
     assert here.has("fma") and not here.has("avx")
 
 
+MATRICES = frozenset({"avx512f", "amx-tile", "amx-bf16", "amx-int8"})
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_matrix_registers_that_the_system_keeps_back_are_not_there(allowed, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "numba_target", lambda: ("x86_64-unknown-linux-gnu", "sapphirerapids", MATRICES))
+    monkeypatch.setattr(module, "options", lambda: Options())
+    monkeypatch.setattr(module, "permitted", lambda features: asked.append(features) or allowed)
+    here = Machine.detect()
+    assert asked == [MATRICES] and here.has("avx512f")
+    assert {here.has(feature) for feature in MATRICES - {"avx512f"}} == {allowed}
+
+
+@pytest.mark.parametrize(
+    ("features", "platform", "answer", "expected"),
+    [
+        (MATRICES, "linux", 0, True),
+        (MATRICES, "linux", -1, False),
+        (MATRICES, "darwin", 0, False),
+        (frozenset({"avx512f"}), "linux", 0, False),
+    ],
+)
+def test_the_system_is_asked_for_matrix_registers_where_there_are_any(
+    features, platform, answer, expected, monkeypatch
+):
+    calls = []
+
+    class Library:
+        def syscall(self, *arguments):
+            calls.append(arguments)
+            return answer
+
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(module.sys, "platform", platform)
+    assert module.permitted.__wrapped__(features) is expected
+    # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+    assert calls == ([(158, 0x1023, 18)] if platform == "linux" and features == MATRICES else [])
+
+
 def test_instruction_caches_do_not_count_and_hyperthreads_share_one_l2(tmp_path):
     root = grow(
         tmp_path,

@@ -80,11 +80,13 @@ class Split(TiledAlgorithm):
         narrow = narrow_steps < _NARROW * wide_steps
         needed = g["w_out"] + reach_w
         if narrow:
-            shared = min(g["pad_left"] // stride_w, max(needed - -(-(g["w_in"] + g["pad_left"]) // stride_w), 0))
+            after = needed - -(-(g["w_in"] + g["pad_left"]) // stride_w)
+            shared = max(min(reach_w, g["pad_left"] // stride_w, after), 0)
             fields |= {"phases": 1, "block_pitch": 0, "position_bytes": stride_w * c_in * 2}
         else:
             fields |= {"phases": stride_w if g["k_w"] > 1 else 1, "position_bytes": ROW_BYTES}
-            shared = needed
+            # no more than what lies between lines, so that each output has a position of its own
+            shared = reach_w
             for phase in range(fields["phases"]):
                 before = max(-(-(g["pad_left"] - phase) // stride_w), 0)
                 after = needed - -(-(g["w_in"] + g["pad_left"] - phase) // stride_w)
@@ -96,8 +98,9 @@ class Split(TiledAlgorithm):
         lines = g["line"]
         if _block(g, lines)["bytes"] > room:
             fixed = _block(g, 0)["bytes"]
-            line = _block(g, 1)["bytes"] - fixed
-            lines = max(1, (room - fixed) // line)
+            # so many that what is rounded for one or the other does not count
+            line = (_block(g, ROW_BYTES)["bytes"] - fixed) / ROW_BYTES
+            lines = max(1, int((room - fixed) // line))
             lines = -(-g["line"] // -(-g["line"] // lines))
         block = _block(g, lines)
         unit_pitch = rounded(block.pop("bytes"))

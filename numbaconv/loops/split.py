@@ -49,8 +49,21 @@ def fill_wide(conv, to, image, d, line, lines, like):
         here = to + phase_h * conv.phases * conv.phase_pitch
         plane = image + d * conv.h_in * conv.w_in * conv.x_pixel
         if conv.positions == 1:
-            size = conv.h_in if d >= 0 else 0
-            fill_stretch(conv, here, rows, first, conv.stride_h, size, plane, conv.x_pixel, like)
+            # a column of each phase
+            for phase in range(conv.phases):
+                w = phase - conv.pad_left
+                size = conv.h_in if d >= 0 and 0 <= w < conv.w_in else 0
+                fill_stretch(
+                    conv,
+                    here + phase * conv.phase_pitch,
+                    rows,
+                    first,
+                    conv.stride_h,
+                    size,
+                    plane + w * conv.x_pixel,
+                    conv.w_in * conv.x_pixel,
+                    like,
+                )
             continue
         for row in range(rows):
             h = first + row * conv.stride_h
@@ -85,7 +98,8 @@ def fill_narrow(conv, to, image, d, line, lines, like):
             if d < 0 or h < 0 or h >= conv.h_in:
                 continue
             source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel
-            count = min(conv.w_in, conv.row_pitch // pixel - conv.pad_left)
+            # none of them where all kernels end before
+            count = max(min(conv.w_in, conv.row_pitch // pixel - conv.pad_left), 0)
             here += conv.pad_left * pixel
             if conv.x_pixel == 2 * pixel:
                 split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in)

@@ -1,0 +1,189 @@
+"""Matrix tiles as a value: when they are refused and chosen, and where a cut puts what the tiles read.  Needs no such tiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import every_kind, problems
+
+import numbaconv as nc
+from numbaconv.accuracy import STRICT, Accuracy
+from numbaconv.algorithms.bottleneck import Bottleneck
+from numbaconv.algorithms.geometry import geometry
+from numbaconv.algorithms.pointwise import Pointwise
+from numbaconv.algorithms.split import Split
+from numbaconv.codegen.amx import ROW_BYTES, ROWS
+from numbaconv.codegen.target import TARGETS
+from numbaconv.dispatch.select import best, rank
+from numbaconv.epilogue import Epilogue
+from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.machine import machine
+from numbaconv.problem import ConvProblem
+
+SPLIT = Split()
+FEATURES = "amx-bf16,amx-tile,avx512bf16"
+#: This machine as if it had matrix tiles, and with a cache that holds next to nothing.
+TILES = replace(machine(), isa="avx512", vector_bytes=64, features=FEATURES, l2=2 << 20)
+TINY = replace(TILES, l2=1 << 10)
+USUAL = Accuracy.of(1e-5)
+BIG = ConvProblem.parse("c256h56w56o256k1cl")
+#: Panels have another width where Numba generates other vectors, and so have estimates.
+whole_panels = pytest.mark.skipif(
+    PANEL_ROW != TARGETS["avx512"].vectors * 64, reason="the vectors are not those of AVX-512, nor are panels"
+)
+
+
+def refusal(problem=BIG, on=TILES):
+    return SPLIT.unsupported(problem, Epilogue(), on)
+
+
+def row(accuracy, on=TILES, problem=BIG):
+    """What the ranking says of them."""
+    return next(c for c in rank(problem, Epilogue(), on, Accuracy.of(accuracy)) if c.algorithm.name == SPLIT.name)
+
+
+# --- refusals and choice ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", FEATURES.split(","))
+def test_a_machine_that_lacks_an_instruction_is_told_which(missing):
+    left = ",".join(feature for feature in FEATURES.split(",") if feature != missing)
+    assert refusal() is None
+    assert refusal(on=replace(TILES, features=left)) == f"the machine has no {missing}"
+
+
+def test_float64_is_refused():
+    assert refusal(replace(BIG, dtype="f64")) == "matrix tiles make no f64"
+
+
+@pytest.mark.parametrize("isa", sorted(set(TARGETS) - {"avx512"}))
+def test_narrower_vectors_make_panels_that_do_not_fit_the_tiles(isa):
+    assert refusal(on=replace(TILES, isa=isa)) == f"panels of {isa} are not two matrix tiles wide"
+
+
+def test_only_who_can_spare_their_rounding_errors_gets_them():
+    assert row(1e-5).reason is None
+    assert "spreads NaN" in row("strict").reason
+    assert "exceeds 1.0e-06" in row(1e-6).reason and "5.5e-06" in row(1e-6).reason
+
+
+def test_lines_that_no_workspace_holds_are_refused():
+    wide = ConvProblem.parse("c512h3w20000o8k3cl")
+    assert "its workspace would take" in row(1e-5, problem=wide).reason
+    assert row(1e-5, problem=replace(wide, spatial=(20000, 3))).reason is None
+
+
+@whole_panels
+@pytest.mark.parametrize(
+    "text", ("c256h56w56o256k1cl", "c512h7w7o512k3p1cl", "c128h56w56o128k3s2p1cl", "c256w4000o256k9cl")
+)
+def test_large_dense_layers_run_on_them_by_default(text):
+    problem = ConvProblem.parse(text)
+    assert best(problem, Epilogue(), TILES, USUAL).algorithm.name == SPLIT.name
+    for accuracy, on in ((STRICT, TILES), (Accuracy(1e-6), TILES), (USUAL, replace(TILES, features=""))):
+        assert best(problem, Epilogue(), on, accuracy).algorithm.name != SPLIT.name
+
+
+@whole_panels
+def test_strips_have_them_where_the_accuracy_allows():
+    texts = "c64h40w40o256k1cl", "c256h40w40o256k3p1g256cl", "c256h40w40o64k1cl"
+    chain = [ConvProblem.parse(text) for text in texts]
+    for accuracy, on, expected in ((USUAL, TILES, Split), (STRICT, TILES, Pointwise), (USUAL, machine(), None)):
+        if expected is None:
+            expected = Split if refusal(on=on) is None else Pointwise
+        block = Bottleneck(*chain, accuracy)
+        assert all(isinstance(block.dense(p, on), expected) for p in (chain[0], chain[2]))
+
+
+@given(every_kind(), st.sampled_from((TILES, TINY)))
+@settings(max_examples=50)
+def test_estimates_are_pure_and_not_below_their_bound(problem, on):
+    problem = replace(problem, dtype="f32", padding_mode="zeros")
+    cost, least = SPLIT.estimate(problem, on), SPLIT.least_seconds(problem, on)
+    assert cost == SPLIT.estimate(problem, on) and cost.workspace_bytes > 0
+    assert least <= cost.seconds * (1 + 1e-9) and (least > 0 or problem.n == 0)
+
+
+def test_explain_tells_why_they_are_refused():
+    shown = next(r for r in nc.explain(BIG, accuracy="strict").rows if r.algorithm == SPLIT.name)
+    assert shown.reason == (refusal(on=machine()) or "spreads NaN and infinity beyond their place")
+
+
+# --- where things lie ---------------------------------------------------------------------------------------------
+
+
+@st.composite
+def blocks(draw):
+    """Geometry and cut of a problem on a machine, whose cache may hold one line."""
+    problem = replace(draw(st.sampled_from((1, 2, 2, 3)).flatmap(lambda axes: problems(axes=axes))), dtype="f32")
+    g = geometry(problem)
+    return g, SPLIT.cut(g, draw(st.sampled_from((TILES, TINY))))
+
+
+def pixel_read(g, output, tap):
+    """The input pixel that an output meets with a tap, or None where that is padding."""
+    axes = zip(output, tap, ("d", "h", "w"), ("pad_front", "pad_top", "pad_left"))
+    pixel = tuple(o * g[f"stride_{a}"] + t * g[f"dilation_{a}"] - g[pad] for o, t, a, pad in axes)
+    return pixel if all(0 <= at < g[f"{a}_in"] for at, a in zip(pixel, "dhw")) else None
+
+
+@given(blocks(), st.integers(0, 2**32 - 1).map(Random))
+@settings(max_examples=100)
+def test_taps_that_read_the_same_place_of_a_block_read_the_same_pixel(block, random):
+    g, cut = block
+    taps = SPLIT.tables(g, cut)["taps"]
+    g |= cut.fields
+    assert len(taps) == g["steps"]
+    wide, pixel = g["block_pitch"] > 0, 2 * g["c_in"]
+    taps = taps.reshape(g["k_d"], g["k_h"], g["k_w"] if wide else 1, -1)
+    held, slice_ = {}, random.randrange(g["d_out"])
+    for _ in range(200):
+        output = slice_, random.randrange(g["line_block"]), random.randrange(g["w_out"])
+        tap = tuple(random.randrange(g[f"k_{axis}"]) for axis in "dhw")
+        part = random.randrange(taps.shape[-1]) if wide else 0
+        place = (output[1] * g["positions"] + output[2]) * g["position_bytes"]
+        place += int(taps[(*tap, part)] if wide else taps[(*tap[:2], 0, 0)] + tap[2] * pixel)
+        assert 0 <= place <= g["low"] - (ROW_BYTES if wide else pixel)
+        read = pixel_read(g, output, tap)
+        assert held.setdefault(place, read and (*read, part)) == (read and (*read, part))
+
+
+@given(blocks())
+@settings(max_examples=100)
+def test_each_output_of_a_block_has_a_row_of_its_own_inside_of_the_workspace(block):
+    g, cut = block
+    last = int(SPLIT.tables(g, cut)["taps"].max(initial=0))
+    g |= cut.fields
+    assert g["positions"] >= g["w_out"] and 1 <= g["tile_height"] <= ROWS
+    # the last registers reach beyond the block
+    rows = -(-((g["line_block"] - 1) * g["positions"] + g["w_out"]) // g["tile_height"]) * g["tile_height"]
+    assert g["low"] + last + (rows - 1) * g["position_bytes"] + ROW_BYTES <= cut.workspace_bytes
+
+
+def test_blocks_are_as_many_lines_as_the_cache_holds():
+    problem = ConvProblem.parse("c64h56w56o64k3p1cl")
+    for l2, most in ((1 << 10, 1), (1 << 20, 55), (16 << 20, 56)):
+        lines = SPLIT.cut(geometry(problem), replace(TILES, l2=l2)).fields["line_block"]
+        assert 1 <= lines <= most
+    # rows so short that a line more takes no cache line more
+    short = geometry(ConvProblem.parse("c1h100000w3o5k3p1cl"))
+    cut = SPLIT.cut(short, TILES)
+    assert 1 < cut.fields["line_block"] < 100000 and cut.workspace_bytes <= TILES.l2
+
+
+def test_signals_and_kernels_of_one_pixel_have_lines_of_one_pixel():
+    for text, lines in (("c9w50o8k5p2cl", 50), ("n3c9h5w7o8k1cl", 3 * 35), ("n3c9d2h5w7o8k1cl", 3 * 70)):
+        fields = SPLIT.cut(geometry(ConvProblem.parse(text)), TILES).fields
+        assert (fields["line"], fields["w_out"], fields["positions"]) == (lines, 1, 1)
+    strided = SPLIT.cut(geometry(ConvProblem.parse("n3c9h5w7o8k1s2cl")), TILES).fields
+    assert (strided["line"], strided["positions"]) == (3, 4)
+
+
+def test_kernel_rows_of_few_channels_are_read_as_one_run():
+    for text, steps in (("c3h9w9o8k7cl", 7), ("c32h9w9o8k3cl", 9), ("c3h13w13o8k7dil2cl", 49), ("c33h9w9o8k3cl", 12)):
+        fields = SPLIT.cut(geometry(ConvProblem.parse(text)), TILES).fields
+        assert fields["steps"] == steps and (fields["block_pitch"] == 0) == (steps in (7, 12))
