@@ -17,7 +17,8 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.split_panels import SplitPanels
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configuration
+from numbaconv.codegen.amx import COLUMNS, DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configuration
+from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.split import SUMS_BYTES, split_share
 from numbaconv.workspace import rounded
 
@@ -57,8 +58,8 @@ class Split(TiledAlgorithm):
             return f"matrix tiles make no {problem.dtype}"
         if missing := [feature for feature in _FEATURES if not machine.has(feature)]:
             return f"the machine has no {missing[0]}"
-        if machine.isa != "avx512":
-            return f"matrix tiles go with vectors of avx512, not {machine.isa}"
+        if TARGETS[machine.isa].columns(problem.itemsize) != 2 * COLUMNS:
+            return f"panels of {machine.isa} are not two matrix tiles wide"
         return None
 
     def core(self, dtype):
