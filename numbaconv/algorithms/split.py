@@ -167,7 +167,7 @@ class Split(TiledAlgorithm):
         panels = g["c_out"] / (2 * ROWS)
         halves = ceil(2 * panels)
         product = _MATRIX * (g["tile_height"] + 1) / (ROWS + 1)
-        products = 3 * registers * halves * g["steps"] * product / _FILLED
+        products = 3 * registers * halves * g["steps"] * _met(g) * product / _FILLED
         tiles = ceil(registers / 2) * ceil(panels) * _TILE
         return blocks * g["groups"] * (products + tiles + positions * ceil(panels) * _ROW)
 
@@ -193,6 +193,14 @@ class Split(TiledAlgorithm):
         pixels = g["n"] * g["out_pixels"] * g["groups"]
         cycles = pixels / ROWS * ceil(g["c_out"] / ROWS) * min(_steps(g)) * 3 * _MATRIX
         return cycles / machine.rates.clock
+
+
+def _met(g: dict[str, int]) -> float:
+    """The part of the steps that an average pair of registers meets; see `loops.split.steps_met`."""
+    if g["k_d"] > 1:
+        return cost.slices_met(g) / g["k_d"]
+    span = min(ceil(2 * g["tile_height"] / g["positions"]), g["h_out"])
+    return min(cost.rows_met(g, span) / g["k_h"], 1.0)
 
 
 def _turned(g: dict[str, int]) -> dict[str, int]:

@@ -152,6 +152,32 @@ def output_of(conv, base, unit, row, pixel):
 
 
 @njit
+def met(first, last, stride, dilation, before, taps, size):
+    """Taps of an axis, first and beyond the last, that any of the outputs `first`..`last` meets inside of `size` elements."""
+    start = (before - last * stride + dilation - 1) // dilation
+    stop = (size - 1 + before - first * stride) // dilation + 1
+    start = min(max(start, 0), taps)
+    return start, min(max(stop, start), taps)
+
+
+@njit
+def steps_met(conv, unit, row, position, count):
+    """Steps, first and beyond the last, that `count` positions of a block meet: the others read zeros only.
+
+    Of slices where the kernel has several, else of rows.
+    """
+    if conv.k_d > 1:
+        d_out = unit % conv.d_out
+        start, stop = met(d_out, d_out, conv.stride_d, conv.dilation_d, conv.pad_front, conv.k_d, conv.d_in)
+        each = conv.steps // conv.k_d
+    else:
+        first, last = row + position // conv.positions, row + (position + count - 1) // conv.positions
+        start, stop = met(first, last, conv.stride_h, conv.dilation_h, conv.pad_top, conv.k_h, conv.h_in)
+        each = conv.steps // conv.k_h
+    return start * each, stop * each
+
+
+@njit
 def multiply(
     conv, sums, block, units, row, lines, group, first, last, coming, coming_bytes, out, residual, alpha, beta
 ):
@@ -181,6 +207,8 @@ def multiply(
             unit, register = divmod(tile, (registers + 1) // 2)
             position = 2 * register * height
             rows = min(registers - 2 * register, 2)
+            count = min(rows * height, positions - position)
+            step_first, step_last = steps_met(conv, first_unit + unit, row, position, count)
             a = block + unit * conv.unit_pitch + position * step
             c = output_of(conv, out, first_unit + unit, row, conv.out_pixel)
             origin = output_of(conv, residual, first_unit + unit, row, conv.residual_pixel)
@@ -190,10 +218,10 @@ def multiply(
             for panel in range(begin, end):
                 columns = min(conv.c_out - panel * 2 * ROWS, 2 * ROWS)
                 weights = conv.panels + (number + panel) * conv.panel_bytes
-                this, count = ask, asked if tile > 0 or results else 0
-                ask += count * conv.steps * LINE
+                this, ahead = ask, asked if tile > 0 or results else 0
+                ask += ahead * conv.steps * LINE
                 if tile == 0 and panel + 1 < end:
-                    this, count = weights + conv.panel_bytes, STEP_BYTES // LINE
+                    this, ahead = weights + conv.panel_bytes, STEP_BYTES // LINE
                 matrix_tile(
                     rows,
                     (columns + ROWS - 1) // ROWS,
@@ -201,20 +229,20 @@ def multiply(
                     a + height * step,
                     step,
                     conv.low,
-                    conv.taps,
-                    conv.steps,
-                    weights,
+                    conv.taps + 8 * step_first,
+                    step_last - step_first,
+                    weights + step_first * STEP_BYTES,
                     sums,
                     height,
                     this,
-                    count,
+                    ahead,
                 )
                 column = (group * conv.c_out + panel * 2 * ROWS) * conv.itemsize
                 finish_tile(
                     conv,
                     sums,
                     position,
-                    min(rows * height, positions - position),
+                    count,
                     c + column,
                     0 if origin == 0 else origin + column,
                     conv.bias + (number + panel) * PANEL_ROW,
