@@ -96,13 +96,10 @@ class Split(TiledAlgorithm):
         fields |= {"positions": positions, "shared": shared, "steps": narrow_steps if narrow else wide_steps}
         g = g | fields
         room = machine.l2 // _INPUT_PART
-        lines = g["line"]
-        if _block(g, lines)["bytes"] > room:
-            fixed = _block(g, 0)["bytes"]
-            # so many that what is rounded for one or the other does not count
-            line = (_block(g, ROW_BYTES)["bytes"] - fixed) / ROW_BYTES
-            lines = max(1, int((room - fixed) // line))
-            lines = -(-g["line"] // -(-g["line"] // lines))
+        lines = _lines(g, room)
+        if lines < min(reach_h, g["line"]):
+            # most of each block would be split for its neighbours, too
+            lines = max(lines, min(reach_h, _lines(g, _WORKSPACE_LIMIT // 2)))
         block = _block(g, lines)
         unit_pitch = rounded(block.pop("bytes"))
         units = 1
@@ -238,6 +235,17 @@ def _steps(g: dict[str, int]) -> tuple[int, int]:
     if g["dilation_w"] > 1 or g["k_w"] == 1 or g["d_out"] * g["h_out"] == 1 or g["pad_left"] < 0:
         return wide, wide
     return wide, rows * -(-g["k_w"] * g["c_in"] // DEPTH)
+
+
+def _lines(g: dict[str, int], room: int) -> int:
+    """Lines of even blocks that fit so many bytes, at least one."""
+    if _block(g, g["line"])["bytes"] <= room:
+        return g["line"]
+    fixed = _block(g, 0)["bytes"]
+    # so many that what is rounded for one or the other does not count
+    line = (_block(g, ROW_BYTES)["bytes"] - fixed) / ROW_BYTES
+    lines = max(1, int((room - fixed) // line))
+    return -(-g["line"] // -(-g["line"] // lines))
 
 
 def _block(g: dict[str, int], lines: int) -> dict[str, int]:
