@@ -144,22 +144,30 @@ def test_results_may_be_written_past_the_caches(monkeypatch):
 class _Apart(Split):
     """Outputs lie apart in the result, as those of a remainder do that a stride of a transposed convolution leaves."""
 
-    steps = {"image_step": 6 * 5 * 3 * 2, "line_step": 5 * 3 * 2, "column_step": 3}
+    def __init__(self, **steps):
+        self.steps = steps
 
     def cut(self, g, machine):
         cut = super().cut(g | self.steps, machine)
         return cut._replace(fields=self.steps | cut.fields)
 
 
+#: Of results of 6 x 5 pixels: every other row and third column of larger ones; and every third pixel, every other image.
+ROWS_APART = _Apart(image_step=180, slice_step=180, line_step=30, column_step=3), (2, 6, 2, 5, 3), np.s_[:, :, 0, :, 0]
+IMAGES_APART = _Apart(image_step=180, slice_step=90, line_step=15, column_step=3), (2, 2, 6, 5, 3), np.s_[:, 0, :, :, 0]
+
+
+@pytest.mark.parametrize("apart", (ROWS_APART, IMAGES_APART), ids=("rows", "images"))
 @pytest.mark.parametrize("text", ("n2c7h6w5o40k3p1", "n2c40h6w5o7k3p1", "n2c40h6w5o40k1"))
-def test_outputs_may_lie_steps_apart(text):
+def test_outputs_may_lie_steps_apart(text, apart):
+    algorithm, shape, part = apart
     given_ = make_operands(parsed(text), whole_numbers, bias=True)
     p = given_.problem
     for on in MACHINES:
-        plan = TiledPlan(_Apart(), p, Weights(given_.weight, given_.bias, 1), given_.epilogue, on)
-        out = np.full((2, 6, 2, 5, 3, p.c_out), 777, np.float32)
+        plan = TiledPlan(algorithm, p, Weights(given_.weight, given_.bias, 1), given_.epilogue, on)
+        out = np.full((*shape, p.c_out), 777, np.float32)
         plan.run_at(given_.x.ctypes.data, out.ctypes.data, 0, scratch(plan.scratch_bytes(1)), 1)
-        np.testing.assert_array_equal(out[:, :, 0, :, 0], given_.oracle())
+        np.testing.assert_array_equal(out[part], given_.oracle())
         assert np.count_nonzero(out == 777) >= out.size - given_.oracle().size
 
 
