@@ -61,7 +61,7 @@ def test_float64_is_refused():
 
 
 @pytest.mark.parametrize("isa", sorted(set(TARGETS) - {"avx512"}))
-def test_narrower_vectors_make_panels_that_do_not_fit_the_tiles(isa):
+def test_vectors_that_are_asked_to_be_narrower_have_panels_that_do_not_fit_the_tiles(isa):
     assert refusal(on=replace(TILES, isa=isa)) == f"panels of {isa} are not two matrix tiles wide"
 
 

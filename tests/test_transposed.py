@@ -224,6 +224,28 @@ def test_each_remainder_may_be_transformed(x_shape, weight_shape, stride, paddin
     np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
+@pytest.mark.skipif(not machine().has("amx-bf16"), reason="the machine has no matrix tiles")
+@pytest.mark.parametrize(
+    "x_shape, weight_shape, stride, padding",
+    [
+        ((2, 64, 9, 11), (64, 70, 3, 3), 2, 1),
+        # remainders whose kernels start inside of the input
+        ((2, 40, 9, 11), (40, 70, 5, 6), (2, 3), ((4, 0), (5, 1))),
+        ((2, 64, 60), (64, 40, 9), 3, ((4, 2),)),
+        ((1, 40, 4, 5, 6), (40, 40, 3, 3, 3), 2, 1),
+    ],
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_remainder_may_run_on_matrix_tiles(x_shape, weight_shape, stride, padding, layout):
+    x, weight, bias = 100 * integers(x_shape), integers(weight_shape), integers(weight_shape[1])
+    make = functools.partial(LAYERS[x.ndim - 3], weight, bias, stride, padding, activation="relu")
+    residual = integers(make().output_shape(x_shape))
+    made = make(layout=layout, algorithm="separate", accuracy=1e-5)
+    assert "separate bf16x3" in str(made.explain(to_layout(x, layout).shape))
+    y = from_layout(made(to_layout(x, layout), residual=to_layout(residual, layout)), layout)
+    np.testing.assert_array_equal(y, make(algorithm="phases")(x, residual=residual))
+
+
 def test_a_missing_number_stays_where_its_taps_reach():
     x, weight = np.ones((1, 1, 5, 5), np.float32), np.ones((1, 1, 2, 2), np.float32)
     x[0, 0, 2, 3] = np.nan
