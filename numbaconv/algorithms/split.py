@@ -99,7 +99,7 @@ class Split(TiledAlgorithm):
         lines = _lines(g, room)
         if lines < min(reach_h, g["line"]):
             # most of each block would be split for its neighbours, too
-            lines = max(lines, min(reach_h, _lines(g, _WORKSPACE_LIMIT // 2)))
+            lines = max(lines, min(reach_h, _lines(g, min(machine.l2, _WORKSPACE_LIMIT // 2))))
         block = _block(g, lines)
         unit_pitch = rounded(block.pop("bytes"))
         units = 1
