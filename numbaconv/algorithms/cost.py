@@ -79,6 +79,14 @@ def _partial(g: dict[str, int], machine: Machine) -> float:
     return PARTIAL if g["c_out"] % TARGETS[machine.isa].lanes(g["itemsize"]) else 0.0
 
 
+def least_seconds(problem: ConvProblem, machine: Machine) -> float:
+    """The multiply-adds of a direct sum, without those in padding, of whole vectors that wait for nothing."""
+    g = fields_of(problem, None, False)
+    taps = _padded_taps_met(g, 1.0, 1.0, 1.0) if _much_padding(g) else g["window"]
+    products = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] * g["c_in"] * taps
+    return products / (FMA * TARGETS[machine.isa].lanes(g["itemsize"])) / machine.rates.clock
+
+
 class LeastWork(NamedTuple):
     """What no cut of a problem for the core goes below.
 
@@ -135,19 +143,20 @@ def far_cycles(
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
     moved = out + x * (input_passes if x > machine.l2 / 2 else 1)
-    return waiting_cycles(x + out + beside, moved, weight_bytes, weight_passes, machine)
+    fetched = fetched_bytes(weight_bytes, weight_passes, machine)
+    return waiting_cycles(x + out + beside + weight_bytes, moved + fetched, machine)
 
 
-def waiting_cycles(near: float, moved: float, weight_bytes: int, weight_passes: float, machine: Machine) -> float:
-    """The same for tensors of which so many bytes are moved, and which take `near` bytes of room together with a workspace."""
-    half = machine.l2 / 2
-    missed = min((near + weight_bytes - half) / machine.l2, 1.0)
-    if missed <= 0:
-        return 0.0
-    fetched = weight_bytes * (weight_passes if weight_bytes > half else 1)
-    if weight_bytes > L3_SHARE:
-        fetched *= BEYOND_L3
-    return MISSED * missed * (moved + fetched) / machine.rates.far_bytes
+def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:
+    """Bytes of weights that come in so many passes, as many as take the same time from the L3."""
+    fetched = weight_bytes * (passes if weight_bytes > machine.l2 / 2 else 1)
+    return fetched * BEYOND_L3 if weight_bytes > L3_SHARE else fetched
+
+
+def waiting_cycles(near: float, moved: float, machine: Machine) -> float:
+    """Cycles that wait for so many bytes that are moved, of operands and a workspace that take `near` bytes of room."""
+    missed = min((near - machine.l2 / 2) / machine.l2, 1.0)
+    return MISSED * missed * moved / machine.rates.far_bytes if missed > 0 else 0.0
 
 
 def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY) -> float:
