@@ -170,7 +170,11 @@ class Split(TiledAlgorithm):
     def gemm_cycles(self, g, machine):
         """Products of registers, and what each tile, row and line costs besides."""
         positions = (g["line_block"] - 1) * g["positions"] + g["w_out"]
-        registers, panels, halves = ceil(positions / g["tile_height"]), -(-g["c_out"] // (2 * ROWS)), -(-g["c_out"] // ROWS)
+        registers, panels, halves = (
+            ceil(positions / g["tile_height"]),
+            -(-g["c_out"] // (2 * ROWS)),
+            -(-g["c_out"] // ROWS),
+        )
         product = machine.rates.matrix * (g["tile_height"] + 1) / (ROWS + 1)
         products = 3 * registers * halves * g["steps"] * product
         lines = g["line_block"] if g["positions"] > 1 else 0
@@ -208,7 +212,7 @@ class Split(TiledAlgorithm):
 
 
 def _turned(g: dict[str, int]) -> dict[str, int]:
-    """Fields that make lines of one pixel each, where rows meet neither one another nor padding: signals, and kernels of one pixel."""
+    """Lines of one pixel each, where rows meet neither one another nor padding: signals, and kernels of one pixel."""
     alone = g["k_d"] * g["k_h"] * g["stride_d"] * g["stride_h"] == 1
     if not alone or g["d_in"] != g["d_out"] or g["h_in"] != g["h_out"]:
         return {}

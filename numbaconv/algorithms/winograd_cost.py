@@ -92,18 +92,15 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
     g = fields_of(problem, None, False)
     lanes = TARGETS[machine.isa].lanes(g["itemsize"])
     k = g["stride_h"] * g["stride_w"] * g["c_in"]
-    products, vectors_in, vectors_out = (
-        each * g["groups"] / lanes for each in (_slices_summed(g) * k * g["c_out"] / cost.FMA, k, g["c_out"])
-    )
-    forms = known_forms((g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
-    pixel = min(
-        (
-            (f.positions * f.pieces * products + f.input_cycles * vectors_in + f.output_cycles * vectors_out)
-            / (f.m_h * f.m_w)
-            for f in forms
-        ),
-        default=inf,
-    )
+    vectors_in, vectors_out = k * g["groups"] / lanes, g["c_out"] * g["groups"] / lanes
+    multiplied = _slices_summed(g) * k * vectors_out / cost.FMA
+    stored = g["groups"] * g["panels_per_group"] * machine.rates.row
+    pixel = inf
+    for _, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(
+        (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"])
+    ):
+        tile = positions * (pieces * multiplied + stored) + input_cycles * vectors_in + output_cycles * vectors_out
+        pixel = min(pixel, (tile + 2 * _TILE) / (m_h * m_w))
     return g["n"] * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel / machine.rates.clock
 
 

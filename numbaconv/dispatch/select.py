@@ -1,8 +1,8 @@
 """Rank the algorithms for a problem, or find the best one, and make its plan.  Pure functions of problem, epilogue and machine.
 
-Estimates take some microseconds each, and a new shape waits for its choice.  So `best` begins with what whole families of algorithms
-cannot go below (`floor`), asks those of a family that may win for a quick lower bound of their own (`least_seconds`), and for
-estimates in the order of these bounds, until no other can be better.
+Estimates take some microseconds each, and a new shape waits for its choice.  So `best` begins with what whole families of
+algorithms cannot go below (`floor`), asks those of a family that may win for a quick lower bound of their own (`least_seconds`),
+and for estimates in the order of these bounds, until no other can be better.
 """
 
 from __future__ import annotations
@@ -59,15 +59,18 @@ def best(
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> Candidate:
     """The first candidate of `rank`, found with as few estimates as need be."""
-    families = _families(algorithms)
     chosen = inf, 0, None
-    for floor, family in sorted((floor(problem, on) * _ROUNDED, family) for family, (floor, _) in enumerate(families)):
+    floors = []
+    for floor, members in _families(algorithms):
+        least = floor(problem, on)
+        if not any(algorithm.native(problem) for _, algorithm in members):
+            least += layout.transposing(problem, epilogue, on)[0]
+        floors.append((least * _ROUNDED, members))
+    for floor, members in sorted(floors):
         if floor > chosen[0]:
             break
-        places = families[family][1]
-        bounds = ((floor, places[0]),)
-        if len(places) > 1:
-            bounds = _bounds([(place, algorithms[place]) for place in places], problem, epilogue, on, accuracy)
+        # alone, an algorithm has no other bound
+        bounds = _bounds(members, problem, epilogue, on, accuracy) if len(members) > 1 else ((floor, members[0][0]),)
         for least, place in bounds:
             if least > chosen[0]:
                 break
@@ -78,20 +81,24 @@ def best(
 
 
 @functools.lru_cache(maxsize=64)
-def _families(algorithms: tuple[Algorithm, ...]) -> tuple[tuple[Floor, tuple[int, ...]], ...]:
-    """The bounds that algorithms share, each with the places of those that do."""
-    places = defaultdict(list)
-    for place, algorithm in enumerate(algorithms):
-        places[algorithm.floor].append(place)
-    return tuple((floor, tuple(sharing)) for floor, sharing in places.items())
+def _families(algorithms: tuple[Algorithm, ...]) -> tuple[tuple[Floor, tuple[tuple[int, Algorithm], ...]], ...]:
+    """The bounds that algorithms share, each with those that do and their places, the last one first."""
+    sharing = defaultdict(list)
+    for place, algorithm in reversed(tuple(enumerate(algorithms))):
+        sharing[algorithm.floor].append((place, algorithm))
+    return tuple((floor, tuple(members)) for floor, members in sharing.items())
 
 
 def _bounds(
-    numbered: list[tuple[int, Algorithm]], problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy
+    members: tuple[tuple[int, Algorithm], ...],
+    problem: ConvProblem,
+    epilogue: Epilogue,
+    on: Machine,
+    accuracy: Accuracy,
 ) -> list[tuple[float, int]]:
-    """Lower bounds of algorithms that may do the problem, each with the algorithm's number, the least first."""
+    """Lower bounds of algorithms that may do the problem, each with the algorithm's place, the least first."""
     found = []
-    for number, algorithm in numbered:
+    for place, algorithm in members:
         if accuracy.local and not algorithm.local:
             continue
         posed = padded.posed_to(algorithm, problem)
@@ -99,7 +106,7 @@ def _bounds(
             least = algorithm.least_seconds(posed, on)
             if not algorithm.native(posed):
                 least += layout.transposing(problem, epilogue, on)[0]
-            found.append((least * _ROUNDED, number))
+            found.append((least * _ROUNDED, place))
     return sorted(found)
 
 
