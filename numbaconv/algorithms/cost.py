@@ -39,6 +39,8 @@ STREAM, MISSED = 0.35, 0.75
 #: Bytes of weights, or of tensors on their way into another layout, that find room in the L3 beside what other cores and tenants
 #: keep there, assumed, and how much longer those take that do not: measured with 16 to 300 MiB.
 L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
+#: The part of the wait for operands from beyond the L2 that is left where rows are asked for ahead; measured.
+FETCHED = 0.6
 #: Storing one row of a tile that ends inside a vector, which takes a loop.
 PARTIAL = 12.0
 #: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
@@ -80,11 +82,12 @@ def _partial(g: dict[str, int], machine: Machine) -> float:
 
 
 def least_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """The multiply-adds of a direct sum, without those in padding, of whole vectors that wait for nothing."""
+    """The multiply-adds of a direct sum, without those in padding, of whole vectors; and tensors from beyond the L2."""
     g = fields_of(problem, None, False)
     taps = _padded_taps_met(g, 1.0, 1.0, 1.0) if _much_padding(g) else g["window"]
     products = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] * g["c_in"] * taps
-    return products / (FMA * TARGETS[machine.isa].lanes(g["itemsize"])) / machine.rates.clock
+    cycles = products / (FMA * TARGETS[machine.isa].lanes(g["itemsize"])) + FETCHED * far_cycles(g, machine, 0, 1, 1)
+    return cycles / machine.rates.clock
 
 
 class LeastWork(NamedTuple):

@@ -4,7 +4,7 @@ Wins on nearly every dense convolution whose accuracy may be 16 bits of each ope
 time, which the tiles then read in place for every tap; see `loops.split`.
 
     cycles = matrix products (m + 1) / 17                            of registers: 3 a step, of m rows by 16 columns
-           + panels (TILE tiles + ROW rows + LINE lines)             sums that are finished
+           + panels (TILE tiles + LINE lines)                        sums that are finished, of two registers a tile
            + SPLIT (blocks of 32 channels of a position)             input that is split
            + MISSED (x + out + ASKED_WEIGHTS weights passes) / far   from beyond the L2
 
@@ -37,15 +37,17 @@ _ERROR = 5.5e-6
 _INPUT_PART, _PANEL_PART = 2, 4
 #: What a block may take where that holds fewer lines than a part of those that a kernel reaches over.
 _MOST_INPUT, _FEW_LINES = 0.7, 4
+#: What a block and a panel may take together, if both are to stay.
+_TOGETHER = 0.8
 _WORKSPACE_LIMIT = 4 << 20
 #: Tiles of no more steps wait for the lines of results that they write, if those are not asked for.
 _FEW_STEPS = 4
 #: Fewer elements of a kernel row's than this part of the wide form's steps, and the narrow form is taken.
 _NARROW = 0.8
-#: Cycles of starting a tile; of finishing a row of a panel, and a line of it; of splitting 32 channels of a pixel.  Fitted, as are
-#: the parts of the time of transfers that are left where results and weights are asked for ahead.
-_TILE, _ROW, _LINE, _SPLIT = 60.0, 6.0, 20.0, 18.0
-_ASKED_RESULTS, _ASKED_WEIGHTS = 0.2, 0.65
+#: Cycles of starting and finishing a tile of a panel; of finishing one of its lines; of splitting 32 channels of a pixel.  Fitted,
+#: as are the parts of the time of transfers that are left where results and weights are asked for ahead.
+_TILE, _LINE, _SPLIT = 160.0, 60.0, 16.0
+_ASKED_RESULTS, _ASKED_WEIGHTS = 0.4, 0.65
 
 
 class Split(TiledAlgorithm):
@@ -169,16 +171,11 @@ class Split(TiledAlgorithm):
 
     def gemm_cycles(self, g, machine):
         """Products of registers, and what each tile, row and line costs besides."""
-        positions = (g["line_block"] - 1) * g["positions"] + g["w_out"]
-        registers, panels, halves = (
-            ceil(positions / g["tile_height"]),
-            -(-g["c_out"] // (2 * ROWS)),
-            -(-g["c_out"] // ROWS),
-        )
+        registers, panels, halves = _registers(g), -(-g["c_out"] // (2 * ROWS)), -(-g["c_out"] // ROWS)
         product = machine.rates.matrix * (g["tile_height"] + 1) / (ROWS + 1)
         products = 3 * registers * halves * g["steps"] * product
         lines = g["line_block"] if g["positions"] > 1 else 0
-        finished = ceil(registers / 2) * _TILE + positions * _ROW + lines * _LINE
+        finished = -(-registers // 2) * _TILE + lines * _LINE
         return _blocks(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
@@ -191,12 +188,18 @@ class Split(TiledAlgorithm):
         return _blocks(g) * g["groups"] * rows * stretches * _SPLIT
 
     def far_cycles(self, g, machine):
-        """Weights come again with each block, unless they stay; they and the results of few steps are asked for ahead."""
+        """Weights come again with each block, unless they stay, or with each tile, where a panel and a block do not fit together.
+
+        They and the results of few steps are asked for ahead.
+        """
         x, out = g["n"] * g["in_pixels"] * g["x_pixel"], g["n"] * g["out_pixels"] * g["out_pixel"]
         weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
         moved = x + out * (_ASKED_RESULTS if g["far_results"] else 1)
         blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
         fetched = cost.fetched_bytes(weights, blocks, machine)
+        block = g["unit_block"] * g["unit_pitch"]
+        if block + g["panel_bytes"] > _TOGETHER * machine.l2:
+            fetched += weights * blocks * (g["unit_block"] * -(-_registers(g) // 2) - 1)
         return cost.waiting_cycles(x + out + weights, moved + _ASKED_WEIGHTS * fetched, machine)
 
     def floor(self, problem, machine):
@@ -257,6 +260,11 @@ def _lines(total: int, reach: int, line_bytes: int, fixed_bytes: int, machine: M
         if _FEW_LINES * fit >= min(reach, total):
             break
     return -(-total // -(-total // fit)) if total else 0
+
+
+def _registers(g: dict[str, int]) -> int:
+    """Registers of rows that a block of lines fills."""
+    return -(-((g["line_block"] - 1) * g["positions"] + g["w_out"]) // g["tile_height"])
 
 
 def _blocks(g: dict[str, int]) -> float:
