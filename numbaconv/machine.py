@@ -47,6 +47,8 @@ class Rates:
         Bytes a cycle that are copied inside the L2.
     transpose_bytes, transpose_far_bytes : float
         Bytes a cycle that a transposition reads and writes together: inside the L2, and beyond.
+    matrix : float
+        Cycles of a product of two matrix registers, where the machine has such.
     """
 
     clock: float = 3e9
@@ -56,6 +58,7 @@ class Rates:
     copy_bytes: float = 15.0
     transpose_bytes: float = 13.0
     transpose_far_bytes: float = 7.0
+    matrix: float = 24.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,12 @@ class Machine(HashedOnce):
 
     def has(self, feature: str) -> bool:
         """Whether generated code may use `feature`, by LLVM's name, such as "avx512vnni"."""
-        return feature in self.features.split(",")
+        return feature in _named(self.features)
+
+
+@lru_cache(maxsize=16)
+def _named(features: str) -> frozenset[str]:
+    return frozenset(features.split(","))
 
 
 @lru_cache(maxsize=1)

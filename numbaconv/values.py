@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cache, cached_property
 from math import prod
+from operator import attrgetter
 
 import numpy as np
 
@@ -28,7 +30,13 @@ class HashedOnce:
 
     @property
     def _values(self) -> tuple:
-        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+        return _getter(type(self))(self)
+
+
+@cache
+def _getter(kind: type) -> Callable[[object], tuple]:
+    """Takes all fields of a frozen value at once."""
+    return attrgetter(*kind.__dataclass_fields__)
 
 
 class Batched(HashedOnce):

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(REFUSED is not None, reason=f"these run on matri
 THREADS = numba.config.NUMBA_NUM_THREADS
 USUAL = 1e-5
 #: A cache that holds so little that a block is a line, and panels come one by one; and one of blocks of a few lines.
-TINY, SMALL = (replace(machine(), l2=nbytes) for nbytes in (1 << 10, 24 << 10))
+TINY, SMALL = (replace(machine(), l2=nbytes) for nbytes in (1 << 10, 12 << 10))
 MACHINES = machine(), TINY, SMALL
 #: Channels in blocks, and kernel rows as runs, for each kind of line: of an image, of one pixel, of all images.
 CORNERS = (

@@ -5,12 +5,14 @@ Adding one is a file of its own and a line in `algorithms/__init__.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import Pitches
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
@@ -74,6 +76,10 @@ class LoopNestPlan(CompiledPlan, Protocol):
         """The work cut for so many threads, for tensors whose pixels lie so many elements apart (x, out, residual)."""
 
 
+#: A lower bound in seconds of a problem on a machine.
+Floor = Callable[[ConvProblem, Machine], float]
+
+
 class Algorithm(Protocol):
     """One way to compute a convolution."""
 
@@ -86,6 +92,8 @@ class Algorithm(Protocol):
     compiled: bool
     #: whether its weights are packed in passing; transforming those that are new in each call would take longer than it saves
     repacked: bool
+    #: what none of the algorithms goes below that share this function; quicker still than `least_seconds`
+    floor: Floor
 
     def variant(self, problem: ConvProblem) -> str:
         """Which of several forms of the algorithm this one is, or nothing."""
@@ -127,6 +135,7 @@ class DirectSums:
     padding_modes = True
     compiled = True
     repacked = True
+    floor = staticmethod(cost.least_seconds)
     #: bytes of workspace a thread and of tables beyond which the algorithm refuses
     workspace_limit = plan_limit = inf
 

@@ -39,6 +39,8 @@ STREAM, MISSED = 0.35, 0.75
 #: Bytes of weights, or of tensors on their way into another layout, that find room in the L3 beside what other cores and tenants
 #: keep there, assumed, and how much longer those take that do not: measured with 16 to 300 MiB.
 L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
+#: The part of the wait for operands from beyond the L2 that is left where rows are asked for ahead; measured.
+FETCHED = 0.6
 #: Storing one row of a tile that ends inside a vector, which takes a loop.
 PARTIAL = 12.0
 #: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
@@ -77,6 +79,15 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
 def _partial(g: dict[str, int], machine: Machine) -> float:
     """What storing a row costs more where panels end inside a vector."""
     return PARTIAL if g["c_out"] % TARGETS[machine.isa].lanes(g["itemsize"]) else 0.0
+
+
+def least_seconds(problem: ConvProblem, machine: Machine) -> float:
+    """The multiply-adds of a direct sum, without those in padding, of whole vectors; and tensors from beyond the L2."""
+    g = fields_of(problem, None, False)
+    taps = _padded_taps_met(g, 1.0, 1.0, 1.0) if _much_padding(g) else g["window"]
+    products = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] * g["c_in"] * taps
+    cycles = products / (FMA * TARGETS[machine.isa].lanes(g["itemsize"])) + FETCHED * far_cycles(g, machine, 0, 1, 1)
+    return cycles / machine.rates.clock
 
 
 class LeastWork(NamedTuple):
@@ -135,19 +146,20 @@ def far_cycles(
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
     moved = out + x * (input_passes if x > machine.l2 / 2 else 1)
-    return waiting_cycles(x + out + beside, moved, weight_bytes, weight_passes, machine)
+    fetched = fetched_bytes(weight_bytes, weight_passes, machine)
+    return waiting_cycles(x + out + beside + weight_bytes, moved + fetched, machine)
 
 
-def waiting_cycles(near: float, moved: float, weight_bytes: int, weight_passes: float, machine: Machine) -> float:
-    """The same for tensors of which so many bytes are moved, and which take `near` bytes of room together with a workspace."""
-    half = machine.l2 / 2
-    missed = min((near + weight_bytes - half) / machine.l2, 1.0)
-    if missed <= 0:
-        return 0.0
-    fetched = weight_bytes * (weight_passes if weight_bytes > half else 1)
-    if weight_bytes > L3_SHARE:
-        fetched *= BEYOND_L3
-    return MISSED * missed * (moved + fetched) / machine.rates.far_bytes
+def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:
+    """Bytes of weights that come in so many passes, as many as take the same time from the L3."""
+    fetched = weight_bytes * (passes if weight_bytes > machine.l2 / 2 else 1)
+    return fetched * BEYOND_L3 if weight_bytes > L3_SHARE else fetched
+
+
+def waiting_cycles(near: float, moved: float, machine: Machine) -> float:
+    """Cycles that wait for so many bytes that are moved, of operands and a workspace that take `near` bytes of room."""
+    missed = min((near - machine.l2 / 2) / machine.l2, 1.0)
+    return MISSED * missed * moved / machine.rates.far_bytes if missed > 0 else 0.0
 
 
 def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY) -> float:

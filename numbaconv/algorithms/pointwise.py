@@ -21,9 +21,6 @@ from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR
 from numbaconv.loops.tables import CORNERS
 
-#: The part of the wait for operands from beyond the L2 that is left where rows are asked for ahead; measured.
-_FETCHED = 0.6
-
 
 class Pointwise(TiledAlgorithm):
     """Rows are packed only where they collide; strided and padded problems address each row through a table of one tap."""
@@ -65,11 +62,11 @@ class Pointwise(TiledAlgorithm):
 
     def far_cycles(self, g, machine):
         """Less where rows are asked for ahead."""
-        return super().far_cycles(g, machine) * (_FETCHED if g["fetch"] else 1.0)
+        return super().far_cycles(g, machine) * (cost.FETCHED if g["fetch"] else 1.0)
 
     def least_extra(self, least, machine):
         """The tile list, as if rows were asked for ahead."""
-        return least.pixels / MR * cost.LISTED - (1 - _FETCHED) * least.far
+        return least.pixels / MR * cost.LISTED - (1 - cost.FETCHED) * least.far
 
     def extra_cycles(self, problem, g, machine):
         """The tile list; a copy of the rows where they collide."""

@@ -3,39 +3,51 @@
 Wins on nearly every dense convolution whose accuracy may be 16 bits of each operand instead of 24.  The input is split a block at a
 time, which the tiles then read in place for every tap; see `loops.split`.
 
-    cycles = MATRIX (steps x tiles) / FILLED + TILE tiles + finished rows + SPLIT (blocks of 32 channels that are split)
-           + what comes from beyond the L2 (`cost.far_cycles`)
+    cycles = matrix products (m + 1) / 17                            of registers: 3 a step, of m rows by 16 columns
+           + panels (TILE tiles + LINE lines)                        sums that are finished, of two registers a tile
+           + SPLIT (blocks of 32 channels of a position)             input that is split
+           + MISSED (x + out + ASKED_WEIGHTS weights passes) / far   from beyond the L2
+
+The last is that of `algorithms.cost`; results that are asked for ahead count ASKED_RESULTS times their bytes.  `matrix` is the
+machine's (`machine.Rates`): the unit is limited by power and by its loads, so that a product takes more than its 16 cycles.
 """
 
 from __future__ import annotations
 
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import geometry
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.split_panels import SplitPanels
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.codegen.amx import COLUMNS, DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configuration
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.split import SUMS_BYTES, split_share
-from numbaconv.workspace import rounded
+from numbaconv.machine import Machine
+from numbaconv.workspace import ALIGNMENT, rounded
 
 #: What LLVM calls the instructions that are needed.
 _FEATURES = "amx-tile", "amx-bf16", "avx512bf16"
 #: Bound of the error of a product, relative to it: what both operands lose, and the product of their low parts.
 _ERROR = 5.5e-6
 #: The parts of the L2 that a block of the input, and panels that tiles share, may take.
-_INPUT_PART, _PANEL_PART = 3, 4
+_INPUT_PART, _PANEL_PART = 2, 4
+#: What a block may take where that holds fewer lines than a part of those that a kernel reaches over.
+_MOST_INPUT, _FEW_LINES = 0.7, 4
+#: What a block and a panel may take together, if both are to stay.
+_TOGETHER = 0.8
 _WORKSPACE_LIMIT = 4 << 20
 #: Tiles of no more steps wait for the lines of results that they write, if those are not asked for.
 _FEW_STEPS = 4
 #: Fewer elements of a kernel row's than this part of the wide form's steps, and the narrow form is taken.
 _NARROW = 0.8
-#: Cycles of one product of two registers; the part of the time that they run; of starting a tile; of finishing a row of a panel;
-#: of splitting 32 channels of a pixel.
-_MATRIX, _FILLED, _TILE, _ROW, _SPLIT = 16.0, 0.8, 60.0, 6.0, 9.0
+#: Cycles of starting and finishing a tile of a panel; of finishing one of its lines; of splitting 32 channels of a pixel.  Fitted,
+#: as are the parts of the time of transfers that are left where results and weights are asked for ahead.
+_TILE, _LINE, _SPLIT = 160.0, 60.0, 16.0
+_ASKED_RESULTS, _ASKED_WEIGHTS = 0.4, 0.65
 
 
 class Split(TiledAlgorithm):
@@ -67,63 +79,64 @@ class Split(TiledAlgorithm):
         return 0
 
     def cut(self, g, machine):
-        fields = _turned(g)
-        g = g | fields
-        stride_w, c_in = g["stride_w"], g["c_in"]
-        reach_h, reach_w = (((g[f"k_{a}"] - 1) * g[f"dilation_{a}"]) // g[f"stride_{a}"] for a in "hw")
-        fields |= {
-            "line": g["h_out"],
-            "reach_h": reach_h,
-            "phases_h": g["stride_h"] if g["k_h"] > 1 else 1,
-            "tile_height": ROWS,
-        }
-        wide_steps, narrow_steps = _steps(g)
-        narrow = narrow_steps < _NARROW * wide_steps
+        turned = _turned(g)
+        g = g | turned
+        stride_w, c_in, k_d, steps = g["stride_w"], g["c_in"], g["k_d"], _steps(g)
+        phases_h, reach_h = g["stride_h"] if g["k_h"] > 1 else 1, (g["k_h"] - 1) * g["dilation_h"] // g["stride_h"]
+        # no more than what lies between lines, so that each output has a position of its own
+        shared = reach_w = (g["k_w"] - 1) * g["dilation_w"] // stride_w
         needed = g["w_out"] + reach_w
-        if narrow:
-            after = needed - -(-(g["w_in"] + g["pad_left"]) // stride_w)
-            shared = max(min(reach_w, g["pad_left"] // stride_w, after), 0)
-            fields |= {"phases": 1, "block_pitch": 0, "position_bytes": stride_w * c_in * 2}
-        else:
-            fields |= {"phases": stride_w if g["k_w"] > 1 else 1, "position_bytes": ROW_BYTES}
-            # no more than what lies between lines, so that each output has a position of its own
-            shared = reach_w
-            for phase in range(fields["phases"]):
-                before = max(-(-(g["pad_left"] - phase) // stride_w), 0)
-                after = needed - -(-(g["w_in"] + g["pad_left"] - phase) // stride_w)
-                shared = max(min(shared, before, after), 0)
-        positions = needed - shared
-        fields |= {"positions": positions, "shared": shared, "steps": narrow_steps if narrow else wide_steps}
-        g = g | fields
-        room = machine.l2 // _INPUT_PART
-        lines = _lines(g, room)
-        if lines < min(reach_h, g["line"]):
-            # most of each block would be split for its neighbours, too
-            lines = max(lines, min(reach_h, _lines(g, min(machine.l2, _WORKSPACE_LIMIT // 2))))
-        block = _block(g, lines)
-        unit_pitch = rounded(block.pop("bytes"))
+        narrow = steps.narrow < _NARROW * steps.wide
+        phases = 1 if narrow or g["k_w"] == 1 else stride_w
+        for phase in range(phases):
+            # a narrow form's positions begin with whole pixels
+            before = g["pad_left"] // stride_w if narrow else max(-(-(g["pad_left"] - phase) // stride_w), 0)
+            after = needed - -(-(g["w_in"] + g["pad_left"] - phase) // stride_w)
+            shared = max(min(shared, before, after), 0)
+        positions, position_bytes = needed - shared, 2 * stride_w * c_in if narrow else ROW_BYTES
+        row_pitch, tail = positions * position_bytes, shared * position_bytes + 2 * ROW_BYTES
+        blocks = 1 if narrow else -(-c_in // DEPTH)
+        strips = 2 * k_d * blocks * phases_h * phases
+        lines = _lines(g["h_out"], reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), machine)
+        phase_pitch = rounded((lines + reach_h) * row_pitch + tail)
+        block_pitch = phases_h * phases * phase_pitch
+        low = rounded(k_d * blocks * block_pitch)
+        # registers reach beyond the last position
+        unit_pitch = rounded(2 * low + (2 * ROWS + 1) * position_bytes + ROW_BYTES)
         units = 1
-        if lines == g["line"]:
-            units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
+        if lines == g["h_out"]:
+            units = max(1, min(machine.l2 // _INPUT_PART // unit_pitch, g["n"] * g["d_out"]))
         total = (lines - 1) * positions + g["w_out"]
-        registers = -(-total // ROWS)
-        panel_bytes = g["steps"] * STEP_BYTES
-        fields |= block | {
+        taken = steps.narrow if narrow else steps.wide
+        fields = turned | {
+            "line": g["h_out"],
             "lines": g["d_out"],
             "line_block": lines,
             "unit_block": units,
             "unit_pitch": unit_pitch,
-            "tile_height": max(-(-total // max(registers, 1)), 1),
-            "panel_bytes": panel_bytes,
-            "column_block": max(1, machine.l2 // _PANEL_PART // panel_bytes),
+            "reach_h": reach_h,
+            "phases_h": phases_h,
+            "phases": phases,
+            "positions": positions,
+            "shared": shared,
+            "position_bytes": position_bytes,
+            "row_pitch": row_pitch,
+            "phase_pitch": phase_pitch,
+            "block_pitch": 0 if narrow else block_pitch,
+            "strip_pitch": blocks * block_pitch,
+            "low": low,
+            "steps": taken,
+            "tile_height": -(-total // max(-(-total // ROWS), 1)) or 1,
+            "panel_bytes": taken * STEP_BYTES,
+            "column_block": max(1, machine.l2 // _PANEL_PART // (taken * STEP_BYTES)),
             "tiles_per_line": 1,
             # what the L2 keeps needs no asking for
             "fetch": int(g["n"] * g["x_image"] > machine.l2 // _INPUT_PART),
             # nor do results that many products hide
-            "far_results": int(g["steps"] <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
+            "far_results": int(taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
             "tile_block": lines,
         }
-        return Cut(fields, units * unit_pitch, g["steps"] * 8 + ROW_BYTES)
+        return Cut(fields, units * unit_pitch, taken * 8 + ROW_BYTES)
 
     def tables(self, g, cut):
         g = g | cut.fields
@@ -157,58 +170,56 @@ class Split(TiledAlgorithm):
         return 0
 
     def gemm_cycles(self, g, machine):
-        """Products of registers, and what each tile and row costs besides."""
-        blocks = g["n"] * g["d_out"] * (g["line"] / g["line_block"])
-        positions = (g["line_block"] - 1) * g["positions"] + g["w_out"]
-        registers = ceil(positions / g["tile_height"])
-        panels = g["c_out"] / (2 * ROWS)
-        halves = ceil(2 * panels)
-        product = _MATRIX * (g["tile_height"] + 1) / (ROWS + 1)
-        products = 3 * registers * halves * g["steps"] * _met(g) * product / _FILLED
-        tiles = ceil(registers / 2) * ceil(panels) * _TILE
-        return blocks * g["groups"] * (products + tiles + positions * ceil(panels) * _ROW)
+        """Products of registers, and what each tile, row and line costs besides."""
+        registers, panels, halves = _registers(g), -(-g["c_out"] // (2 * ROWS)), -(-g["c_out"] // ROWS)
+        product = machine.rates.matrix * (g["tile_height"] + 1) / (ROWS + 1)
+        products = 3 * registers * halves * g["steps"] * _met(g) * product
+        lines = g["line_block"] if g["positions"] > 1 else 0
+        finished = -(-registers // 2) * _TILE + lines * _LINE
+        return _blocks(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
         """Splitting: again for each slice of the kernel."""
-        blocks = g["n"] * g["d_out"] * (g["line"] / g["line_block"])
         rows = g["phases_h"] * (g["line_block"] + g["reach_h"]) * g["k_d"]
-        stretches = g["positions"] * (
-            g["phases"] * ceil(g["c_in"] / DEPTH) if g["block_pitch"] else g["position_bytes"] / ROW_BYTES
-        )
-        return blocks * g["groups"] * rows * stretches * _SPLIT
+        if g["block_pitch"]:
+            stretches = g["phases"] * g["positions"] * -(-g["c_in"] // DEPTH)
+        else:
+            stretches = g["row_pitch"] / ROW_BYTES
+        return _blocks(g) * g["groups"] * rows * stretches * _SPLIT
 
     def far_cycles(self, g, machine):
-        """Weights come again with each block, unless they stay."""
-        blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * ceil(g["line"] / g["line_block"])
-        weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        return cost.far_cycles(g, machine, weights, 1, blocks)
+        """Weights come again with each block, unless they stay, or with each tile, where a panel and a block do not fit together.
 
-    def least_seconds(self, problem, machine):
-        """Products of full registers, nothing lost."""
-        g = geometry(problem)
-        g |= _turned(g)
+        They and the results of few steps are asked for ahead.
+        """
+        x, out = g["n"] * g["in_pixels"] * g["x_pixel"], g["n"] * g["out_pixels"] * g["out_pixel"]
+        weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+        moved = x + out * (_ASKED_RESULTS if g["far_results"] else 1)
+        blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
+        fetched = cost.fetched_bytes(weights, blocks, machine)
+        block = g["unit_block"] * g["unit_pitch"]
+        if block + g["panel_bytes"] > _TOGETHER * machine.l2:
+            fetched += weights * blocks * (g["unit_block"] * -(-_registers(g) // 2) - 1)
+        return cost.waiting_cycles(x + out + weights, moved + _ASKED_WEIGHTS * fetched, machine)
+
+    def floor(self, problem, machine):
+        """Products of full registers, nothing lost, for the taps that an average pixel meets."""
+        g = fields_of(problem, None, False)
         pixels = g["n"] * g["out_pixels"] * g["groups"]
-        cycles = pixels / ROWS * ceil(g["c_out"] / ROWS) * min(_steps(g)) * 3 * _MATRIX
+        met = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) / g["window"]
+        cycles = pixels / ROWS * -(-g["c_out"] // ROWS) * min(_steps(g)) * met * 3 * machine.rates.matrix
         return cycles / machine.rates.clock
 
-
-def _met(g: dict[str, int]) -> float:
-    """The part of the steps that an average pair of registers meets; see `loops.split.steps_met`."""
-    if g["k_d"] > 1:
-        return cost.slices_met(g) / g["k_d"]
-    span = min(ceil(2 * g["tile_height"] / g["positions"]), g["h_out"])
-    return min(cost.rows_met(g, span) / g["k_h"], 1.0)
+    def least_seconds(self, problem, machine):
+        """It is the only one of its family."""
+        return self.floor(problem, machine)
 
 
 def _turned(g: dict[str, int]) -> dict[str, int]:
     """Lines of one pixel each, where rows meet neither one another nor padding: signals, and kernels of one pixel."""
-    same = {"h_in": g["h_in"], "w_in": g["w_in"], "line_step": g["line_step"], "column_step": g["column_step"]}
-    plain = all(
-        g[f"k_{a}"] == g[f"stride_{a}"] == 1 and g[pad] == 0 for a, pad in (("d", "pad_front"), ("h", "pad_top"))
-    )
-    plain = plain and g["d_in"] == g["d_out"] and g["h_in"] == g["h_out"]
-    if not plain:
-        return same
+    alone = g["k_d"] * g["k_h"] * g["stride_d"] * g["stride_h"] == 1 and g["pad_front"] == g["pad_top"] == 0
+    if not alone or g["d_in"] != g["d_out"] or g["h_in"] != g["h_out"]:
+        return {}
     if g["h_in"] * g["d_in"] == 1:
         return {
             "h_in": g["w_in"], "h_out": g["w_out"], "k_h": g["k_w"], "stride_h": g["stride_w"],
@@ -225,45 +236,47 @@ def _turned(g: dict[str, int]) -> dict[str, int]:
             "w_in": 1, "w_out": 1, "line_step": g["column_step"], "column_step": 1,
             "in_pixels": images * pixels, "out_pixels": images * pixels,
         }  # fmt: skip
-    return same
+    return {}
 
 
-def _steps(g: dict[str, int]) -> tuple[int, int]:
-    """Steps of a wide and of a narrow form."""
+class _Steps(NamedTuple):
+    """How many a tile takes in either form."""
+
+    wide: int
+    narrow: int
+
+
+def _steps(g: dict[str, int]) -> _Steps:
     rows = g["k_d"] * g["k_h"]
     wide = rows * g["k_w"] * -(-g["c_in"] // DEPTH)
+    # narrow lines begin with the pixels of their padding, of which a remainder of a stride may have less than none
     if g["dilation_w"] > 1 or g["k_w"] == 1 or g["d_out"] * g["h_out"] == 1 or g["pad_left"] < 0:
-        return wide, wide
-    return wide, rows * -(-g["k_w"] * g["c_in"] // DEPTH)
+        return _Steps(wide, wide)
+    return _Steps(wide, rows * -(-g["k_w"] * g["c_in"] // DEPTH))
 
 
-def _lines(g: dict[str, int], room: int) -> int:
-    """Lines of even blocks that fit so many bytes, at least one."""
-    if _block(g, g["line"])["bytes"] <= room:
-        return g["line"]
-    fixed = _block(g, 0)["bytes"]
-    # so many that what is rounded for one or the other does not count
-    line = (_block(g, ROW_BYTES)["bytes"] - fixed) / ROW_BYTES
-    lines = max(1, int((room - fixed) // line))
-    return -(-g["line"] // -(-g["line"] // lines))
+def _lines(total: int, reach: int, line_bytes: int, fixed_bytes: int, machine: Machine) -> int:
+    """Lines of a block, blocks as even as can be; a few more than fit their part of the L2 where kernels reach over many others."""
+    for room in (machine.l2 // _INPUT_PART, int(_MOST_INPUT * machine.l2)):
+        fit = max(1, min(total, (room - fixed_bytes) // line_bytes - reach))
+        if _FEW_LINES * fit >= min(reach, total):
+            break
+    return -(-total // -(-total // fit)) if total else 0
 
 
-def _block(g: dict[str, int], lines: int) -> dict[str, int]:
-    """Where things lie in the workspace for blocks of so many lines, and how many bytes they take."""
-    wide = g["position_bytes"] == ROW_BYTES and "block_pitch" not in g
-    row_pitch = g["positions"] * g["position_bytes"]
-    tail = g["shared"] * g["position_bytes"] + 2 * ROW_BYTES
-    phase_pitch = rounded((lines + g["reach_h"]) * row_pitch + tail)
-    blocks = -(-g["c_in"] // DEPTH) if wide else 1
-    block_pitch = g["phases_h"] * g["phases"] * phase_pitch
-    low = rounded(g["k_d"] * blocks * block_pitch)
-    # registers reach beyond the last position
-    beyond = (2 * ROWS + 1) * g["position_bytes"] + ROW_BYTES
-    return {
-        "row_pitch": row_pitch,
-        "phase_pitch": phase_pitch,
-        "block_pitch": block_pitch if wide else 0,
-        "strip_pitch": blocks * block_pitch,
-        "low": low,
-        "bytes": 2 * low + beyond,
-    }
+def _met(g: dict[str, int]) -> float:
+    """The part of the steps that an average pair of registers meets; see `loops.split.steps_met`."""
+    if g["k_d"] > 1:
+        return cost.slices_met(g) / g["k_d"]
+    span = min(-(-2 * g["tile_height"] // g["positions"]), g["h_out"])
+    return min(cost.rows_met(g, span) / g["k_h"], 1.0)
+
+
+def _registers(g: dict[str, int]) -> int:
+    """Registers of rows that a block of lines fills."""
+    return -(-((g["line_block"] - 1) * g["positions"] + g["w_out"]) // g["tile_height"])
+
+
+def _blocks(g: dict[str, int]) -> float:
+    """Blocks of lines of all slices and images."""
+    return g["n"] * g["d_out"] * g["line"] / g["line_block"]

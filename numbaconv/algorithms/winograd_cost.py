@@ -12,8 +12,10 @@ Operations and what moving takes are those of the matrices (`winograd_form`).
 from __future__ import annotations
 
 from functools import lru_cache
+from math import inf
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.winograd_blocks import (
     L2_PART,
     L2_PART_ON_THE_WAY,
@@ -85,6 +87,23 @@ def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
     return cycles
 
 
+def least_seconds(problem: ConvProblem, machine: Machine) -> float:
+    """Products and transforms of as many tiles as outputs fill, of the size that takes the fewest cycles."""
+    g = fields_of(problem, None, False)
+    lanes = TARGETS[machine.isa].lanes(g["itemsize"])
+    k = g["stride_h"] * g["stride_w"] * g["c_in"]
+    vectors_in, vectors_out = k * g["groups"] / lanes, g["c_out"] * g["groups"] / lanes
+    multiplied = _slices_summed(g) * k * vectors_out / cost.FMA
+    stored = g["groups"] * g["panels_per_group"] * machine.rates.row
+    pixel = inf
+    for _, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(
+        (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"])
+    ):
+        tile = positions * (pieces * multiplied + stored) + input_cycles * vectors_in + output_cycles * vectors_out
+        pixel = min(pixel, (tile + 2 * _TILE) / (m_h * m_w))
+    return g["n"] * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel / machine.rates.clock
+
+
 @lru_cache(maxsize=16)
 def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     """A lower bound of the cycles by m; all sizes share most of it."""
@@ -124,7 +143,8 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
         products = groups * (tiles * row + blocks * max(pieces * fetching - row * first_rows, 0.0))
         products += blocks * max(groups, rounds) * _CALL
         fetched = positions * pieces * weight_bytes if machine.weights_kept else weight_bytes
-        waited = cost.waiting_cycles(tensors + beside, tensors, fetched, blocks, machine)
+        passed = cost.fetched_bytes(fetched, blocks, machine)
+        waited = cost.waiting_cycles(tensors + beside + fetched, tensors + passed, machine)
         found[m] = (positions * products + tiles * moved) * strided + _WAITED * waited
     return found
 

@@ -18,18 +18,23 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from numbaconv.algorithms.split import Split
+from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.jit import cache_folder
 from numbaconv.codegen.records import CALL
+from numbaconv.epilogue import Epilogue
 from numbaconv.loops.gemm import MR, NV, PANEL_ROW, TAP, TILE, core_address, gemm_core
 from numbaconv.loops.probe import repeat_core
 from numbaconv.loops.shares import run_shares
 from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import Machine, Rates, machine
 from numbaconv.options import options
+from numbaconv.problem import ConvProblem
 from numbaconv.workspace import aligned
 
 logger = logging.getLogger("numbaconv")
@@ -40,6 +45,8 @@ _SAMPLE, _ROUNDS = 5e-4, 20
 _TRUSTED = 3.0
 _F32 = np.float32
 _SIZE, _ZERO = 4, _F32(0)
+#: What matrix registers are timed with: a layer that the L2 holds.
+_MATRICES, _PRODUCTS = Split(), ConvProblem.parse("c128h16w16o128k3p1cl")
 _lock = threading.Lock()
 
 
@@ -95,17 +102,19 @@ def measured_rates(on: Machine) -> Rates:
     k, short = 256, 32
     near, far = on.l2 // 4, min(4 * on.l2, max(on.l3 // 2, 2 * on.l2))
     panels, tiles = max(1, far // (k * PANEL_ROW)), max(1, near // (2 * MR * PANEL_ROW))
-    rounds = _rounds(
-        {
-            "long": _core(MR, 1, k),
-            "short": _core(MR, 1, short, tiles=tiles),
-            "taps": _core(MR, short, 1, tiles=tiles),
-            "low": _core(2, 1, k, panels=panels),
-            "copy": _copy(near),
-            "transpose": _transposition(near),
-            "transpose_far": _transposition(on.l2),  # with its transpose it takes twice the L2
-        }
-    )
+    calls = {
+        "long": _core(MR, 1, k),
+        "short": _core(MR, 1, short, tiles=tiles),
+        "taps": _core(MR, short, 1, tiles=tiles),
+        "low": _core(2, 1, k, panels=panels),
+        "copy": _copy(near),
+        "transpose": _transposition(near),
+        "transpose_far": _transposition(on.l2),  # with its transpose it takes twice the L2
+    }
+    has_matrices = _MATRICES.unsupported(_PRODUCTS, Epilogue(), on) is None
+    if has_matrices:
+        calls["matrix"] = _products(on)
+    rounds = _rounds(calls)
     # in one round the core has one clock frequency, so what is compared is a round's own times; other work only slows down
     share = {name: np.quantile([found[name] / found["long"] for found in rounds], 0.25) for name in rounds[0]}
     # a step of K takes a full tile this many cycles
@@ -121,6 +130,8 @@ def measured_rates(on: Machine) -> Rates:
         "transpose_bytes": 2 * near / (share["transpose"] * long),
         "transpose_far_bytes": 2 * on.l2 / (share["transpose_far"] * long),
     }
+    if has_matrices:
+        measured["matrix"] = _matrix_cycles(share["matrix"] * long, replace(on, rates=Rates(clock=1.0)))
     return Rates(**{name: _trusted(value, getattr(Rates, name)) for name, value in measured.items()})
 
 
@@ -197,6 +208,28 @@ def _copy(nbytes: int) -> Callable[[int], object]:
             np.copyto(destination, source)
 
     return run
+
+
+def _products(on: Machine) -> Callable[[int], object]:
+    """A convolution of matrix tiles, on operands like those of a layer: the unit is limited by power, which zeros take none of."""
+    rng, p = np.random.default_rng(0), _PRODUCTS
+    x, weight = (rng.standard_normal(shape, _F32) for shape in (p.input_shape, p.weight_shape))
+    out = _zeros(prod(p.output_shape) * _SIZE).view(_F32).reshape(p.output_shape)
+    plan = _MATRICES.plan(p, Weights(weight, None, p.groups), Epilogue(), on)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            plan.run(x, out, threads=1)
+
+    return run
+
+
+def _matrix_cycles(measured: float, on: Machine) -> float:
+    """Cycles of a product of registers, if all else that is estimated of the convolution is right."""
+    without, one = (
+        _MATRICES.near_cycles(_PRODUCTS, replace(on, rates=replace(on.rates, matrix=m))) for m in (0.0, 1.0)
+    )
+    return (measured - without) / (one - without)
 
 
 def _transposition(nbytes: int) -> Callable[[int], object]:

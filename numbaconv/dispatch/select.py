@@ -1,17 +1,20 @@
 """Rank the algorithms for a problem, or find the best one, and make its plan.  Pure functions of problem, epilogue and machine.
 
-Estimates take some microseconds each, and a new shape waits for its choice.  So `best` asks all algorithms for a quick lower bound
-of theirs (`least_seconds`), and for estimates in the order of these bounds, until no other can be better.
+Estimates take some microseconds each, and a new shape waits for its choice.  So `best` begins with what whole families of
+algorithms cannot go below (`floor`), asks those of a family that may win for a quick lower bound of their own (`least_seconds`),
+and for estimates in the order of these bounds, until no other can be better.
 """
 
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
+from math import inf
 from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import ALGORITHMS, layout, padded
-from numbaconv.algorithms.base import Algorithm, Cost, Plan, inaccurate
+from numbaconv.algorithms.base import Algorithm, Cost, Floor, Plan, inaccurate
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
@@ -56,26 +59,55 @@ def best(
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> Candidate:
     """The first candidate of `rank`, found with as few estimates as need be."""
-    left, around = [], 0.0
-    for place, algorithm in enumerate(algorithms):
+    chosen = inf, 0, None
+    floors = []
+    for floor, members in _families(algorithms):
+        least = floor(problem, on)
+        if not any(algorithm.native(problem) for _, algorithm in members):
+            least += layout.transposing(problem, epilogue, on)[0]
+        floors.append((least * _ROUNDED, members))
+    for floor, members in sorted(floors):
+        if floor > chosen[0]:
+            break
+        # alone, an algorithm has no other bound
+        bounds = _bounds(members, problem, epilogue, on, accuracy) if len(members) > 1 else ((floor, members[0][0]),)
+        for least, place in bounds:
+            if least > chosen[0]:
+                break
+            candidate = _candidate(algorithms[place], problem, epilogue, on, accuracy)
+            if candidate.cost and (candidate.cost.seconds, place) < chosen[:2]:
+                chosen = candidate.cost.seconds, place, candidate
+    return chosen[2] or rank(problem, epilogue, on, accuracy, algorithms)[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _families(algorithms: tuple[Algorithm, ...]) -> tuple[tuple[Floor, tuple[tuple[int, Algorithm], ...]], ...]:
+    """The bounds that algorithms share, each with those that do and their places, the last one first."""
+    sharing = defaultdict(list)
+    for place, algorithm in reversed(tuple(enumerate(algorithms))):
+        sharing[algorithm.floor].append((place, algorithm))
+    return tuple((floor, tuple(members)) for floor, members in sharing.items())
+
+
+def _bounds(
+    members: tuple[tuple[int, Algorithm], ...],
+    problem: ConvProblem,
+    epilogue: Epilogue,
+    on: Machine,
+    accuracy: Accuracy,
+) -> list[tuple[float, int]]:
+    """Lower bounds of algorithms that may do the problem, each with the algorithm's place, the least first."""
+    found = []
+    for place, algorithm in members:
         if accuracy.local and not algorithm.local:
             continue
         posed = padded.posed_to(algorithm, problem)
         if algorithm.unsupported(posed, epilogue, on) is None:
             least = algorithm.least_seconds(posed, on)
             if not algorithm.native(posed):
-                around = around or layout.transposing(problem, epilogue, on)[0]
-                least += around
-            left.append((least * _ROUNDED, place))
-    left.sort()
-    chosen = None
-    for least, place in left:
-        if chosen is not None and least > chosen[0]:
-            break
-        candidate = _candidate(algorithms[place], problem, epilogue, on, accuracy)
-        if candidate.cost and (chosen is None or (candidate.cost.seconds, place) < chosen[:2]):
-            chosen = candidate.cost.seconds, place, candidate
-    return chosen[2] if chosen else rank(problem, epilogue, on, accuracy, algorithms)[0]
+                least += layout.transposing(problem, epilogue, on)[0]
+            found.append((least * _ROUNDED, place))
+    return sorted(found)
 
 
 def _candidate(
