@@ -93,7 +93,18 @@ RESAMPLE = _integers(
 )
 
 #: Rows of `count` elements: their exponentials' shares of the sum, or their logarithms; or normalised, times `gain`, plus `bias`.
-ROWS = _integers("rows count x_row out_row logarithm statistics gain bias")
+ROWS = _integers("rows count x_row out_row logarithm gain bias")
+
+#: Channels-last images whose channels are scaled and shifted, by `gain` and `bias` (addresses, 0 for ones and zeros) after groups
+#: of `each` channels were brought to mean 0 and variance 1 (plus `epsilon`).  Moments are those of `pieces`: rows of `joined`
+#: pixels, `chunk` of the image's `rows` a piece, and the pixels left over; `moments` bytes for each image, none where `pieces` is
+#: 0.  Elements of `run` pixels are scaled at a time.  `x_pixel` and `out_pixel` are in bytes.
+SCALING = np.dtype(
+    _integers(
+        "images pixels channels each x_pixel out_pixel joined rows chunk pieces moments gain bias run activation"
+    ).descr
+    + [("epsilon", "f8")]
+)
 
 #: One step of a program: a function that computes shares of some work, how many rows and columns of shares there are, the record
 #: that tells it what to do, its operands, and workspace of which each share has `pitch` bytes.
@@ -165,6 +176,7 @@ reduce_record = record_at(REDUCE)
 pool_record = record_at(POOL)
 resample_record = record_at(RESAMPLE)
 rows_record = record_at(ROWS)
+scaling_record = record_at(SCALING)
 step_record = record_at(STEP)
 pack_record = record_at(PACK)
 samples_record = record_at(SAMPLES)

@@ -165,14 +165,13 @@ def normalize(
     x: Tensor,
     axes: Sequence[int],
     name: str,
+    epsilon: float,
     gain: np.ndarray | None = None,
     bias: np.ndarray | None = None,
-    epsilon: float | None = None,
 ) -> Tensor:
-    """Emit rows over some axes, of mean 0 and variance 1 where there is an epsilon, times gain plus bias of a row's shape."""
+    """Emit rows over some axes, of mean 0 and variance 1, times gain plus bias of a row's shape."""
 
     def work_of(record: np.ndarray, order: Sequence[int]) -> Work:
-        record["statistics"] = epsilon is not None
         kept = [record]
         if gain is not None or bias is not None:
             shape = tuple(x.shape[axis] for axis in axes)
@@ -182,7 +181,7 @@ def normalize(
                 full = np.full(shape, value, x.dtype) if array is None else np.broadcast_to(array, shape)
                 kept.append(np.ascontiguousarray(full.transpose(places), x.dtype))
                 record[field] = kept[-1].ctypes.data
-        return _work(normalize_share, x, record, 0, x.dtype.type(epsilon or 0), kept)
+        return _work(normalize_share, x, record, 0, x.dtype.type(epsilon), kept)
 
     return _by_rows(trace, x, axes, name, work_of)
 

@@ -58,17 +58,15 @@ def softmax_part(part, rows, columns, record, x, out, residual, workspace, alpha
 
 
 def normalize_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
-    """One thread's share of rows: brought to mean 0 and variance 1 (plus `alpha`) where asked for, then times gain plus bias."""
+    """One thread's share of rows: brought to mean 0 and variance 1 (plus `alpha`), then times gain plus bias."""
     r = rows_record(record)
     zero, one = type(alpha)(0), type(alpha)(1)
     first, last = share(r.rows, part, rows * columns)
     count = type(alpha)(r.count)
     for row in range(first, last):
         source = x + row * r.x_row
-        center, scale = zero, one
-        if r.statistics:
-            center = run_sum(source, r.count, alpha) / count
-            scale = one / type(alpha)(math.sqrt(run_deviation(source, r.count, center) / count + alpha))
+        center = run_sum(source, r.count, alpha) / count
+        scale = one / type(alpha)(math.sqrt(run_deviation(source, r.count, center) / count + alpha))
         run_affine(out + row * r.out_row, source, r.gain, r.bias, r.count, center, scale, zero)
 
 
