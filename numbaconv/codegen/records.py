@@ -95,6 +95,10 @@ RESAMPLE = _integers(
 #: Rows of `count` elements: their exponentials' shares of the sum, or their logarithms; or normalised, times `gain`, plus `bias`.
 ROWS = _integers("rows count x_row out_row logarithm gain bias")
 
+#: Softmax over few `classes` of `pixels` of each image; classes lie `x_class` and `out_class` bytes apart, or 0 where each pixel's
+#: classes are neighbours.
+CLASSES = _integers("images pixels classes x_image x_class out_image out_class")
+
 #: Channels-last images whose channels are scaled and shifted, by `gain` and `bias` (addresses, 0 for ones and zeros) after groups
 #: of `each` channels were brought to mean 0 and variance 1 (plus `epsilon`).  Moments are those of `pieces`: rows of `joined`
 #: pixels, `chunk` of the image's `rows` a piece, and the pixels left over; `moments` bytes for each image, none where `pieces` is
@@ -176,6 +180,7 @@ reduce_record = record_at(REDUCE)
 pool_record = record_at(POOL)
 resample_record = record_at(RESAMPLE)
 rows_record = record_at(ROWS)
+classes_record = record_at(CLASSES)
 scaling_record = record_at(SCALING)
 step_record = record_at(STEP)
 pack_record = record_at(PACK)
