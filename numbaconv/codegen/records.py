@@ -66,9 +66,10 @@ TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")
 
 #: Operations on elements: `n_0` x `n_1` x `n_2` blocks of `rows` rows of `count` neighbouring elements.  Pitches of the operands
 #: are in bytes, from element to element (0 or the element's size), row to row, and block to block.  `split` tells which of blocks,
-#: rows and elements (0, 1, 2) threads share out.
+#: rows and elements (0, 1, 2) threads share out.  Rows without gaps may be taken `joined` at a time, with as many copies of each
+#: operand whose rows are all the same one.
 ELEMENTWISE = _integers(
-    "operation split n_0 n_1 n_2 rows count a_step b_step out_row a_row b_row out_0 a_0 b_0 out_1 a_1 b_1 out_2 a_2 b_2"
+    "operation split joined n_0 n_1 n_2 rows count a_step b_step out_row a_row b_row out_0 a_0 b_0 out_1 a_1 b_1 out_2 a_2 b_2"
 )
 
 #: Reductions: `m_0` x `m_1` x `m_2` times, runs of `count` neighbouring elements are reduced over `n_0` x `n_1` x `n_2` steps:

@@ -12,9 +12,10 @@ import math
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import copy, element, itemsize, put_element
+from numbaconv.codegen.memory import element, itemsize, put_element
 from numbaconv.codegen.moments import column_moments, run_scaled
 from numbaconv.codegen.records import scaling_record
+from numbaconv.loops.elementwise import repeat
 from numbaconv.loops.walk import share
 
 
@@ -90,15 +91,6 @@ def scale_of_channels(s, gains, biases, moments, like):
             put_element(biases + at, type(like)(bias - center * gain))
 
 
-@njit
-def repeat_run(run, count, repeats, like):
-    """Make `repeats` copies, one after another, of the `count` elements at an address; the first is there already."""
-    filled, total = count, count * repeats
-    while filled < total:
-        copy(run + filled * itemsize(like), run, min(filled, total - filled), like)
-        filled += filled
-
-
 def scale_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
     """One thread's share of runs of pixels; `residual` is the address of the moments."""
     s = scaling_record(record)
@@ -110,8 +102,8 @@ def scale_part(part, rows, columns, record, x, out, residual, workspace, alpha, 
         end = min(run + last - first, runs)
         first += end - run
         scale_of_channels(s, gains, biases, residual + image * s.moments, alpha)
-        repeat_run(gains, s.channels, s.run, alpha)
-        repeat_run(biases, s.channels, s.run, alpha)
+        repeat(gains, s.channels, s.run, alpha)
+        repeat(biases, s.channels, s.run, alpha)
         for pixel in range(run * s.run, end * s.run, s.run):
             count = min(s.run, s.pixels - pixel) * s.channels
             at = image * s.pixels + pixel
