@@ -59,6 +59,8 @@ def run(graph, feed):
             results = [layer_norm(*operands, **step.attributes)]
         else:
             results = ReferenceKernel(step, graph.opsets)(*(values[name] for name in (*step.inputs, *step.captured)))
+            if "activation" in step.attributes:
+                results = [epilogue(step, (), *results)]
         values.update(zip(filter(None, step.outputs), results))
     return [values[value.name] for value in graph.outputs]
 

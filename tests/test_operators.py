@@ -46,6 +46,18 @@ def session_of(node, kind, rank, constants=(), order=None, threads=1):
     return InferenceSession(model.SerializeToString(), SessionOptions(threads))
 
 
+def run_chain(nodes, x):
+    """What nodes make of x, which is the same on one thread and on two."""
+    element = helper.np_dtype_to_tensor_dtype(x.dtype)
+    ends = [helper.make_tensor_value_info("x", element, x.shape)], [helper.make_tensor_value_info("y", element, None)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "tested", *ends), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
+    ).SerializeToString()
+    one, two = (InferenceSession(model, SessionOptions(threads)).run(None, {"x": x})[0] for threads in (1, 2))
+    assert np.array_equal(one, two), "bits depend on threads"
+    return one
+
+
 def agree(op, x, *constants, exact=True, **attributes):
     """Row-major and channels-last operands give what NumPy gives, on one thread and on two."""
     names = [f"c{i}" if array is not None else "" for i, array in enumerate(constants)]
@@ -127,6 +139,41 @@ def test_means_and_norms_of_images():
 @given(channels, st.sampled_from(["Softmax", "LogSoftmax"]), st.integers(-3, 2), kinds)
 def test_softmax_along_any_axis(c, op, axis, kind):
     agree(op, whole_numbers((3, c, 5), kind) * 3, axis=axis, exact=False)
+
+
+@few
+@given(
+    st.integers(2, 5),
+    st.sampled_from([(1,), (7,), (5, 9), (16, 16), (70, 33)]),
+    st.integers(1, 2),
+    kinds,
+    st.booleans(),
+)
+def test_softmax_over_few_classes_of_pixels(classes, sizes, n, kind, inside):
+    """Classes that are neighbours or planes, in the order of the operand inside of a network and in that asked for at its end."""
+    x = whole_numbers((n, classes, *sizes), kind)
+    if not inside:
+        agree("Softmax", x, axis=1, exact=False)
+        return
+    nodes = [helper.make_node("Softmax", ["x"], ["s"], axis=1), helper.make_node("Neg", ["s"], ["y"])]
+    e = np.exp(x - x.max(1, keepdims=True))
+    np.testing.assert_allclose(run_chain(nodes, x), -e / e.sum(1, keepdims=True), rtol=1e-6)
+
+
+def test_nan_stays_in_its_pixel():
+    x = whole_numbers((2, 3, 5, 5))
+    x[0, 0, 1, 1] = x[1, 2, 4, 4] = np.nan
+    agree("Softmax", x, axis=1, exact=False)
+
+
+@few
+@given(st.integers(1, 6), st.sampled_from([1, 5, 16, 17, 64, 131]), st.integers(1, 3), kinds)
+def test_pixels_of_few_channels_become_planes_and_planes_pixels(channels, pixels, n, kind):
+    for shape in ((n, pixels, channels), (n, channels, pixels)):
+        x = whole_numbers(shape, kind)
+        assert np.array_equal(
+            run_chain([helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 1])], x), x.transpose(0, 2, 1)
+        )
 
 
 @pytest.mark.parametrize("shape", [(4, 33), (3000, 3)])

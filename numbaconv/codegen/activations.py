@@ -39,7 +39,7 @@ def activate(v: Vectors, value, code, alpha, beta):
 def _emit(function, like: Vectors) -> None:
     x, code, alpha, beta = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    v = Vectors(builder, like.itemsize, like.lanes, like.multiply_add == "fma")
+    v = Vectors(builder, like.itemsize, like.lanes, like.fused)
     alpha, beta = v.splat(alpha), v.splat(beta)
     unknown = function.append_basic_block("unknown")
     switch = builder.switch(code, unknown)

@@ -25,7 +25,7 @@ def _emit(module, like: Vectors, rows: int, vectors: int) -> ir.Function:
     function.attributes.add("noinline")
     c, c_pitch, columns, x, offsets, x_line, x_pixel, y, y_line, y_pixel, lines, pixels = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    v = Vectors(b, like.itemsize, like.lanes, like.multiply_add == "fma")
+    v = Vectors(b, like.itemsize, like.lanes, like.fused)
     distances = [load_i64(b, offsets, row) for row in range(rows)]
     places = [i64(j * v.nbytes) for j in range(vectors)]
 

@@ -1,16 +1,15 @@
-"""Vector operations of the overlap-add: sums of shifted runs with their epilogue, and rows woven from interleaved streams."""
+"""Vector operations of the overlap-add: sums of shifted runs with their epilogue."""
 
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from numbaconv.codegen.activations import activate
 from numbaconv.codegen.records import record_at
 from numbaconv.codegen.target import target
-from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, load_i64, offset
+from numbaconv.codegen.vector import BYTES, Vectors, counted_loop, i64, lanes_between, load_i64, offset
 
 #: A transposed convolution as the loops see it.  Channels are those of one group, pitches and addresses are in bytes; what
 #: starts with `at_` is an offset into a thread's workspace.
@@ -28,16 +27,8 @@ OVERLAP = np.dtype(
 
 #: A run: byte offset of its element number 0, and the first element that exists and the one after the last.
 RUN = 3
-#: The most streams that `weave` interleaves by shuffles; more are transposed.
-STREAMS = 4
-
 
 overlap_record = record_at(OVERLAP)
-
-
-def _lanes_between(v: Vectors, begin, end):
-    """Mask of the lanes from `begin` to below `end`, 64-bit integers that may be negative or too large."""
-    return v.builder.and_(v.first_lanes(end), v.builder.not_(v.first_lanes(begin)))
 
 
 @intrinsic
@@ -63,7 +54,7 @@ def sum_runs(typingctx, destination, runs, number, base, count, bias, code, alph
                     record = offset(builder, table, builder.mul(run, i64(8 * RUN)))
                     source = offset(builder, origin, builder.add(load_i64(builder, record), at))
                     begin, end = (builder.sub(load_i64(builder, record, field), i) for field in (1, 2))
-                    mask = _lanes_between(v, begin, end)
+                    mask = lanes_between(v, begin, end)
                     return [builder.fadd(carried[0], v.masked_load(source, mask))]
 
                 (value,) = counted_loop(builder, i64(0), number, 1, [first], add, "runs")
@@ -81,71 +72,3 @@ def sum_runs(typingctx, destination, runs, number, base, count, bias, code, alph
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7, alpha, beta), codegen
-
-
-def _woven(v: Vectors, vectors: list, number: int):
-    """Vector `number` of the sequence that takes one element from each of `vectors` in turn."""
-    streams = len(vectors)
-    places = [divmod(number * v.lanes + lane, streams) for lane in range(v.lanes)]
-    value = vectors[0]
-    for stream in range(1, streams):
-        # the first shuffle puts stream 0 into place, too
-        mask = [
-            v.lanes + element if owner == stream else element if stream == 1 and owner == 0 else lane
-            for lane, (element, owner) in enumerate(places)
-        ]
-        value = v.builder.shuffle_vector(value, vectors[stream], ir.Constant(ir.VectorType(I32, v.lanes), mask))
-    return value
-
-
-def _emit_weave(module, like: Vectors, streams: int) -> ir.Function:
-    """void(destination, source, pitch, begin, end) for a fixed number of streams."""
-    name = f"numbaconv_weave{streams}_{like.suffix}"
-    if (existing := module.globals.get(name)) is not None:
-        return existing
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTES, BYTES, I64, I64, I64]), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    destination, source, pitch, begin, end = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    v = Vectors(b, like.itemsize, like.lanes)
-
-    def body(first, _):
-        # `first` counts elements of the destination, of which each stream gives its share
-        at = offset(b, source, b.mul(b.udiv(first, i64(streams)), i64(v.itemsize)))
-        vectors = [v.load(offset(b, at, b.mul(pitch, i64(stream)))) for stream in range(streams)]
-        for number in range(streams):
-            here = b.add(first, i64(number * v.lanes))
-            mask = _lanes_between(v, b.sub(begin, here), b.sub(end, here))
-            v.masked_store(_woven(v, vectors, number), offset(b, destination, b.mul(here, i64(v.itemsize))), mask)
-        return []
-
-    counted_loop(b, i64(0), end, streams * v.lanes, [], body, "weave")
-    b.ret_void()
-    return function
-
-
-@intrinsic
-def weave(typingctx, destination, source, pitch, streams, begin, end, like):
-    """destination[j * streams + s] = element j of stream s, for the elements of the destination from `begin` to below `end`.
-
-    At most `STREAMS` streams, `pitch` bytes apart and readable in whole vectors; `like` has the element's type.
-    """
-
-    def codegen(context, builder, signature, arguments):
-        destination, source, pitch, streams, begin, end, _ = arguments
-        size = like.bitwidth // 8
-        v = Vectors(builder, size, target().lanes(size))
-        converted = [builder.inttoptr(destination, BYTES), builder.inttoptr(source, BYTES), pitch, begin, end]
-        done = builder.append_basic_block("weave.done")
-        switch = builder.switch(streams, done)
-        for number in range(1, STREAMS + 1):
-            block = builder.append_basic_block(f"weave.{number}")
-            switch.add_case(i64(number), block)
-            with builder.goto_block(block):
-                builder.call(_emit_weave(builder.module, v, number), converted)
-                builder.branch(done)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
-
-    return types.void(destination, source, pitch, streams, begin, end, like), codegen

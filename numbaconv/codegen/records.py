@@ -66,9 +66,10 @@ TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")
 
 #: Operations on elements: `n_0` x `n_1` x `n_2` blocks of `rows` rows of `count` neighbouring elements.  Pitches of the operands
 #: are in bytes, from element to element (0 or the element's size), row to row, and block to block.  `split` tells which of blocks,
-#: rows and elements (0, 1, 2) threads share out.
+#: rows and elements (0, 1, 2) threads share out.  Rows without gaps may be taken `joined` at a time, with as many copies of each
+#: operand whose rows are all the same one.
 ELEMENTWISE = _integers(
-    "operation split n_0 n_1 n_2 rows count a_step b_step out_row a_row b_row out_0 a_0 b_0 out_1 a_1 b_1 out_2 a_2 b_2"
+    "operation split joined n_0 n_1 n_2 rows count a_step b_step out_row a_row b_row out_0 a_0 b_0 out_1 a_1 b_1 out_2 a_2 b_2"
 )
 
 #: Reductions: `m_0` x `m_1` x `m_2` times, runs of `count` neighbouring elements are reduced over `n_0` x `n_1` x `n_2` steps:
@@ -93,7 +94,22 @@ RESAMPLE = _integers(
 )
 
 #: Rows of `count` elements: their exponentials' shares of the sum, or their logarithms; or normalised, times `gain`, plus `bias`.
-ROWS = _integers("rows count x_row out_row logarithm statistics gain bias")
+ROWS = _integers("rows count x_row out_row logarithm gain bias")
+
+#: Softmax over few `classes` of `pixels` of each image; classes lie `x_class` and `out_class` bytes apart, or 0 where each pixel's
+#: classes are neighbours.
+CLASSES = _integers("images pixels classes x_image x_class out_image out_class")
+
+#: Channels-last images whose channels are scaled and shifted, by `gain` and `bias` (addresses, 0 for ones and zeros) after groups
+#: of `each` channels were brought to mean 0 and variance 1 (plus `epsilon`).  Moments are those of `pieces`: rows of `joined`
+#: pixels, `chunk` of the image's `rows` a piece, and the pixels left over; `moments` bytes for each image, none where `pieces` is
+#: 0.  Elements of `run` pixels are scaled at a time.  `x_pixel` and `out_pixel` are in bytes.
+SCALING = np.dtype(
+    _integers(
+        "images pixels channels each x_pixel out_pixel joined rows chunk pieces moments gain bias run activation"
+    ).descr
+    + [("epsilon", "f8")]
+)
 
 #: One step of a program: a function that computes shares of some work, how many rows and columns of shares there are, the record
 #: that tells it what to do, its operands, and workspace of which each share has `pitch` bytes.
@@ -165,6 +181,8 @@ reduce_record = record_at(REDUCE)
 pool_record = record_at(POOL)
 resample_record = record_at(RESAMPLE)
 rows_record = record_at(ROWS)
+classes_record = record_at(CLASSES)
+scaling_record = record_at(SCALING)
 step_record = record_at(STEP)
 pack_record = record_at(PACK)
 samples_record = record_at(SAMPLES)

@@ -39,7 +39,7 @@ class Vectors:
         self.integer = ir.VectorType(ir.IntType(8 * itemsize), lanes)
         self.mask_type = ir.VectorType(I1, lanes)
         self.suffix = f"v{lanes}{NAMES[itemsize]}"
-        self.multiply_add = "fma" if fused else "fmuladd"
+        self.fused = fused
 
     @property
     def nbytes(self) -> int:
@@ -93,7 +93,7 @@ class Vectors:
 
     def fma(self, a, b, c):
         """a * b + c, in one rounding where the machine has the instruction."""
-        return self.intrinsic(self.multiply_add, a, b, c)
+        return self.intrinsic("fma" if self.fused else "fmuladd", a, b, c)
 
     def maximum(self, bound, value):
         """The larger one; a NaN in `value` stays (x86's max returns its second operand, and so does this select)."""
@@ -136,6 +136,11 @@ class Vectors:
         self.call(
             f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), vector, typed, ir.Constant(I32, self.itemsize), mask
         )
+
+
+def lanes_between(v: Vectors, begin, end):
+    """Mask of the lanes from `begin` to below `end`, 64-bit integers that may be negative or too large."""
+    return v.builder.and_(v.first_lanes(end), v.builder.not_(v.first_lanes(begin)))
 
 
 def counted_loop(builder, start, stop, step: int, carried: Sequence, body: Callable, name: str) -> list:

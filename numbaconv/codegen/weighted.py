@@ -24,7 +24,7 @@ def _emit(module, like: Vectors) -> ir.Function:
     function.attributes.add("noinline")
     destination, base, pitch, indices, weights, entries, channels = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    v = Vectors(b, like.itemsize, like.lanes, like.multiply_add == "fma")
+    v = Vectors(b, like.itemsize, like.lanes, like.fused)
 
     def sums(load, count):
         """Sums of all entries over `count` vectors that `load(row, j)` reads."""

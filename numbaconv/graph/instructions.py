@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from numbaconv.epilogue import Activation
 from numbaconv.graph.tensors import Tensor
 from numbaconv.loops.shares import Shares
 
@@ -66,3 +67,9 @@ class Host:
 
 
 Instruction = Compiled | Host
+
+
+def fused_name(op: str, residual: Tensor | None, activation: Activation) -> str:
+    """An operator with what rides in its epilogue."""
+    parts = op, "Add" if residual is not None else "", "" if activation.is_identity else str(activation)
+    return "+".join(filter(None, parts))

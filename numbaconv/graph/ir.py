@@ -6,6 +6,8 @@ Nodes are values in an order in which they can run.  Operators keep their ONNX n
 - `Dense` (x, weight, bias, residual), a matrix product over the last axis of x with a constant weight (c_out, c_in);
 - `Activation` (x), one of the tiles' activations on its own.
 
+Normalisations and arithmetic may have the attribute `activation`, too.
+
 An operand that is left out has the empty name.
 """
 
@@ -57,11 +59,10 @@ class Node:
         return self.inputs[index] if index < len(self.inputs) else ""
 
     def proto(self) -> onnx.NodeProto:
-        """The node as ONNX, with its present operands."""
+        """The node as ONNX, with its present operands and without its activation."""
         if self.source is None:
-            return helper.make_node(
-                self.op, self.inputs, self.outputs, self.name, domain=self.domain, **self.attributes
-            )
+            attributes = {name: value for name, value in self.attributes.items() if name != "activation"}
+            return helper.make_node(self.op, self.inputs, self.outputs, self.name, domain=self.domain, **attributes)
         proto = onnx.NodeProto()
         proto.CopyFrom(self.source)
         del proto.input[:], proto.output[:]

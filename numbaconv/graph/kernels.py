@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from numbaconv.epilogue import Activation
 from numbaconv.graph.ir import Node
 from numbaconv.graph.operators import NumpyKernel, covered, numpy_kernel
 from numbaconv.graph.reference import ReferenceKernel
 
-Kernel = NumpyKernel | ReferenceKernel
+
+class ActivatedKernel:
+    """A kernel of one result, and the activation that the node applies to it."""
+
+    def __init__(self, kernel: NumpyKernel | ReferenceKernel, activation: Activation):
+        self.algorithm, self._kernel, self._activation = kernel.algorithm, kernel, activation
+
+    def __call__(self, *values: np.ndarray | None) -> list[np.ndarray]:
+        (result,) = self._kernel(*values)
+        return [self._activation.apply(result)]
+
+
+Kernel = NumpyKernel | ReferenceKernel | ActivatedKernel
 
 
 def make_kernel(node: Node, opsets: Mapping[str, int], operands: Sequence[object] = ()) -> Kernel:
@@ -20,4 +35,6 @@ def make_kernel(node: Node, opsets: Mapping[str, int], operands: Sequence[object
         Nothing can run the node.
     """
     own = numpy_kernel(node, opsets.get("", 1)) if covered(operands) else None
-    return own or ReferenceKernel(node, opsets)
+    made = own or ReferenceKernel(node, opsets)
+    activation = node.attributes.get("activation")
+    return made if activation is None else ActivatedKernel(made, activation)

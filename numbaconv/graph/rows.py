@@ -7,14 +7,16 @@ from math import prod
 
 import numpy as np
 
-from numbaconv.codegen.records import REDUCE, ROWS
+from numbaconv.codegen.records import CLASSES, REDUCE, ROWS
 from numbaconv.codegen.reduce import NUMBERS
+from numbaconv.codegen.target import target
+from numbaconv.codegen.weave import STREAMS
 from numbaconv.graph.instructions import Compiled, Work
 from numbaconv.graph.strided import WORTH_THREADS, Axis, merged_axes
 from numbaconv.graph.tensors import Tensor, memory_order
 from numbaconv.graph.trace import Trace
 from numbaconv.loops.reduce import reduce_share
-from numbaconv.loops.rows import normalize_share, softmax_share
+from numbaconv.loops.rows import normalize_share, softmax_of_few_share, softmax_share
 from numbaconv.loops.shares import Shares, share_address
 from numbaconv.workspace import rounded
 
@@ -150,6 +152,8 @@ def _by_rows(trace: Trace, x: Tensor, axes: Sequence[int], name: str, work_of) -
 
 def softmax(trace: Trace, x: Tensor, axes: Sequence[int], name: str, logarithm: bool) -> Tensor:
     """Emit exponentials divided by their sum over some axes, or the logarithms of that."""
+    if not logarithm and (few := _softmax_of_few(trace, x, axes, name)):
+        return few
 
     def work_of(record: np.ndarray, axes: Sequence[int]) -> Work:
         record["logarithm"] = logarithm
@@ -160,19 +164,50 @@ def softmax(trace: Trace, x: Tensor, axes: Sequence[int], name: str, logarithm: 
     return _by_rows(trace, x, axes, name, work_of)
 
 
+def _softmax_of_few(trace: Trace, x: Tensor, axes: Sequence[int], name: str) -> Tensor | None:
+    """Softmax over one axis of few classes, which are neighbours or lie in planes; None for other operands.
+
+    A result that the caller asked for is written in the order that it has to lie in.
+    """
+    if len(axes) != 1 or not 1 < x.shape[axes[0]] <= STREAMS:
+        return None
+    (axis,), size = axes, x.dtype.itemsize
+    order = range(len(x.shape)) if name in trace.outputs else memory_order(x.view)
+    out = trace.new(name, x.shape, x.dtype, lambda rank: tuple(order))
+    *images, pixels = merged_axes(without(out.view, axes), [without(x.view, axes)]) or [_ONCE]
+    record = np.zeros((), CLASSES)
+    record["classes"], record["pixels"] = x.shape[axis], pixels.size
+    for operand, view, step in (("out", out.view, pixels.out), ("x", x.view, pixels.operands[0])):
+        woven = view.strides[axis] == size and step == x.shape[axis] * size
+        if len(images) > 1 or not (woven or step == size):
+            return None
+        record[f"{operand}_class"] = 0 if woven else view.strides[axis]
+    image = images[0] if images else _ONCE
+    record["images"], record["x_image"], record["out_image"] = image.size, image.operands[0], image.out
+    zero = x.dtype.type(0)
+
+    def work(threads: int) -> Shares:
+        strips = -(-x.view.size // x.shape[axis] // target().lanes(size))
+        parts = 1 if x.view.size < WORTH_THREADS else max(1, min(threads, strips))
+        address = record.ctypes.data
+        return Shares(share_address(softmax_of_few_share, x.dtype), parts, 1, address, 0, zero, zero, record)
+
+    trace.emit(Compiled(trace.node.op, trace.node.name, (x,), out, work, in_place=(0,)))
+    return out
+
+
 def normalize(
     trace: Trace,
     x: Tensor,
     axes: Sequence[int],
     name: str,
+    epsilon: float,
     gain: np.ndarray | None = None,
     bias: np.ndarray | None = None,
-    epsilon: float | None = None,
 ) -> Tensor:
-    """Emit rows over some axes, of mean 0 and variance 1 where there is an epsilon, times gain plus bias of a row's shape."""
+    """Emit rows over some axes, of mean 0 and variance 1, times gain plus bias of a row's shape."""
 
     def work_of(record: np.ndarray, order: Sequence[int]) -> Work:
-        record["statistics"] = epsilon is not None
         kept = [record]
         if gain is not None or bias is not None:
             shape = tuple(x.shape[axis] for axis in axes)
@@ -182,7 +217,7 @@ def normalize(
                 full = np.full(shape, value, x.dtype) if array is None else np.broadcast_to(array, shape)
                 kept.append(np.ascontiguousarray(full.transpose(places), x.dtype))
                 record[field] = kept[-1].ctypes.data
-        return _work(normalize_share, x, record, 0, x.dtype.type(epsilon or 0), kept)
+        return _work(normalize_share, x, record, 0, x.dtype.type(epsilon), kept)
 
     return _by_rows(trace, x, axes, name, work_of)
 

@@ -22,6 +22,8 @@ from numbaconv.loops.transpose import Transposition
 
 #: Elements below which a second thread costs more than it saves.
 WORTH_THREADS = 1 << 14
+#: Bytes of a row below which rows are joined, and of rows then.
+_SHORT, _LONG = 512, 4096
 #: Axes that the loops walk: blocks in three, rows, elements.
 _AXES = 5
 
@@ -77,6 +79,7 @@ def elementwise(operation: str, out: Tensor, operands: Sequence[Tensor], alpha: 
         record[f"n_{i}"], record[f"out_{i}"] = block.size, block.out
         for name, pitch in zip("ab", block.operands):
             record[f"{name}_{i}"] = pitch
+    joined = record["joined"] = _joined(rows, count, size)
     lengths = prod(block.size for block in blocks), rows.size, count.size
     # the outermost loop that is long enough to be cut evenly
     split = record["split"] = next((i for i, length in enumerate(lengths) if length >= 8), int(np.argmax(lengths)))
@@ -86,9 +89,20 @@ def elementwise(operation: str, out: Tensor, operands: Sequence[Tensor], alpha: 
     def work(threads: int) -> Shares:
         parts = 1 if out.view.size < WORTH_THREADS else max(1, min(threads, lengths[split]))
         function = share_address(elementwise_share, out.dtype)
-        return Shares(function, parts, 1, record.ctypes.data, 0, alpha, beta, record)
+        pitch = 2 * joined * count.size * size if joined > 1 else 0
+        return Shares(function, parts, 1, record.ctypes.data, pitch, alpha, beta, record)
 
     return work
+
+
+def _joined(rows: Axis, count: Axis, size: int) -> int:
+    """How many short rows are worth taking at a time: those without gaps, of operands whose rows follow or are the same one."""
+    row = count.size * size
+    alike = all(step == size and pitch in (0, row) for step, pitch in zip(count.operands, rows.operands))
+    if not alike or rows.out != row or row >= _SHORT:
+        return 1
+    # as long as many are left: copies have to be made first
+    return max(1, min(_LONG // row, rows.size // 16))
 
 
 def copy(source: Tensor, to: Tensor) -> Work | None:

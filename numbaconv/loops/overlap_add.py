@@ -11,9 +11,10 @@ import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_core, clear, copy, get, infinity, put
-from numbaconv.codegen.overlap import RUN, STREAMS, overlap_record, sum_runs, weave
+from numbaconv.codegen.overlap import RUN, overlap_record, sum_runs
 from numbaconv.codegen.records import call_record
 from numbaconv.codegen.transpose import transpose_block
+from numbaconv.codegen.weave import STREAMS, weave
 from numbaconv.loops.gemm import MR, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.walk import share
 

@@ -6,8 +6,9 @@ import math
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import element, itemsize, put_element
-from numbaconv.codegen.records import rows_record
+from numbaconv.codegen.records import classes_record, rows_record
 from numbaconv.codegen.rows import run_affine, run_deviation, run_exponentials, run_maximum, run_sum
+from numbaconv.codegen.weave import softmax_of_streams
 from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.walk import share
 
@@ -57,20 +58,36 @@ def softmax_part(part, rows, columns, record, x, out, residual, workspace, alpha
             run_affine(to, to, 0, 0, r.count, zero, one / total, zero)
 
 
+def softmax_of_few_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """One thread's share of pixels: softmax over their few classes."""
+    c = classes_record(record)
+    size = itemsize(alpha)
+    lanes = VECTOR_BYTES // size
+    strips = (c.pixels + lanes - 1) // lanes
+    x_pixel, out_pixel = size if c.x_class else c.classes * size, size if c.out_class else c.classes * size
+    first, last = share(c.images * strips, part, rows * columns)
+    while first < last:
+        image, strip = divmod(first, strips)
+        end = min(strip + last - first, strips)
+        pixel, first = strip * lanes, first + end - strip
+        count = min(end * lanes, c.pixels) - pixel
+        source, to = x + image * c.x_image + pixel * x_pixel, out + image * c.out_image + pixel * out_pixel
+        softmax_of_streams(to, c.out_class, source, c.x_class, c.classes, count, alpha)
+
+
 def normalize_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
-    """One thread's share of rows: brought to mean 0 and variance 1 (plus `alpha`) where asked for, then times gain plus bias."""
+    """One thread's share of rows: brought to mean 0 and variance 1 (plus `alpha`), then times gain plus bias."""
     r = rows_record(record)
     zero, one = type(alpha)(0), type(alpha)(1)
     first, last = share(r.rows, part, rows * columns)
     count = type(alpha)(r.count)
     for row in range(first, last):
         source = x + row * r.x_row
-        center, scale = zero, one
-        if r.statistics:
-            center = run_sum(source, r.count, alpha) / count
-            scale = one / type(alpha)(math.sqrt(run_deviation(source, r.count, center) / count + alpha))
+        center = run_sum(source, r.count, alpha) / count
+        scale = one / type(alpha)(math.sqrt(run_deviation(source, r.count, center) / count + alpha))
         run_affine(out + row * r.out_row, source, r.gain, r.bias, r.count, center, scale, zero)
 
 
 softmax_share = NativeFunction(softmax_part, "softmax_share")
+softmax_of_few_share = NativeFunction(softmax_of_few_part, "softmax_of_few_share")
 normalize_share = NativeFunction(normalize_part, "normalize_share")

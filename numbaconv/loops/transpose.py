@@ -6,10 +6,10 @@ import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import itemsize
-from numbaconv.codegen.overlap import STREAMS, weave
 from numbaconv.codegen.records import TRANSPOSE, transpose_record
 from numbaconv.codegen.target import target
 from numbaconv.codegen.transpose import transpose_block
+from numbaconv.codegen.weave import STREAMS, unweave, weave
 from numbaconv.loops.shares import Shares, share_address
 from numbaconv.loops.walk import share
 
@@ -42,11 +42,12 @@ def transpose_strip(source, source_pitch, destination, destination_pitch, rows, 
 
 
 def transpose_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
-    """One thread's share of matrices, rows of `x` that become columns of `out`, cut along their columns."""
+    """One thread's share of matrices, rows of `x` that become columns of `out`, cut along their longer axis."""
     t = transpose_record(record)
     size = itemsize(alpha)
     lanes = VECTOR_BYTES // size
-    strips = (t.columns + lanes - 1) // lanes
+    apart = t.columns <= STREAMS and t.x_row == t.columns * size
+    strips = ((t.rows if apart else t.columns) + lanes - 1) // lanes
     first, last = share(t.n * strips, part, rows * columns)
     # few rows that become pixels without gaps are woven by shuffles, as far as whole vectors of them reach
     woven = t.columns // lanes if t.rows <= STREAMS and t.out_row == t.rows * size else 0
@@ -55,6 +56,12 @@ def transpose_part(part, rows, columns, record, x, out, residual, workspace, alp
         end = min(number + last - first, strips)
         source, destination = x + image * t.x_image, out + image * t.out_image
         first += end - number
+        if apart:
+            # and pixels of few channels are taken apart in the same way
+            begin = number * lanes
+            count = min(end * lanes, t.rows) - begin
+            unweave(destination + begin * size, t.out_row, source + begin * t.x_row, t.columns, count, alpha)
+            continue
         if number < min(end, woven):
             begin, number = number, min(end, woven)
             weave(destination, source, t.x_row, t.rows, begin * lanes * t.rows, number * lanes * t.rows, alpha)
@@ -87,7 +94,8 @@ class Transposition:
         pitches = x_row, x_image or rows * x_row, out_row, out_image or columns * out_row
         self._record = np.array((n, rows, columns, *(pitch * dtype.itemsize for pitch in pitches)), TRANSPOSE)
         self._function, self._zero = share_address(transpose_share, dtype), dtype.type(0)
-        self._strips = n * -(-columns * dtype.itemsize // VECTOR_BYTES)
+        cut = rows if columns <= STREAMS and (x_pitch or columns) == columns else columns
+        self._strips = n * -(-cut * dtype.itemsize // VECTOR_BYTES)
         self._alone = n * rows * columns * dtype.itemsize < _WORTH_THREADS
 
     def shares(self, threads: int) -> Shares:

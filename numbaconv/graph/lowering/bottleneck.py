@@ -9,9 +9,9 @@ import numpy as np
 from numbaconv.algorithms.bottleneck import Stage
 from numbaconv.dispatch.fusion import STRIPS, make_fused_plan, weigh
 from numbaconv.epilogue import IDENTITY, Epilogue
-from numbaconv.graph.instructions import Compiled
+from numbaconv.graph.instructions import Compiled, fused_name
 from numbaconv.graph.ir import Node
-from numbaconv.graph.lowering.convolution import fused_name, pose
+from numbaconv.graph.lowering.convolution import pose
 from numbaconv.graph.tensors import channels_last
 from numbaconv.graph.trace import LOWERINGS, Trace, Value, lowers
 from numbaconv.loops.shares import Shares

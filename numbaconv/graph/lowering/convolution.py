@@ -11,10 +11,10 @@ from numbaconv.algorithms.base import LoopNestPlan
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES
 from numbaconv.dispatch.select import best_compiled
-from numbaconv.epilogue import IDENTITY, Activation, Epilogue
+from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.errors import DTypeError, ModelError, ShapeError
 from numbaconv.functional import conv1d, conv2d, conv3d
-from numbaconv.graph.instructions import Compiled, Host
+from numbaconv.graph.instructions import Compiled, Host, fused_name
 from numbaconv.graph.ir import Graph, Node
 from numbaconv.graph.lowering.elementwise import activate, combine
 from numbaconv.graph.tensors import Tensor, channels_last, row_major
@@ -172,12 +172,6 @@ def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
         )
     )
     return out
-
-
-def fused_name(op: str, residual: Tensor | None, activation: Activation) -> str:
-    """An operator with what rides in its epilogue."""
-    parts = op, "Add" if residual is not None else "", "" if activation.is_identity else str(activation)
-    return "+".join(filter(None, parts))
 
 
 def _pitch(tensor: Tensor | None, channels: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbaconv.epilogue import IDENTITY, Activation
 from numbaconv.graph import strided
-from numbaconv.graph.instructions import Compiled, Host
+from numbaconv.graph.instructions import Compiled, Host, fused_name
 from numbaconv.graph.ir import Node
 from numbaconv.graph.tensors import Tensor, channels_last, memory_order
 from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
@@ -69,7 +69,8 @@ def combine(trace: Trace, operation: str, a: Value, b: Value, name: str, clip: A
         out = trace.new(name, shape, operands[0].dtype)
         work = strided.elementwise(operation, out, operands, clip.alpha, clip.beta)
     in_place = tuple(i for i, operand in enumerate(operands) if operand.shape == shape)
-    trace.emit(Compiled(trace.node.op, trace.node.name, tuple(operands), out, work, in_place=in_place))
+    op = fused_name(trace.node.op, None, clip)
+    trace.emit(Compiled(op, trace.node.name, tuple(operands), out, work, in_place=in_place))
     return out
 
 
@@ -112,7 +113,8 @@ def _binary(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Val
     a, b = operands
     if not _computed_floats(a, b) or (trace.graph.opset < 7 and a.shape != b.shape):
         return None
-    return [combine(trace, _BINARY[node.op], a, b, node.outputs[0])]
+    bounds = node.attributes.get("activation", IDENTITY)
+    return [combine(trace, _BINARY[node.op], a, b, node.outputs[0], bounds)]
 
 
 @lowers(*_VARIADIC)

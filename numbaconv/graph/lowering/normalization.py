@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from numbaconv.epilogue import IDENTITY, Activation
 from numbaconv.errors import ShapeError
-from numbaconv.graph import rows
+from numbaconv.graph import rows, scaling
 from numbaconv.graph.ir import Node
-from numbaconv.graph.lowering.elementwise import combine, unary
+from numbaconv.graph.lowering.elementwise import activate, combine, unary
 from numbaconv.graph.lowering.shapes import reshaped
 from numbaconv.graph.tensors import Tensor
 from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
@@ -47,9 +48,9 @@ def _batch_normalization(trace: Trace, node: Node, operands: Sequence[Value]) ->
     training = node.attributes.get("training_mode", 0) or (
         trace.graph.opset < 7 and not node.attributes.get("is_test", 0)
     )
-    if not _computed(x) or not constant or training or not node.attributes.get("spatial", 1):
+    if not _computed(x) or not constant or training or not node.attributes.get("spatial", 1) or len(x.shape) < 2:
         return None
-    channels = x.shape[1] if len(x.shape) > 1 else 1
+    channels = x.shape[1]
     if any(value.shape != (channels,) for value in statistics):
         shapes = [value.shape for value in statistics]
         raise ShapeError(
@@ -57,8 +58,7 @@ def _batch_normalization(trace: Trace, node: Node, operands: Sequence[Value]) ->
         )
     scale, bias, mean, variance = (value.astype(np.float64) for value in statistics)
     gain = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
-    axes = [1] if len(x.shape) > 1 else []
-    return [rows.normalize(trace, x, axes, node.outputs[0], gain, bias - mean * gain)]
+    return [scaling.scale(trace, x, gain, bias - mean * gain, node.outputs[0], _activation(node))]
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -77,28 +77,32 @@ def _layer_normalization(trace: Trace, node: Node, operands: Sequence[Value]) ->
             raise ShapeError(f"{name} has shape {value.shape}, which does not broadcast to the axes {shape} of x")
     name, epsilon = node.outputs[0], node.attributes.get("epsilon", 1e-5)
     if isinstance(scale, np.ndarray) and (bias is None or isinstance(bias, np.ndarray)):
-        return [rows.normalize(trace, x, axes, name, scale, bias, epsilon)]
-    normal = rows.normalize(trace, x, axes, "", epsilon=epsilon)
+        return [rows.normalize(trace, x, axes, name, epsilon, scale, bias)]
+    normal = rows.normalize(trace, x, axes, "", epsilon)
     return [
         combine(trace, "multiply", normal, scale, name) if bias is None else _gained(trace, normal, scale, bias, name)
     ]
-
-
-def standardized(trace: Trace, x: Tensor, axes: Sequence[int], epsilon: float, name: str) -> Tensor:
-    """x with mean 0 and variance 1 over some axes."""
-    mean = rows.reduce(trace, "sum", x, axes, "", mean=True)
-    centered = combine(trace, "subtract", x, mean, "")
-    variance = rows.reduce(trace, "sum_of_squares", centered, axes, "", mean=True)
-    return combine(trace, "multiply", centered, unary(trace, "inverse_root", variance, "", epsilon), name)
 
 
 def _gained(trace: Trace, x: Tensor, scale: Value, bias: Value, name: str) -> Tensor:
     return combine(trace, "add", combine(trace, "multiply", x, scale, ""), bias, name)
 
 
-def _channels(trace: Trace, value: Value, rank: int) -> Value:
-    """A value of one axis along the channels of tensors of that rank."""
-    return reshaped(trace, value, (-1, *(1,) * (rank - 2)))
+def _activation(node: Node) -> Activation:
+    return node.attributes.get("activation", IDENTITY)
+
+
+def _standardized(trace: Trace, node: Node, x: Tensor, groups: int, scale: Value, bias: Value) -> Tensor:
+    """x with mean 0 and variance 1 over pixels and groups of channels, with the scale and bias of each channel, activated."""
+    epsilon, name, activation = node.attributes.get("epsilon", 1e-5), node.outputs[0], _activation(node)
+    if isinstance(scale, np.ndarray) and isinstance(bias, np.ndarray):
+        return scaling.standardize(trace, x, groups, epsilon, name, scale, bias, activation)
+    normal = scaling.standardize(trace, x, groups, epsilon, "")
+    along_channels = (-1, *(1,) * (len(x.shape) - 2))
+    scale, bias = (reshaped(trace, value, along_channels) for value in (scale, bias))
+    if activation.is_identity:
+        return _gained(trace, normal, scale, bias, name)
+    return activate(trace, _gained(trace, normal, scale, bias, ""), activation, name)
 
 
 @lowers("InstanceNormalization")
@@ -106,13 +110,10 @@ def _instance_normalization(trace: Trace, node: Node, operands: Sequence[Value])
     x, scale, bias = operands
     if not _computed(x) or len(x.shape) < 3:
         return None
-    rank, epsilon = len(x.shape), node.attributes.get("epsilon", 1e-5)
     for name, value in (("scale", scale), ("bias", bias)):
         if value.shape != (x.shape[1],):
             raise ShapeError(f"{name} has shape {value.shape}, x of shape {x.shape} needs ({x.shape[1]},)")
-    normal = standardized(trace, x, range(2, rank), epsilon, "")
-    scale, bias = (_channels(trace, value, rank) for value in (scale, bias))
-    return [_gained(trace, normal, scale, bias, node.outputs[0])]
+    return [_standardized(trace, node, x, x.shape[1], scale, bias)]
 
 
 @lowers("GroupNormalization")
@@ -121,23 +122,26 @@ def _group_normalization(trace: Trace, node: Node, operands: Sequence[Value]) ->
     groups = node.attributes["num_groups"]
     if not _computed(x) or len(x.shape) < 3:
         return None
-    if groups < 1 or x.shape[1] % groups:
-        raise ShapeError(f"num_groups {groups} does not divide the {x.shape[1]} channels of x")
-    n, channels, *spatial = x.shape
-    each = channels // groups
+    channels = x.shape[1]
+    if groups < 1 or channels % groups:
+        raise ShapeError(f"num_groups {groups} does not divide the {channels} channels of x")
     # since opset 21 scale and bias are those of channels, before those of groups
     per_channel = trace.graph.opset >= 21
     if any(value.shape != (channels if per_channel else groups,) for value in (scale, bias)):
         raise ShapeError(
             f"scale and bias have shapes {scale.shape} and {bias.shape} for {channels} channels in {groups} groups"
         )
-    grouped = reshaped(trace, x, (n, groups, each, *spatial))
-    rank = len(grouped.shape)
-    normal = standardized(trace, grouped, range(2, rank), node.attributes.get("epsilon", 1e-5), "")
-    shape = (groups, each if per_channel else 1, *(1,) * len(spatial))
-    scale, bias = (reshaped(trace, value, shape) for value in (scale, bias))
-    result = reshaped(trace, _gained(trace, normal, scale, bias, ""), x.shape)
-    return [result]
+    if not per_channel:
+        scale, bias = (_repeated(trace, value, channels // groups) for value in (scale, bias))
+    return [_standardized(trace, node, x, groups, scale, bias)]
+
+
+def _repeated(trace: Trace, value: Value, times: int) -> Value:
+    """Each number of a vector so many times."""
+    if isinstance(value, np.ndarray):
+        return np.repeat(value, times)
+    ones = np.ones((1, times), value.dtype)
+    return reshaped(trace, combine(trace, "multiply", reshaped(trace, value, (-1, 1)), ones, ""), (-1,))
 
 
 @lowers("MeanVarianceNormalization")

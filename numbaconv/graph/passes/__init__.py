@@ -12,6 +12,7 @@ from numbaconv.graph.passes.common import merge_common_nodes
 from numbaconv.graph.passes.constants import fold_constants
 from numbaconv.graph.passes.dead_code import remove_dead_code
 from numbaconv.graph.passes.dense import make_dense
+from numbaconv.graph.passes.elementwise import fuse_activations
 from numbaconv.graph.passes.identities import remove_identities
 from numbaconv.graph.passes.layer_norm import name_layer_norms
 from numbaconv.graph.passes.packing import pack_weights, weight_bytes
@@ -51,4 +52,4 @@ def optimise(graph: Graph) -> Graph:
             graph = rewritten(graph)
         if graph is before:
             break
-    return group_bottlenecks(graph)
+    return group_bottlenecks(fuse_activations(graph))
