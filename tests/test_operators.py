@@ -143,6 +143,35 @@ def test_softmax_along_any_axis(c, op, axis, kind):
 
 @few
 @given(
+    st.sampled_from([1, 2, 3, 5, 8, 17, 63, 130]),
+    st.sampled_from([(1, 1), (3, 5), (16, 17), (70, 33)]),
+    st.sampled_from([1, 2]),
+    st.sampled_from(["Sub", "Mul"]),
+    st.booleans(),
+    kinds,
+)
+def test_numbers_of_channels_meet_all_pixels(c, sizes, images, op, first, kind):
+    """One for each channel, of all images or of each, on either side; pixels of few channels are taken many at a time."""
+    x, numbers = whole_numbers((2, *sizes, c), kind), whole_numbers((images, c, 1, 1), kind, seed=1)
+    moved = np.moveaxis(x, -1, 1)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(numbers)),
+        helper.make_node(op, ["c", "t"] if first else ["t", "c"], ["y"]),
+    ]
+    pair = (numbers, moved) if first else (moved, numbers)
+    assert np.array_equal(run_chain(nodes, x), (np.subtract if op == "Sub" else np.multiply)(*pair))
+
+
+def test_a_short_row_is_repeated_without_a_second_operand():
+    x = whole_numbers(3)
+    shape = helper.make_node("Constant", [], ["s"], value_ints=[1001, 3])
+    expanded = run_chain([shape, helper.make_node("Expand", ["x", "s"], ["y"])], x)
+    assert np.array_equal(expanded, np.broadcast_to(x, (1001, 3)))
+
+
+@few
+@given(
     st.integers(2, 5),
     st.sampled_from([(1,), (7,), (5, 9), (16, 16), (70, 33)]),
     st.integers(1, 2),
