@@ -53,6 +53,19 @@ def _erf(v: Vectors, x, *_):
     return v.intrinsic("copysign", v.builder.fsub(v.constant(1), erfc_abs(v, x)), x)
 
 
+def _softplus(v: Vectors, x, *_):
+    """max(x, 0) + log(1 + e) with e = exp(-|x|); the logarithm is 2 artanh(s) with s = e / (2 + e) <= 1/3, a series in s^2."""
+    b, zero = v.builder, v.constant(0)
+    e = exp(v, b.fsub(v.constant(-0.0), v.intrinsic("fabs", x)))
+    s = b.fdiv(e, b.fadd(v.constant(2), e))
+    square = b.fmul(s, s)
+    terms = {4: 8, 8: 18}[v.itemsize]
+    series = zero
+    for number in reversed(range(terms)):
+        series = v.fma(series, square, v.constant(2 / (2 * number + 1)))
+    return v.fma(series, s, v.maximum(zero, x))
+
+
 def _softsign(v: Vectors, x, *_):
     return v.builder.fdiv(x, v.builder.fadd(v.constant(1), v.intrinsic("fabs", x)))
 
@@ -80,6 +93,7 @@ UNARY: dict[str, Callable] = {
     "elu": _elu,
     "celu": _celu,
     "erf": _erf,
+    "softplus": _softplus,
     "softsign": _softsign,
     "thresholded_relu": _thresholded_relu,
     "round": lambda v, x, *_: v.intrinsic("rint", x),

@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 from numbaconv.codegen.activations import exp
 from numbaconv.codegen.reduce import REDUCTIONS, folded, pointer, reduced_run, vectors_like
-from numbaconv.codegen.vector import I32, counted_loop, i64, offset
+from numbaconv.codegen.vector import I1, I32, I64, counted_loop, i64, offset
 
 
 def _first_lane(v, vector):
@@ -27,6 +27,32 @@ def run_maximum(typingctx, x, count, like):
         return _first_lane(v, folded(v, reduction.merge, total))
 
     return like(types.intp, types.intp, like), codegen
+
+
+@intrinsic
+def run_position(typingctx, x, count, value):
+    """The number of the first of `count` elements that is `value` or NaN; one of them is."""
+
+    def codegen(context, builder, signature, arguments):
+        x, count, value = arguments
+        v = vectors_like(builder, signature.args[-1])
+        values, source, bits = v.splat(value), pointer(builder, x), ir.IntType(v.lanes)
+
+        def body(i, carried):
+            mask = v.first_lanes(builder.sub(count, i))
+            vector = v.masked_load(offset(builder, source, builder.mul(i, i64(v.itemsize))), mask)
+            same = builder.fcmp_ordered("==", vector, values)
+            hits = builder.and_(mask, builder.or_(same, builder.fcmp_unordered("uno", vector, vector)))
+            number = builder.zext(builder.bitcast(hits, bits), I64)
+            found = builder.add(i, builder.cttz(number, ir.Constant(I1, 0)))
+            nearer = builder.and_(
+                builder.icmp_signed("!=", number, i64(0)), builder.icmp_signed("<", found, carried[0])
+            )
+            return [builder.select(nearer, found, carried[0])]
+
+        return counted_loop(builder, i64(0), count, v.lanes, [count], body, "position")[0]
+
+    return types.intp(types.intp, types.intp, value), codegen
 
 
 @intrinsic

@@ -16,7 +16,7 @@ from numbaconv.graph.strided import WORTH_THREADS, Axis, merged_axes
 from numbaconv.graph.tensors import Tensor, memory_order
 from numbaconv.graph.trace import Trace
 from numbaconv.loops.reduce import reduce_share
-from numbaconv.loops.rows import normalize_share, softmax_of_few_share, softmax_share
+from numbaconv.loops.rows import normalize_share, position_share, softmax_of_few_share, softmax_share
 from numbaconv.loops.shares import Shares, share_address
 from numbaconv.workspace import rounded
 
@@ -51,23 +51,28 @@ def reduce(
     keepdims: bool = True,
 ) -> Tensor:
     """Emit a reduction of x, which has elements, over some axes; a mean divides by their number."""
-    rank = len(x.shape)
     if _loops(x, axes) is None:
         x = trace.ordered(x, lambda rank: (*others(rank, axes), *axes))
-    order = memory_order(x.view)
-    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-    if keepdims:
-        out = trace.new(name, shape, x.dtype, lambda rank: order)
-        kept = without(out.view, axes)
-    else:
-        places = {axis: place for place, axis in enumerate(others(rank, axes))}
-        shape = tuple(x.shape[axis] for axis in places)
-        out = trace.new(name, shape, x.dtype, lambda rank: tuple(places[axis] for axis in order if axis in places))
-        kept = out.view
+    out, kept = _result(trace, x, axes, name, x.dtype, keepdims)
     divisor = prod(x.shape[axis] for axis in axes) if mean else 1
     work = _reduction(operation, x, kept, axes, divisor)
     trace.emit(Compiled(trace.node.op, trace.node.name, (x,), out, work))
     return out
+
+
+def _result(
+    trace: Trace, x: Tensor, axes: Sequence[int], name: str, dtype: np.dtype, keepdims: bool
+) -> tuple[Tensor, np.ndarray]:
+    """Memory for what is left of x without some axes, in the order in which it lies, and its view without them."""
+    order = memory_order(x.view)
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    if keepdims:
+        out = trace.new(name, shape, dtype, lambda rank: order)
+        return out, without(out.view, axes)
+    places = {axis: place for place, axis in enumerate(others(len(x.shape), axes))}
+    shape = tuple(x.shape[axis] for axis in places)
+    out = trace.new(name, shape, dtype, lambda rank: tuple(places[axis] for axis in order if axis in places))
+    return out, out.view
 
 
 def _loops(x: Tensor, axes: Sequence[int]) -> tuple[list[Axis], list[Axis], Axis, bool] | None:
@@ -193,6 +198,22 @@ def _softmax_of_few(trace: Trace, x: Tensor, axes: Sequence[int], name: str) -> 
         return Shares(share_address(softmax_of_few_share, x.dtype), parts, 1, address, 0, zero, zero, record)
 
     trace.emit(Compiled(trace.node.op, trace.node.name, (x,), out, work, in_place=(0,)))
+    return out
+
+
+def position(trace: Trace, x: Tensor, axis: int, name: str, keepdims: bool) -> Tensor | None:
+    """Emit the number of the largest element along an axis, the first of equal ones; None where results cannot lie as rows do."""
+    if _rows(x.view, x.view, (axis,)) is None:
+        x = trace.ordered(x, lambda rank: (*(other for other in memory_order(x.view) if other != axis), axis))
+    out, kept = _result(trace, x, (axis,), name, np.dtype(np.int64), keepdims)
+    rows = merged_axes(kept, [without(x.view, (axis,))]) or [_ONCE]
+    if len(rows) > 1:
+        return None
+    record = np.zeros((), ROWS)
+    record["rows"], record["count"] = rows[0].size, x.shape[axis]
+    record["x_row"], record["out_row"] = rows[0].operands[0], rows[0].out
+    work = _work(position_share, x, record, 0, x.dtype.type(0), record)
+    trace.emit(Compiled(trace.node.op, trace.node.name, (x,), out, work))
     return out
 
 

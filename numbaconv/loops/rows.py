@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import element, itemsize, put_element
+from numbaconv.codegen.memory import element, itemsize, put, put_element
 from numbaconv.codegen.records import classes_record, rows_record
-from numbaconv.codegen.rows import run_affine, run_deviation, run_exponentials, run_maximum, run_sum
+from numbaconv.codegen.rows import run_affine, run_deviation, run_exponentials, run_maximum, run_position, run_sum
 from numbaconv.codegen.weave import softmax_of_streams
 from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.walk import share
@@ -75,6 +77,15 @@ def softmax_of_few_part(part, rows, columns, record, x, out, residual, workspace
         softmax_of_streams(to, c.out_class, source, c.x_class, c.classes, count, alpha)
 
 
+def position_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """One thread's share of rows: the number of the largest element, the first NaN if there is one."""
+    r = rows_record(record)
+    first, last = share(r.rows, part, rows * columns)
+    for row in range(first, last):
+        source = x + row * r.x_row
+        put(out + row * r.out_row, np.int64(0), run_position(source, r.count, run_maximum(source, r.count, alpha)))
+
+
 def normalize_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
     """One thread's share of rows: brought to mean 0 and variance 1 (plus `alpha`), then times gain plus bias."""
     r = rows_record(record)
@@ -88,6 +99,7 @@ def normalize_part(part, rows, columns, record, x, out, residual, workspace, alp
         run_affine(out + row * r.out_row, source, r.gain, r.bias, r.count, center, scale, zero)
 
 
+position_share = NativeFunction(position_part, "position_share")
 softmax_share = NativeFunction(softmax_part, "softmax_share")
 softmax_of_few_share = NativeFunction(softmax_of_few_part, "softmax_of_few_share")
 normalize_share = NativeFunction(normalize_part, "normalize_share")

@@ -17,6 +17,7 @@ _OPERATIONS: dict[str, Callable[[Mapping[str, object]], tuple[str, float, float]
     "Selu": lambda a: ("elu", a.get("alpha", _SELU[0]), a.get("gamma", _SELU[1])),
     "Celu": lambda a: ("celu", a.get("alpha", 1.0), 1 / a.get("alpha", 1.0)),
     "Erf": lambda a: ("erf", 0.0, 0.0),
+    "Softplus": lambda a: ("softplus", 0.0, 0.0),
     "Softsign": lambda a: ("softsign", 0.0, 0.0),
     "ThresholdedRelu": lambda a: ("thresholded_relu", a.get("alpha", 1.0), 0.0),
 }

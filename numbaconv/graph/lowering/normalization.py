@@ -156,3 +156,17 @@ def _mean_variance_normalization(trace: Trace, node: Node, operands: Sequence[Va
     deviation = unary(trace, "sqrt", rows.reduce(trace, "sum_of_squares", centered, axes, "", mean=True), "")
     epsilon = np.asarray(1e-9, x.dtype)
     return [combine(trace, "divide", centered, combine(trace, "add", deviation, epsilon, ""), node.outputs[0])]
+
+
+@lowers("LpNormalization")
+def _lp_normalization(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+    (x,) = operands
+    p = node.attributes.get("p", 2)
+    if not _computed(x) or not x.shape or p not in (1, 2):
+        return None
+    axes = [axis_of(node, len(x.shape), -1)]
+    norm = rows.reduce(trace, "sum_of_magnitudes" if p == 1 else "sum_of_squares", x, axes, "")
+    norm = norm if p == 1 else unary(trace, "sqrt", norm, "")
+    # a norm of zero is that of zeros, which stay
+    least = np.asarray(np.finfo(x.dtype).tiny)
+    return [combine(trace, "divide", x, combine(trace, "maximum", norm, least, ""), node.outputs[0])]

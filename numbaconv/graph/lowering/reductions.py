@@ -10,6 +10,7 @@ from numbaconv.errors import ShapeError
 from numbaconv.graph import rows
 from numbaconv.graph.ir import Node
 from numbaconv.graph.lowering.elementwise import unary
+from numbaconv.graph.lowering.normalization import axis_of
 from numbaconv.graph.tensors import Tensor
 from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
 
@@ -58,3 +59,14 @@ def _reduce(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Val
         keepdims=bool(node.attributes.get("keepdims", 1)),
     )
     return [unary(trace, "sqrt", result, node.outputs[0]) if root else result]
+
+
+@lowers("ArgMax")
+def _position(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+    (x,) = operands
+    first = not node.attributes.get("select_last_index", 0)
+    if not first or not isinstance(x, Tensor) or x.dtype not in FLOATS or not x.view.size or not x.shape:
+        return None
+    axis = axis_of(node, len(x.shape), 0)
+    found = rows.position(trace, x, axis, node.outputs[0], bool(node.attributes.get("keepdims", 1)))
+    return None if found is None else [found]
