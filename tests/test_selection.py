@@ -72,7 +72,9 @@ def test_no_estimate_is_less_than_its_lower_bound(problem):
     for algorithm in ALGORITHMS:
         posed = posed_to(algorithm, problem)
         if algorithm.unsupported(posed, PLAIN, HERE) is None:
-            assert algorithm.least_seconds(posed, HERE) <= algorithm.estimate(posed, HERE).seconds * (1 + 1e-12)
+            seconds = algorithm.estimate(posed, HERE).seconds * (1 + 1e-12)
+            assert algorithm.least_seconds(posed, HERE) <= seconds
+            assert all(floor(problem, HERE) <= seconds for floor in algorithm.floors)
 
 
 def test_few_estimates_are_made_for_the_best(monkeypatch):
