@@ -59,11 +59,13 @@ LAYERS = st.builds(
 ).map(ConvProblem.parse)  # fmt: skip
 
 
-@given(st.one_of(LAYERS, every_kind()), st.sampled_from((DEFAULT, STRICT, Accuracy(1e-3))), st.booleans())
+@given(
+    st.one_of(LAYERS, every_kind()), st.sampled_from((DEFAULT, STRICT, Accuracy(1e-3))), st.booleans(), st.booleans()
+)
 @settings(max_examples=200)
-def test_the_best_is_the_first_of_the_ranking(problem, accuracy, residual):
-    epilogue = replace(PLAIN, residual=residual)
-    assert best(problem, epilogue, HERE, accuracy) == rank(problem, epilogue, HERE, accuracy)[0]
+def test_the_best_is_the_first_of_the_ranking(problem, accuracy, residual, weights_kept):
+    epilogue, on = replace(PLAIN, residual=residual), replace(HERE, weights_kept=weights_kept)
+    assert best(problem, epilogue, on, accuracy) == rank(problem, epilogue, on, accuracy)[0]
 
 
 @given(st.one_of(LAYERS, every_kind()))
@@ -72,7 +74,9 @@ def test_no_estimate_is_less_than_its_lower_bound(problem):
     for algorithm in ALGORITHMS:
         posed = posed_to(algorithm, problem)
         if algorithm.unsupported(posed, PLAIN, HERE) is None:
-            assert algorithm.least_seconds(posed, HERE) <= algorithm.estimate(posed, HERE).seconds * (1 + 1e-12)
+            seconds = algorithm.estimate(posed, HERE).seconds * (1 + 1e-12)
+            assert algorithm.least_seconds(posed, HERE) <= seconds
+            assert all(floor(problem, HERE) <= seconds for floor in algorithm.floors)
 
 
 def test_few_estimates_are_made_for_the_best(monkeypatch):

@@ -110,6 +110,10 @@ def test_estimates_are_pure_and_not_below_their_bound(problem, on):
     assert SPLIT.least_seconds(BIG, on) > 0.2 * SPLIT.estimate(BIG, TILES).seconds
 
 
+def test_the_bound_of_a_large_layer_is_most_of_its_estimate():
+    assert SPLIT.least_seconds(BIG, TILES) > 0.5 * SPLIT.estimate(BIG, TILES).seconds
+
+
 def test_explain_tells_why_they_are_refused():
     shown = next(r for r in nc.explain(BIG, accuracy="strict").rows if r.algorithm == SPLIT.name)
     assert shown.reason == (refusal(on=machine()) or "spreads NaN and infinity beyond their place")

@@ -44,6 +44,8 @@ class Abreast(KernelRows):
         return f"{_fields(geometry(problem))['outputs']} outputs"
 
     def unsupported(self, problem, epilogue, machine):
+        if 2 * problem.c_out * problem.itemsize > VECTOR_BYTES:
+            return "no number of neighbouring outputs that divides a row fits a vector"
         g = geometry(problem)
         fields = _fields(g)
         if fields["outputs"] == 1:

@@ -92,8 +92,8 @@ class Algorithm(Protocol):
     compiled: bool
     #: whether its weights are packed in passing; transforming those that are new in each call would take longer than it saves
     repacked: bool
-    #: what none of the algorithms goes below that share this function; quicker still than `least_seconds`
-    floor: Floor
+    #: what none of the algorithms goes below that share these functions, the quickest first
+    floors: tuple[Floor, ...]
 
     def variant(self, problem: ConvProblem) -> str:
         """Which of several forms of the algorithm this one is, or nothing."""
@@ -135,7 +135,7 @@ class DirectSums:
     padding_modes = True
     compiled = True
     repacked = True
-    floor = staticmethod(cost.least_seconds)
+    floors = (cost.least_seconds,)
     #: bytes of workspace a thread and of tables beyond which the algorithm refuses
     workspace_limit = plan_limit = inf
 

@@ -124,6 +124,12 @@ def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
     return LeastWork(g, pixels, multiply, stored, g["groups"] * core, far)
 
 
+def least_core_seconds(problem: ConvProblem, machine: Machine) -> float:
+    """What no algorithm on tiles of the core goes below."""
+    least = least_work(problem, machine)
+    return (least.core + FETCHED * least.far) / machine.rates.clock
+
+
 def first_reads(g: dict[str, int], height: float) -> float:
     """Bytes of A that a tile finds in the L2 at best: each once, where tiles go outside, or once a panel."""
     columns = g["k_w"] * min(height * g["stride_w"] / g["k_w"] + 1, height)

@@ -25,6 +25,7 @@ class Direct(TiledAlgorithm):
     """
 
     name = KernelRows.name
+    floors = (cost.least_seconds, cost.least_core_seconds)
 
     _rows = KernelRows()
 

@@ -103,6 +103,7 @@ class Fft:
     #: other paddings than zeros are copied around the input first
     padding_modes = False
     compiled = False
+    floors = ()
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""
@@ -131,7 +132,7 @@ class Fft:
         eps = float(np.finfo(problem.np_dtype).eps)
         return _SAFETY * eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
 
-    def floor(self, problem: ConvProblem, machine: Machine) -> float:
+    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
         """The call; and for each output of a block, as there is an element of input and at least half a frequency for it, its
         part of the transforms and of the products."""
         p = problem
@@ -140,10 +141,6 @@ class Fft:
         lanes = TARGETS[machine.isa].lanes(p.itemsize)
         each = channels * (_MOVED + transformed) + sums / lanes / cost.FMA
         return (_CALL + p.n * prod(p.out_spatial) * each) / machine.rates.clock
-
-    def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
-        """It is the only one of its family."""
-        return self.floor(problem, machine)
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """The formula above, and the blocks of one pass, which all threads share."""

@@ -31,6 +31,7 @@ class Indirect(TiledAlgorithm):
     """One tap table for each tile of one image, built once a shape."""
 
     name = "indirect"
+    floors = (cost.least_seconds, cost.least_core_seconds)
     plan_limit = BUFFER_LIMIT
 
     def cut(self, g, machine):

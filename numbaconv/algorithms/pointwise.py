@@ -26,6 +26,7 @@ class Pointwise(TiledAlgorithm):
     """Rows are packed only where they collide; strided and padded problems address each row through a table of one tap."""
 
     name = "pointwise"
+    floors = (cost.least_seconds, cost.least_core_seconds)
 
     def unsupported(self, problem, epilogue, machine):
         if problem.taps != 1:

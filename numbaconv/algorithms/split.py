@@ -59,6 +59,7 @@ class Split(TiledAlgorithm):
     #: infinity minus infinity is what is left of an infinite operand, and narrow forms read pixels beside their taps
     local = False
     padding_modes = False
+    floors = ()
     workspace_limit = _WORKSPACE_LIMIT
 
     def rms_error(self, problem):
@@ -202,17 +203,13 @@ class Split(TiledAlgorithm):
             fetched += weights * blocks * (g["unit_block"] * -(-_registers(g) // 2) - 1)
         return cost.waiting_cycles(x + out + weights, moved + _ASKED_WEIGHTS * fetched, machine)
 
-    def floor(self, problem, machine):
+    def least_seconds(self, problem, machine):
         """Products of full registers, nothing lost, for the taps that an average pixel meets."""
         g = fields_of(problem, None, False)
         pixels = g["n"] * g["out_pixels"] * g["groups"]
         met = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) / g["window"]
         cycles = pixels / ROWS * -(-g["c_out"] // ROWS) * min(_steps(g)) * met * 3 * machine.rates.matrix
         return cycles / machine.rates.clock
-
-    def least_seconds(self, problem, machine):
-        """It is the only one of its family."""
-        return self.floor(problem, machine)
 
 
 def _turned(g: dict[str, int]) -> dict[str, int]:

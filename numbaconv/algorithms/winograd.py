@@ -53,7 +53,7 @@ class Winograd(TiledAlgorithm):
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
     repacked = False
-    floor = staticmethod(winograd_cost.least_seconds)
+    floors = (winograd_cost.least_seconds, winograd_cost.least_of_all)
     workspace_limit = WORKSPACE_LIMIT
 
     def __init__(self, m: int, forms: tuple[bool, ...] = (True, False)):

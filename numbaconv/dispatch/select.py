@@ -1,7 +1,7 @@
 """Rank the algorithms for a problem, or find the best one, and make its plan.  Pure functions of problem, epilogue and machine.
 
 Estimates take some microseconds each, and a new shape waits for its choice.  So `best` begins with what whole families of
-algorithms cannot go below (`floor`), asks those of a family that may win for a quick lower bound of their own (`least_seconds`),
+algorithms cannot go below (`floors`), asks those of a family that may win for a quick lower bound of their own (`least_seconds`),
 and for estimates in the order of these bounds, until no other can be better.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple
 
@@ -59,55 +60,73 @@ def best(
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> Candidate:
     """The first candidate of `rank`, found with as few estimates as need be."""
-    chosen = inf, 0, None
-    floors = []
-    for floor, members in _families(algorithms):
-        least = floor(problem, on)
-        if not any(algorithm.native(problem) for _, algorithm in members):
-            least += layout.transposing(problem, epilogue, on)[0]
-        floors.append((least * _ROUNDED, members))
-    for floor, members in sorted(floors):
-        if floor > chosen[0]:
-            break
-        # alone, an algorithm has no other bound
-        bounds = _bounds(members, problem, epilogue, on, accuracy) if len(members) > 1 else ((floor, members[0][0]),)
-        for least, place in bounds:
-            if least > chosen[0]:
-                break
-            candidate = _candidate(algorithms[place], problem, epilogue, on, accuracy)
-            if candidate.cost and (candidate.cost.seconds, place) < chosen[:2]:
-                chosen = candidate.cost.seconds, place, candidate
-    return chosen[2] or rank(problem, epilogue, on, accuracy, algorithms)[0]
+    left = [
+        (bound, place, what)
+        for place, what in _families(algorithms, accuracy.local)
+        if (bound := _bound(what, problem, epilogue, on)) < inf
+    ]
+    heapify(left)
+    while left:
+        # what has the lowest bound is looked at more closely, until that is an estimate
+        _, place, what = heappop(left)
+        if isinstance(what, Candidate):
+            return what
+        if isinstance(what, _Family):
+            for place, part in what.parts:
+                if (bound := _bound(part, problem, epilogue, on)) < inf:
+                    heappush(left, (bound, place, part))
+        elif (candidate := _candidate(what, problem, epilogue, on, accuracy)).cost:
+            heappush(left, (candidate.cost.seconds, place, candidate))
+    return rank(problem, epilogue, on, accuracy, algorithms)[0]
+
+
+class _Family(NamedTuple):
+    """Algorithms that share a lower bound, and what they are made of: families that share a nearer one, or themselves.
+
+    The last member comes first, since the reference follows any layout.
+    """
+
+    floor: Floor
+    parts: tuple[tuple[int, _Family | Algorithm], ...]
+    members: tuple[Algorithm, ...]
 
 
 @functools.lru_cache(maxsize=64)
-def _families(algorithms: tuple[Algorithm, ...]) -> tuple[tuple[Floor, tuple[tuple[int, Algorithm], ...]], ...]:
-    """The bounds that algorithms share, each with those that do and their places, the last one first."""
+def _families(algorithms: tuple[Algorithm, ...], local: bool) -> tuple[tuple[int, _Family | Algorithm], ...]:
+    """All of them, or those that are `local`, each with its place or the first of its places."""
+    return _parts([pair for pair in enumerate(algorithms) if pair[1].local or not local], 0)
+
+
+def _parts(numbered: list[tuple[int, Algorithm]], depth: int) -> tuple[tuple[int, _Family | Algorithm], ...]:
     sharing = defaultdict(list)
-    for place, algorithm in reversed(tuple(enumerate(algorithms))):
-        sharing[algorithm.floor].append((place, algorithm))
-    return tuple((floor, tuple(members)) for floor, members in sharing.items())
+    for place, algorithm in numbered:
+        # by its place where it shares nothing more
+        sharing[algorithm.floors[depth] if depth < len(algorithm.floors) else place].append((place, algorithm))
+    return tuple(
+        members[0]
+        if len(members) == 1
+        else (members[0][0], _Family(floor, _parts(members, depth + 1), _last_first(members)))
+        for floor, members in sharing.items()
+    )
 
 
-def _bounds(
-    members: tuple[tuple[int, Algorithm], ...],
-    problem: ConvProblem,
-    epilogue: Epilogue,
-    on: Machine,
-    accuracy: Accuracy,
-) -> list[tuple[float, int]]:
-    """Lower bounds of algorithms that may do the problem, each with the algorithm's place, the least first."""
-    found = []
-    for place, algorithm in members:
-        if accuracy.local and not algorithm.local:
-            continue
-        posed = padded.posed_to(algorithm, problem)
-        if algorithm.unsupported(posed, epilogue, on) is None:
-            least = algorithm.least_seconds(posed, on)
-            if not algorithm.native(posed):
-                least += layout.transposing(problem, epilogue, on)[0]
-            found.append((least * _ROUNDED, place))
-    return sorted(found)
+def _last_first(numbered: list[tuple[int, Algorithm]]) -> tuple[Algorithm, ...]:
+    return tuple(algorithm for _, algorithm in reversed(numbered))
+
+
+def _bound(what: _Family | Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine) -> float:
+    """Seconds that an algorithm or a family does not go below; infinity if it refuses."""
+    if isinstance(what, _Family):
+        least = what.floor(problem, on)
+        native = any(algorithm.native(problem) for algorithm in what.members)
+    else:
+        problem = padded.posed_to(what, problem)
+        if what.unsupported(problem, epilogue, on) is not None:
+            return inf
+        least, native = what.least_seconds(problem, on), what.native(problem)
+    if not native:
+        least += layout.transposing(problem, epilogue, on)[0]
+    return least * _ROUNDED
 
 
 def _candidate(
