@@ -35,6 +35,8 @@ _FEATURES = "amx-tile", "amx-bf16", "avx512bf16"
 _ERROR = 5.5e-6
 #: The parts of the L2 that a block of the input, and panels that tiles share, may take.
 _INPUT_PART, _PANEL_PART = 2, 4
+#: The same for a block of pixels of which each is read once.
+_APART_PART = 4
 #: What a block may take where that holds fewer lines than a part of those that a kernel reaches over.
 _MOST_INPUT, _FEW_LINES = 0.7, 4
 #: What a block and a panel may take together, if both are to stay.
@@ -98,7 +100,12 @@ class Split(TiledAlgorithm):
         row_pitch, tail = positions * position_bytes, shared * position_bytes + 2 * ROW_BYTES
         blocks = 1 if narrow else -(-c_in // DEPTH)
         strips = 2 * k_d * blocks * phases_h * phases
-        lines = _lines(g["h_out"], reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), machine)
+        taken = steps.narrow if narrow else steps.wide
+        column_block = max(1, machine.l2 // _PANEL_PART // (taken * STEP_BYTES))
+        # large blocks save what neighbours share, and weights that come again; pixels that share neither are better in small ones
+        apart = reach_h == 0 and positions == 1 and column_block >= g["panels_per_group"]
+        room = machine.l2 // (_APART_PART if apart else _INPUT_PART)
+        lines = _lines(g["h_out"], reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), room, machine)
         phase_pitch = rounded((lines + reach_h) * row_pitch + tail)
         block_pitch = phases_h * phases * phase_pitch
         low = rounded(k_d * blocks * block_pitch)
@@ -106,9 +113,8 @@ class Split(TiledAlgorithm):
         unit_pitch = rounded(2 * low + (2 * ROWS + 1) * position_bytes + ROW_BYTES)
         units = 1
         if lines == g["h_out"]:
-            units = max(1, min(machine.l2 // _INPUT_PART // unit_pitch, g["n"] * g["d_out"]))
+            units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
         total = (lines - 1) * positions + g["w_out"]
-        taken = steps.narrow if narrow else steps.wide
         fields = turned | {
             "line": g["h_out"],
             "lines": g["d_out"],
@@ -129,7 +135,7 @@ class Split(TiledAlgorithm):
             "steps": taken,
             "tile_height": -(-total // max(-(-total // ROWS), 1)) or 1,
             "panel_bytes": taken * STEP_BYTES,
-            "column_block": max(1, machine.l2 // _PANEL_PART // (taken * STEP_BYTES)),
+            "column_block": column_block,
             "tiles_per_line": 1,
             # what the L2 keeps needs no asking for
             "fetch": int(g["n"] * g["x_image"] > machine.l2 // _INPUT_PART),
@@ -252,10 +258,10 @@ def _steps(g: dict[str, int]) -> _Steps:
     return _Steps(wide, rows * -(-g["k_w"] * g["c_in"] // DEPTH))
 
 
-def _lines(total: int, reach: int, line_bytes: int, fixed_bytes: int, machine: Machine) -> int:
-    """Lines of a block, blocks as even as can be; a few more than fit their part of the L2 where kernels reach over many others."""
-    for room in (machine.l2 // _INPUT_PART, int(_MOST_INPUT * machine.l2)):
-        fit = max(1, min(total, (room - fixed_bytes) // line_bytes - reach))
+def _lines(total: int, reach: int, line_bytes: int, fixed_bytes: int, room: int, machine: Machine) -> int:
+    """Lines of a block, blocks as even as can be; a few more than `room` holds where kernels reach over many others."""
+    for nbytes in (room, int(_MOST_INPUT * machine.l2)):
+        fit = max(1, min(total, (nbytes - fixed_bytes) // line_bytes - reach))
         if _FEW_LINES * fit >= min(reach, total):
             break
     return -(-total // -(-total // fit)) if total else 0
