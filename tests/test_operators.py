@@ -301,6 +301,24 @@ def test_functions_of_one_element(op, attributes):
     agree(op, x, exact=False, **attributes)
 
 
+@pytest.mark.parametrize("c_out", [1, 3, 16])
+@pytest.mark.parametrize("stride", [(2,), (2, 3), (1, 2, 2)])
+def test_outputs_of_a_transposed_convolution_that_do_not_overlap(stride, c_out):
+    """Those of one column of the input are computed side by side where their channels are few."""
+    torch = pytest.importorskip("torch")
+    x = whole_numbers((2, 5, *(4, 7, 3)[: len(stride)]))
+    weight, bias = whole_numbers((5, c_out, *stride), seed=1), whole_numbers(c_out, seed=2)
+    constants = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+        for name, array in (("w", weight), ("b", bias))
+    ]
+    convolution = helper.make_node("ConvTranspose", ["x", "w", "b"], ["c"], strides=stride, kernel_shape=stride)
+    y = run_chain([*constants, convolution, helper.make_node("Relu", ["c"], ["y"])], x)
+    judge = getattr(torch.nn.functional, f"conv_transpose{len(stride)}d")
+    expected = judge(*map(torch.from_numpy, (x, weight, bias)), stride=stride).relu().numpy()
+    assert np.array_equal(y, expected)
+
+
 def test_products_of_computed_matrices():
     x = whole_numbers((2, 3, 4))
     node = helper.make_node("MatMul", ["x", "moved"], ["y"], name="tested")

@@ -99,7 +99,7 @@ def _joined(rows: Axis, count: Axis, size: int) -> int:
     """How many short rows are worth taking at a time: those without gaps, of operands whose rows follow or are the same one."""
     row = count.size * size
     alike = all(step == size and pitch in (0, row) for step, pitch in zip(count.operands, rows.operands))
-    if not alike or rows.out != row or row >= _SHORT:
+    if not alike or rows.out != row or not 0 < row < _SHORT:
         return 1
     # as long as many are left: copies have to be made first
     return max(1, min(_LONG // row, rows.size // 16))

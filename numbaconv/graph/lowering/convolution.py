@@ -20,6 +20,7 @@ from numbaconv.graph.lowering.elementwise import activate, combine
 from numbaconv.graph.tensors import Tensor, channels_last, row_major
 from numbaconv.graph.trace import CHECKS, FLOATS, Trace, Value, lowers
 from numbaconv.graph.window import Window, per_axis
+from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.shares import Shares
 from numbaconv.problem import ConvProblem
 from numbaconv.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeLayer
@@ -223,7 +224,8 @@ def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Seque
 
         trace.emit(Host(node.op, node.name, (x, weight, bias), (out,), run, algorithm="packed in each run"))
         return [out]
-    activation = node.attributes.get("activation", IDENTITY)
+    activation, c_out = node.attributes.get("activation", IDENTITY), weight.shape[1] * window.group
+    weight, bias, geometry = _side_by_side(weight, bias, geometry)
     layer = trace.store.get(
         ("layer", node.outputs, pads, growth),
         lambda: kind(
@@ -232,14 +234,32 @@ def conv_transpose(trace: Trace, node: Node, operands: Sequence[Value]) -> Seque
             accuracy="strict",
         ),
     )  # fmt: skip
-    return [_transpose_step(trace, node, layer, trace.ordered(x, channels_last))]
+    return [_transpose_step(trace, node, layer, trace.ordered(x, channels_last), c_out)]
 
 
-def _transpose_step(trace: Trace, node: Node, layer: ConvTransposeLayer, x: Tensor) -> Tensor:
-    """Emit a transposed convolution of a tensor without gaps."""
+def _side_by_side(weight: np.ndarray, bias: np.ndarray | None, geometry: dict[str, object]):
+    """Weight, bias and geometry where the outputs of one column of the input are channels of one output.
+
+    They are neighbours in memory and meet no other column where the kernel is as long as the stride; few channels then fill
+    more of a vector.
+    """
+    step, last = weight.shape[-1], {name: value[-1] for name, value in geometry.items() if name != "groups"}
+    alone = geometry["groups"] == 1 and last["dilation"] == 1 and last["stride"] == step
+    narrow = weight.shape[1] * weight.itemsize < VECTOR_BYTES
+    if not (alone and narrow) or step == 1 or any(last["padding"]) or last["output_padding"]:
+        return weight, bias, geometry
+    c_in, c_out, *kernel = weight.shape
+    weight = np.moveaxis(weight, -1, 1).reshape(c_in, step * c_out, *kernel[:-1], 1)
+    bias = None if bias is None else np.tile(bias, step)
+    return weight, bias, {**geometry, "stride": (*geometry["stride"][:-1], 1)}
+
+
+def _transpose_step(trace: Trace, node: Node, layer: ConvTransposeLayer, x: Tensor, c_out: int) -> Tensor:
+    """Emit a transposed convolution of a tensor without gaps, whose layer may have several outputs side by side."""
     n, c_in, *spatial = x.shape
     plan = layer.plan((n, *spatial, c_in))
-    n, *spatial, c_out = layer.output_shape((n, *spatial, c_in))
+    n, *spatial, channels = layer.output_shape((n, *spatial, c_in))
+    spatial[-1] *= channels // c_out
     order = channels_last(len(x.shape))
     out = trace.new(node.outputs[0], (n, c_out, *spatial), x.dtype, channels_last)
     name = fused_name(node.op, None, layer.activation)
@@ -247,7 +267,7 @@ def _transpose_step(trace: Trace, node: Node, layer: ConvTransposeLayer, x: Tens
         back = np.argsort(order)
 
         def run(x):
-            return (layer(x.transpose(order)).transpose(back),)
+            return (layer(x.transpose(order)).reshape(n, *spatial, c_out).transpose(back),)
 
         trace.emit(Host(name, node.name, (x,), (out,), run, algorithm=plan.algorithm))
         return out
@@ -259,7 +279,7 @@ def _transpose_step(trace: Trace, node: Node, layer: ConvTransposeLayer, x: Tens
             node.name,
             (x,),
             target,
-            lambda threads: plan.shares(threads, (c_in, c_out, c_out)),
+            lambda threads: plan.shares(threads, (c_in, channels, channels)),
             algorithm=plan.algorithm,
             flops=layer.problem((x.shape[0], *x.shape[2:], c_in)).flops,
         )
