@@ -24,6 +24,7 @@ from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.split_panels import SplitPanels
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.codegen.amx import COLUMNS, DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configuration
+from numbaconv.codegen.memory import LINE
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.split import SUMS_BYTES, split_share
 from numbaconv.machine import Machine
@@ -44,6 +45,8 @@ _TOGETHER = 0.8
 _WORKSPACE_LIMIT = 4 << 20
 #: Tiles of no more steps wait for the lines of results that they write, if those are not asked for.
 _FEW_STEPS = 4
+#: With fewer steps for each cache line of the input, lines that are asked for come no sooner, and stand in the way of others.
+_STEPS_A_LINE = 3
 #: Fewer elements of a kernel row's than this part of the wide form's steps, and the narrow form is taken.
 _NARROW = 0.8
 #: Cycles of starting and finishing a tile of a panel; of finishing one of its lines; of splitting 32 channels of a pixel.  Fitted,
@@ -101,6 +104,7 @@ class Split(TiledAlgorithm):
         blocks = 1 if narrow else -(-c_in // DEPTH)
         strips = 2 * k_d * blocks * phases_h * phases
         taken = steps.narrow if narrow else steps.wide
+        asked = taken * g["panels_per_group"] >= _STEPS_A_LINE * g["x_pixel"] / LINE
         column_block = max(1, machine.l2 // _PANEL_PART // (taken * STEP_BYTES))
         # large blocks save what neighbours share, and weights that come again; pixels that share neither are better in small ones
         apart = reach_h == 0 and positions == 1 and column_block >= g["panels_per_group"]
@@ -138,7 +142,7 @@ class Split(TiledAlgorithm):
             "column_block": column_block,
             "tiles_per_line": 1,
             # what the L2 keeps needs no asking for
-            "fetch": int(g["n"] * g["x_image"] > machine.l2 // _INPUT_PART),
+            "fetch": int(asked and g["n"] * g["x_image"] > machine.l2 // _INPUT_PART),
             # nor do results that many products hide
             "far_results": int(taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
             "tile_block": lines,
