@@ -23,6 +23,8 @@ INPUT_PART = 2
 _MOST_INPUT, _FEW_LINES = 0.7, 4
 #: Cycles of starting and finishing a tile of a panel; of finishing one of its lines; of splitting 32 channels of a pixel.  Fitted.
 TILE, LINE, SPLIT = 160.0, 60.0, 16.0
+#: The part of the time of transfers that is left where weights are asked for ahead.  Fitted, too.
+ASKED_WEIGHTS = 0.65
 
 
 class MatrixTiles(TiledAlgorithm):

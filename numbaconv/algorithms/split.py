@@ -22,6 +22,7 @@ import numpy as np
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.matrix_tiles import (
+    ASKED_WEIGHTS,
     INPUT_PART,
     LINE,
     SPLIT,
@@ -45,8 +46,8 @@ _TOGETHER = 0.8
 _FEW_STEPS = 4
 #: Fewer elements of a kernel row's than this part of the wide form's steps, and the narrow form is taken.
 _NARROW = 0.8
-#: The parts of the time of transfers that are left where results and weights are asked for ahead; fitted.
-_ASKED_RESULTS, _ASKED_WEIGHTS = 0.4, 0.65
+#: The part of the time of transfers that is left where results are asked for ahead; fitted.
+_ASKED_RESULTS = 0.4
 
 
 class Split(MatrixTiles):
@@ -164,7 +165,7 @@ class Split(MatrixTiles):
         block = g["unit_block"] * g["unit_pitch"]
         if block + g["panel_bytes"] > _TOGETHER * machine.l2:
             fetched += weights * blocks * (g["unit_block"] * -(-_registers(g) // 2) - 1)
-        return cost.waiting_cycles(x + out + weights, moved + _ASKED_WEIGHTS * fetched, machine)
+        return cost.waiting_cycles(x + out + weights, moved + ASKED_WEIGHTS * fetched, machine)
 
     def least_seconds(self, problem, machine):
         """Products of full registers, nothing lost, for the taps that an average pixel meets."""

@@ -12,6 +12,7 @@ import numpy as np
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.matrix_tiles import (
+    ASKED_WEIGHTS,
     INPUT_PART,
     LINE,
     SPLIT,
@@ -62,7 +63,7 @@ class SplitPlanes(MatrixTiles):
         registers = -(-g["c_out"] // ROWS)
         turned = turned_lines(g, planes=True)
         fields, patches = turned | _by_channels(g | turned), _by_patches(g)
-        if _position_cycles(g | patches, registers, machine) < _position_cycles(g | fields, registers, machine):
+        if patches["steps"] < fields["steps"] and _patches_win(g | patches, g | fields, registers, machine):
             fields = patches
         g = g | fields
         row_pitch, reach = g["positions"] * _PAIR_BYTES, g["reach_h"]
@@ -139,10 +140,12 @@ class SplitPlanes(MatrixTiles):
         return blocks_of(g) * g["groups"] * lines * line * _split_blocks(g) * SPLIT
 
     def far_cycles(self, g, machine):
-        """Weights come again with each block, unless they stay."""
+        """Weights come again with each block, unless they stay; they are asked for ahead."""
+        x, out = g["n"] * g["in_pixels"] * g["x_pixel"], g["n"] * g["out_pixels"] * g["out_pixel"]
         weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
         blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
-        return cost.far_cycles(g, machine, weights, 1, blocks)
+        fetched = ASKED_WEIGHTS * cost.fetched_bytes(weights, blocks, machine)
+        return cost.waiting_cycles(x + out + weights, x + out + fetched, machine)
 
     def least_seconds(self, problem, machine):
         """Products of full registers, nothing lost."""
@@ -191,9 +194,12 @@ def _split_blocks(g: dict[str, int]) -> int:
     return g["k_d"] * g["phases_h"] * g["phases"] * -(-g["c_in"] // DEPTH)
 
 
-def _position_cycles(g: dict[str, int], registers: int, machine: Machine) -> float:
-    """Products and splitting for a position."""
-    return _product_cycles(g, registers, machine) / COLUMNS + SPLIT * _split_blocks(g)
+def _patches_win(patches: dict[str, int], channels: dict[str, int], registers: int, machine: Machine) -> bool:
+    """Whether products and splitting take less for a position."""
+    by_patches, by_channels = (
+        _product_cycles(g, registers, machine) / COLUMNS + SPLIT * _split_blocks(g) for g in (patches, channels)
+    )
+    return by_patches < by_channels
 
 
 def _product_cycles(g: dict[str, int], registers: int, machine: Machine) -> float:
