@@ -13,6 +13,7 @@ from numbaconv.algorithms.indirect import Indirect
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
 from numbaconv.algorithms.split import Split
+from numbaconv.algorithms.split_planes import SplitPlanes
 from numbaconv.algorithms.winograd import Winograd
 from numbaconv.algorithms.winograd_form import SIZES
 
@@ -26,6 +27,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Indirect(),
     Im2col(),
     Split(),
+    SplitPlanes(),
     Fft(),
     Reference(),
 )

@@ -21,71 +21,47 @@ import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
+from numbaconv.algorithms.matrix_tiles import (
+    ASKED_WEIGHTS,
+    INPUT_PART,
+    LINE,
+    SPLIT,
+    TILE,
+    MatrixTiles,
+    blocks_of,
+    lines_of_block,
+    turned_lines,
+)
 from numbaconv.algorithms.split_panels import SplitPanels
-from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
-from numbaconv.codegen.amx import COLUMNS, DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configuration
-from numbaconv.codegen.memory import LINE
-from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.split import SUMS_BYTES, split_share
-from numbaconv.machine import Machine
+from numbaconv.algorithms.tiled import Cut
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES
+from numbaconv.codegen.memory import LINE as CACHE_LINE
+from numbaconv.loops.split import split_share
 from numbaconv.workspace import ALIGNMENT, rounded
 
-#: What LLVM calls the instructions that are needed.
-_FEATURES = "amx-tile", "amx-bf16", "avx512bf16"
-#: Bound of the error of a product, relative to it: what both operands lose, and the product of their low parts.
-_ERROR = 5.5e-6
-#: The parts of the L2 that a block of the input, and panels that tiles share, may take.
-_INPUT_PART, _PANEL_PART = 2, 4
-#: The same for a block of pixels of which each is read once.
+#: The part of the L2 that panels that tiles share may take.
+_PANEL_PART = 4
+#: The part that a block of pixels may take of which each is read once.
 _APART_PART = 4
-#: What a block may take where that holds fewer lines than a part of those that a kernel reaches over.
-_MOST_INPUT, _FEW_LINES = 0.7, 4
 #: What a block and a panel may take together, if both are to stay.
 _TOGETHER = 0.8
-_WORKSPACE_LIMIT = 4 << 20
 #: Tiles of no more steps wait for the lines of results that they write, if those are not asked for.
 _FEW_STEPS = 4
 #: With fewer steps for each cache line of the input, lines that are asked for come no sooner, and stand in the way of others.
 _STEPS_A_LINE = 3
 #: Fewer elements of a kernel row's than this part of the wide form's steps, and the narrow form is taken.
 _NARROW = 0.8
-#: Cycles of starting and finishing a tile of a panel; of finishing one of its lines; of splitting 32 channels of a pixel.  Fitted,
-#: as are the parts of the time of transfers that are left where results and weights are asked for ahead.
-_TILE, _LINE, _SPLIT = 160.0, 60.0, 16.0
-_ASKED_RESULTS, _ASKED_WEIGHTS = 0.4, 0.65
+#: The part of the time of transfers that is left where results are asked for ahead; fitted.
+_ASKED_RESULTS = 0.4
 
 
-class Split(TiledAlgorithm):
+class Split(MatrixTiles):
     """Blocks are lines of a slice; where a line is one pixel, as in signals and 1x1 kernels, pixels are lines."""
 
-    name = "bf16x3"
     share = split_share
-    head_bytes = SUMS_BYTES
-    #: infinity minus infinity is what is left of an infinite operand, and narrow forms read pixels beside their taps
-    local = False
-    padding_modes = False
-    floors = ()
-    workspace_limit = _WORKSPACE_LIMIT
-
-    def rms_error(self, problem):
-        """What two operands of 16 bits lose."""
-        return _ERROR
-
-    def unsupported(self, problem, epilogue, machine):
-        if problem.dtype != "f32":
-            return f"matrix tiles make no {problem.dtype}"
-        if missing := [feature for feature in _FEATURES if not machine.has(feature)]:
-            return f"the machine has no {missing[0]}"
-        if TARGETS[machine.isa].columns(problem.itemsize) != 2 * COLUMNS:
-            return f"panels of {machine.isa} are not two matrix tiles wide"
-        return None
-
-    def core(self, dtype):
-        """There is none: tiles belong to the loop nest."""
-        return 0
 
     def cut(self, g, machine):
-        turned = _turned(g)
+        turned = turned_lines(g)
         g = g | turned
         stride_w, c_in, k_d, steps = g["stride_w"], g["c_in"], g["k_d"], _steps(g)
         phases_h, reach_h = g["stride_h"] if g["k_h"] > 1 else 1, (g["k_h"] - 1) * g["dilation_h"] // g["stride_h"]
@@ -104,12 +80,12 @@ class Split(TiledAlgorithm):
         blocks = 1 if narrow else -(-c_in // DEPTH)
         strips = 2 * k_d * blocks * phases_h * phases
         taken = steps.narrow if narrow else steps.wide
-        asked = taken * g["panels_per_group"] >= _STEPS_A_LINE * g["x_pixel"] / LINE
+        asked = taken * g["panels_per_group"] >= _STEPS_A_LINE * g["x_pixel"] / CACHE_LINE
         column_block = max(1, machine.l2 // _PANEL_PART // (taken * STEP_BYTES))
         # large blocks save what neighbours share, and weights that come again; pixels that share neither are better in small ones
         apart = reach_h == 0 and positions == 1 and column_block >= g["panels_per_group"]
-        room = machine.l2 // (_APART_PART if apart else _INPUT_PART)
-        lines = _lines(g["h_out"], reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), room, machine)
+        room = machine.l2 // (_APART_PART if apart else INPUT_PART)
+        lines = lines_of_block(g["h_out"], reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), room, machine)
         phase_pitch = rounded((lines + reach_h) * row_pitch + tail)
         block_pitch = phases_h * phases * phase_pitch
         low = rounded(k_d * blocks * block_pitch)
@@ -142,7 +118,7 @@ class Split(TiledAlgorithm):
             "column_block": column_block,
             "tiles_per_line": 1,
             # what the L2 keeps needs no asking for
-            "fetch": int(asked and g["n"] * g["x_image"] > machine.l2 // _INPUT_PART),
+            "fetch": int(asked and g["n"] * g["x_image"] > machine.l2 // INPUT_PART),
             # nor do results that many products hide
             "far_results": int(taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
             "tile_block": lines,
@@ -162,23 +138,11 @@ class Split(TiledAlgorithm):
             base = base + 0 * w[..., :1]
             blocks = np.arange(-(-g["k_w"] * g["c_in"] // DEPTH)) * ROW_BYTES
         taps = np.ascontiguousarray((base[..., None] + blocks).reshape(-1))
-        config = np.frombuffer(configuration(g["tile_height"]), np.uint8).copy()
-        return {"taps": taps, "tables": config}
+        return {"taps": taps, "tables": self.configuration(g)}
 
     def operands(self, weights, g):
         run = g["c_in"] if g["block_pitch"] else g["c_in"] * g["k_w"]
         return {"panels": weights.form(SplitPanels(run)), "bias": weights.packed_bias}
-
-    def functions(self, g, np_dtype):
-        return {}
-
-    def shares(self, g):
-        """Lines of all images, panels of all groups."""
-        return g["n"] * g["d_out"] * g["line"], g["groups"] * g["panels_per_group"]
-
-    def zeros(self, g):
-        """None are read."""
-        return 0
 
     def gemm_cycles(self, g, machine):
         """Products of registers, and what each tile, row and line costs besides."""
@@ -186,8 +150,8 @@ class Split(TiledAlgorithm):
         product = machine.rates.matrix * (g["tile_height"] + 1) / (ROWS + 1)
         products = 3 * registers * halves * g["steps"] * _met(g) * product
         lines = g["line_block"] if g["positions"] > 1 else 0
-        finished = -(-registers // 2) * _TILE + lines * _LINE
-        return _blocks(g) * g["groups"] * (products + panels * finished)
+        finished = -(-registers // 2) * TILE + lines * LINE
+        return blocks_of(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
         """Splitting: again for each slice of the kernel."""
@@ -196,7 +160,7 @@ class Split(TiledAlgorithm):
             stretches = g["phases"] * g["positions"] * -(-g["c_in"] // DEPTH)
         else:
             stretches = g["row_pitch"] / ROW_BYTES
-        return _blocks(g) * g["groups"] * rows * stretches * _SPLIT
+        return blocks_of(g) * g["groups"] * rows * stretches * SPLIT
 
     def far_cycles(self, g, machine):
         """Weights come again with each block, unless they stay, or with each tile, where a panel and a block do not fit together.
@@ -211,7 +175,7 @@ class Split(TiledAlgorithm):
         block = g["unit_block"] * g["unit_pitch"]
         if block + g["panel_bytes"] > _TOGETHER * machine.l2:
             fetched += weights * blocks * (g["unit_block"] * -(-_registers(g) // 2) - 1)
-        return cost.waiting_cycles(x + out + weights, moved + _ASKED_WEIGHTS * fetched, machine)
+        return cost.waiting_cycles(x + out + weights, moved + ASKED_WEIGHTS * fetched, machine)
 
     def least_seconds(self, problem, machine):
         """Products of full registers, nothing lost, for the taps that an average pixel meets."""
@@ -220,30 +184,6 @@ class Split(TiledAlgorithm):
         met = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) / g["window"]
         cycles = pixels / ROWS * -(-g["c_out"] // ROWS) * min(_steps(g)) * met * 3 * machine.rates.matrix
         return cycles / machine.rates.clock
-
-
-def _turned(g: dict[str, int]) -> dict[str, int]:
-    """Lines of one pixel each, where rows meet neither one another nor padding: signals, and kernels of one pixel."""
-    alone = g["k_d"] * g["k_h"] * g["stride_d"] * g["stride_h"] == 1 and g["pad_front"] == g["pad_top"] == 0
-    if not alone or g["d_in"] != g["d_out"] or g["h_in"] != g["h_out"]:
-        return {}
-    if g["h_in"] * g["d_in"] == 1:
-        return {
-            "h_in": g["w_in"], "h_out": g["w_out"], "k_h": g["k_w"], "stride_h": g["stride_w"],
-            "dilation_h": g["dilation_w"], "pad_top": g["pad_left"], "line_step": g["column_step"],
-            "w_in": 1, "w_out": 1, "k_w": 1, "stride_w": 1, "dilation_w": 1, "pad_left": 0, "column_step": 1,
-        }  # fmt: skip
-    every = g["line_step"] == g["w_out"] * g["column_step"] and g["slice_step"] == g["h_out"] * g["line_step"]
-    if g["k_w"] == g["stride_w"] == 1 and g["w_in"] == g["w_out"] and g["pad_left"] == 0 and every:
-        pixels, images = g["out_pixels"], 1
-        if g["image_step"] == g["out_pixels"] * g["column_step"]:
-            images = max(g["n"], 1)
-        return {
-            "n": g["n"] // images, "h_in": images * pixels, "h_out": images * pixels, "d_in": 1, "d_out": 1,
-            "w_in": 1, "w_out": 1, "line_step": g["column_step"], "column_step": 1,
-            "in_pixels": images * pixels, "out_pixels": images * pixels,
-        }  # fmt: skip
-    return {}
 
 
 class _Steps(NamedTuple):
@@ -262,15 +202,6 @@ def _steps(g: dict[str, int]) -> _Steps:
     return _Steps(wide, rows * -(-g["k_w"] * g["c_in"] // DEPTH))
 
 
-def _lines(total: int, reach: int, line_bytes: int, fixed_bytes: int, room: int, machine: Machine) -> int:
-    """Lines of a block, blocks as even as can be; a few more than `room` holds where kernels reach over many others."""
-    for nbytes in (room, int(_MOST_INPUT * machine.l2)):
-        fit = max(1, min(total, (nbytes - fixed_bytes) // line_bytes - reach))
-        if _FEW_LINES * fit >= min(reach, total):
-            break
-    return -(-total // -(-total // fit)) if total else 0
-
-
 def _met(g: dict[str, int]) -> float:
     """The part of the steps that an average pair of registers meets; see `loops.split.steps_met`."""
     if g["k_d"] > 1:
@@ -282,8 +213,3 @@ def _met(g: dict[str, int]) -> float:
 def _registers(g: dict[str, int]) -> int:
     """Registers of rows that a block of lines fills."""
     return -(-((g["line_block"] - 1) * g["positions"] + g["w_out"]) // g["tile_height"])
-
-
-def _blocks(g: dict[str, int]) -> float:
-    """Blocks of lines of all slices and images."""
-    return g["n"] * g["d_out"] * g["line"] / g["line_block"]

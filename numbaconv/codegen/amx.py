@@ -6,7 +6,8 @@ where a_high is a rounded to bfloat16 and a_low what is left of it, rounded agai
 (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019).
 One instruction multiplies 16 rows of 32 elements by 16 columns in 16 cycles, so three do in 48 what takes fused multiply-adds 256.
 
-Functions are named like `f32_bf16x3_2x2_amx`: the tile registers of rows and of columns.
+Functions are named like `f32_bf16x3_2x2_amx`: the tile registers of rows and of columns.  In `f32_bf16x3_planes_2x2_amx` the rows
+are weights.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numbaconv.codegen.vector import BYTES, I8, I64, Vectors, branch_to, counted
 ROWS, COLUMNS, PAIRS = 16, 16, 16
 #: Elements of K that one instruction adds up; bytes of a row of a register.
 DEPTH, ROW_BYTES = 2 * PAIRS, 64
-#: Bytes of the operand of columns that one step reads: two registers of high parts, two of low ones.
+#: Bytes of packed weights that one step reads: two registers of high parts, two of low ones.
 STEP_BYTES = 4 * ROWS * ROW_BYTES
 #: Bytes of a tile configuration.
 CONFIG_BYTES = 64
@@ -31,7 +32,7 @@ CONFIG_BYTES = 64
 _SUMS, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 
 
-#: Types of `a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines`.
+#: Types of `x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines`.
 _ARGUMENTS = [BYTES, BYTES, I64, I64, BYTES, I64, BYTES, BYTES, I64, BYTES, I64]
 
 
@@ -65,51 +66,60 @@ class _Tiles:
         self.v.call("llvm.x86.tdpbf16ps", ir.VoidType(), *map(_register, (sums, left, right)))
 
 
-def _emit(module, rows: int, columns: int) -> ir.Function:
-    """void(a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines): see `matrix_tile`."""
-    name = f"f32_bf16x3_{rows}x{columns}_amx"
+def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
+    """void(x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines): see `matrix_tile`, and `matrix_tile_of_planes`."""
+    name = f"f32_bf16x3_{'planes_' if planes else ''}{rows}x{columns}_amx"
     if (existing := module.globals.get(name)) is not None:
         return existing
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), _ARGUMENTS), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines = function.args
+    x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, 4, COLUMNS)
     tiles = _Tiles(v)
     cells = [(i, j, _SUMS[2 * i + j]) for i in range(rows) for j in range(columns)]
+    # the operand that is the input is addressed by taps, the other one comes in the order of use
+    left, right = _LEFT[:rows], _RIGHT[:columns]
+    inputs, weights = (right, left) if planes else (left, right)
 
-    def products():
-        for i, j, cell in cells:
-            tiles.multiply(cell, _LEFT[i], _RIGHT[j])
+    def products(coming: dict[int, tuple]):
+        """All products, and after the last one with a register what is coming into it: address and pitch."""
+
+        def load(register):
+            if register in coming:
+                tiles.load(register, *coming[register])
+
+        for i, row in enumerate(left):
+            for j, column in enumerate(right):
+                tiles.multiply(_SUMS[2 * i + j], row, column)
+                if i + 1 == rows:
+                    load(column)
+            load(row)
 
     def ask_line(_, at):
         v.prefetch(*at, near=False)
         return [offset(b, *at, i64(LINE))]
 
     def one_tap(tap, carried):
-        weights, asked = carried
+        here, asked = carried
         distance = load_i64(b, offset(b, taps, b.mul(tap, i64(8))))
-        left = [offset(b, a, distance) for a in (a_0, a_1)[:rows]]
+        places = [offset(b, x, distance) for x in (x_0, x_1)]
 
-        def load_left(extra):
-            for i, a in enumerate(left):
-                tiles.load(_LEFT[i], offset(b, a, extra) if extra is not None else a, step)
+        def pixels(part):
+            return {register: (offset(b, x, part), step) for register, x in zip(inputs, places)}
 
-        def load_right(part):
-            for j in range(columns):
-                at = i64((2 * part + j) * ROWS * ROW_BYTES)
-                tiles.load(_RIGHT[j], offset(b, weights, at), i64(ROW_BYTES))
+        def panel_rows(part):
+            halves = (offset(b, here, i64((2 * part + j) * ROWS * ROW_BYTES)) for j in range(2))
+            return {register: (half, i64(ROW_BYTES)) for register, half in zip(weights, halves)}
 
         # small products first; each operand is loaded once
-        load_left(None)
-        load_right(1)
-        products()
-        load_right(0)
-        products()
-        load_left(low)
-        products()
-        return [offset(b, weights, i64(STEP_BYTES)), *counted_loop(b, i64(0), lines, 1, [asked], ask_line, "ask")]
+        for register, place in (pixels(i64(0)) | panel_rows(1)).items():
+            tiles.load(register, *place)
+        products(panel_rows(0))
+        products(pixels(low))
+        products({})
+        return [offset(b, here, i64(STEP_BYTES)), *counted_loop(b, i64(0), lines, 1, [asked], ask_line, "ask")]
 
     for _, _, cell in cells:
         tiles.clear(cell)
@@ -122,28 +132,46 @@ def _emit(module, rows: int, columns: int) -> ir.Function:
     return function
 
 
+def _call(builder, arguments, planes: bool) -> None:
+    """Call the function for so many registers of rows and of columns."""
+    rows, columns, *rest = arguments
+    operands = [builder.inttoptr(x, t) if t is BYTES else x for x, t in zip(rest, _ARGUMENTS)]
+
+    def case(i, j):
+        def call():
+            builder.call(_emit(builder.module, i, j, planes), operands)
+
+        return call
+
+    number = builder.add(builder.mul(builder.sub(rows, i64(1)), i64(2)), builder.sub(columns, i64(1)))
+    branch_to(builder, number, [case(i, j) for i in (1, 2) for j in (1, 2)])
+
+
 @intrinsic
-def matrix_tile(typingctx, rows, columns, a_0, a_1, step, low, taps, n_taps, panel, sums, height, ask, lines):
+def matrix_tile(typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines):
     """Sums of one or two registers of rows by one or two of columns, to `sums`: rows of 32 float32, those of the second register
     after the `height` rows of the first.
 
-    Row r of register i is at `a_i` + r `step` plus the byte offset of a tap, its low parts `low` bytes after it; `n_taps` offsets
+    Row r of register i is at `x_i` + r `step` plus the byte offset of a tap, its low parts `low` bytes after it; `n_taps` offsets
     lie at `taps`.  The panel has `STEP_BYTES` a tap, see `loops.split_panels`.  With each tap so many `lines` are asked for, from
     address `ask` on.
     """
 
     def codegen(context, builder, signature, arguments):
-        rows, columns, *rest = arguments
-        operands = [builder.inttoptr(x, t) if t is BYTES else x for x, t in zip(rest, _ARGUMENTS)]
+        _call(builder, arguments, planes=False)
+        return context.get_dummy_value()
 
-        def case(i, j):
-            def call():
-                builder.call(_emit(builder.module, i, j), operands)
+    return types.void(*[types.intp] * 13), codegen
 
-            return call
 
-        number = builder.add(builder.mul(builder.sub(rows, i64(1)), i64(2)), builder.sub(columns, i64(1)))
-        branch_to(builder, number, [case(i, j) for i in (1, 2) for j in (1, 2)])
+@intrinsic
+def matrix_tile_of_planes(typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines):
+    """The same with the weights for rows and the input for columns: pair r of elements of K of 16 neighbouring positions is at
+    `x_j` + r `step` plus a tap's offset.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        _call(builder, arguments, planes=True)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 13), codegen

@@ -23,9 +23,9 @@ class _Shape(NamedTuple):
     tall: bool = True
 
 
-def _emit(module, like: Vectors, vectors: int) -> ir.Function:
+def _emit(module, like: Vectors, vectors: int, planes: bool) -> ir.Function:
     """void(sums, rows, C, its pitch, streamed, bias, residual, its pitch, columns, activation code, its scalars)."""
-    name = f"{NAMES[like.itemsize]}_rows_{vectors}"
+    name = f"{NAMES[like.itemsize]}_{'planes' if planes else 'rows'}_{vectors}"
     if (existing := module.globals.get(name)) is not None:
         return existing
     integers = [BYTES, I64, BYTES, I64, I64, BYTES, BYTES, I64, I64, I64]
@@ -36,15 +36,21 @@ def _emit(module, like: Vectors, vectors: int) -> ir.Function:
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, like.itemsize, like.lanes)
     none = b.icmp_unsigned("==", b.ptrtoint(residual, I64), i64(0))
-    start = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(vectors)]
+    start = [] if planes else [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(vectors)]
+
+    def bias_of(row):
+        """What the vectors of a row start with."""
+        if not planes:
+            return start
+        return [v.splat(v.load_scalar(offset(b, bias, b.mul(row, i64(v.itemsize)))))] * vectors
 
     def rows_together(count):
-        def body(_, places):
+        def body(first, places):
             sums, c, residual = places
             values = [
-                b.fadd(v.load(offset(b, sums, i64((i * _VECTORS + j) * v.nbytes))), start[j])
+                b.fadd(v.load(offset(b, sums, i64((i * _VECTORS + j) * v.nbytes))), value)
                 for i in range(count)
-                for j in range(vectors)
+                for j, value in enumerate(bias_of(b.add(first, i64(i))))
             ]
             origin = b.select(none, ir.Constant(BYTES, None), residual)
             tile = StoredTile(
@@ -63,25 +69,42 @@ def _emit(module, like: Vectors, vectors: int) -> ir.Function:
     return function
 
 
+def _call(builder, size: int, arguments, planes: bool) -> None:
+    """Call the function for as many vectors as the columns take."""
+    v = Vectors(builder, size, 64 // size)
+    sums, rows, c, c_pitch, streamed, bias, residual, *rest = arguments
+    sums, c, bias, residual = (builder.inttoptr(p, BYTES) for p in (sums, c, bias, residual))
+
+    def case(vectors):
+        def call():
+            function = _emit(builder.module, v, vectors, planes)
+            builder.call(function, [sums, rows, c, c_pitch, streamed, bias, residual, *rest])
+
+        return call
+
+    number = builder.zext(builder.icmp_signed(">", rest[1], i64(v.lanes)), I64)
+    branch_to(builder, number, [case(vectors) for vectors in (1, _VECTORS)])
+
+
 @intrinsic
 def store_rows(typingctx, sums, rows, c, c_pitch, streamed, bias, residual, residual_pitch, columns, code, alpha, beta):
     """Finish `rows` rows of sums, two vectors apart, of which `columns` elements go to rows of C; addresses are integers."""
 
     def codegen(context, builder, signature, arguments):
-        size = alpha.bitwidth // 8
-        v = Vectors(builder, size, 64 // size)
-        sums, rows, c, c_pitch, streamed, bias, residual, *rest = arguments
-        sums, c, bias, residual = (builder.inttoptr(p, BYTES) for p in (sums, c, bias, residual))
+        _call(builder, alpha.bitwidth // 8, arguments, planes=False)
+        return context.get_dummy_value()
 
-        def case(vectors):
-            def call():
-                function = _emit(builder.module, v, vectors)
-                builder.call(function, [sums, rows, c, c_pitch, streamed, bias, residual, *rest])
+    return types.void(*[types.intp] * 10, alpha, beta), codegen
 
-            return call
 
-        number = builder.zext(builder.icmp_signed(">", rest[1], i64(v.lanes)), I64)
-        branch_to(builder, number, [case(vectors) for vectors in (1, _VECTORS)])
+@intrinsic
+def store_planes(
+    typingctx, sums, rows, c, c_pitch, streamed, bias, residual, residual_pitch, columns, code, alpha, beta
+):
+    """The same with an element of the bias for each row: rows are channels, columns their pixels."""
+
+    def codegen(context, builder, signature, arguments):
+        _call(builder, alpha.bitwidth // 8, arguments, planes=True)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 10, alpha, beta), codegen

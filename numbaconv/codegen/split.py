@@ -10,10 +10,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES
+from numbaconv.codegen.amx import DEPTH
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, offset
 
-_LANES = 16
+#: Float32 of a vector: half the words of one.
+LANES = 16
 
 
 class _BFloat(ir.types.Type):
@@ -29,28 +30,45 @@ class _BFloat(ir.types.Type):
         return hash(_BFloat)
 
 
-_HALVES = ir.VectorType(_BFloat(), 2 * _LANES)
-_WORDS = ir.VectorType(ir.IntType(16), 2 * _LANES)
+_HALVES = ir.VectorType(_BFloat(), 2 * LANES)
+_WORDS = ir.VectorType(ir.IntType(16), 2 * LANES)
+
+
+def _parts(v: Vectors, x):
+    """High and low part of a vector, both still float32; of the high one the lower half is zero already."""
+    b = v.builder
+    bits = b.add(b.bitcast(x, v.integer), v.integers(1 << 15))
+    high = b.bitcast(b.and_(bits, v.integers(-(1 << 16))), v.type)
+    return high, b.fsub(x, high)
+
+
+def _narrowed(v: Vectors, x, y):
+    """Two vectors as one of 32 words, those of x first."""
+    # the instruction's first operand becomes the upper half
+    return v.builder.bitcast(v.call("llvm.x86.avx512bf16.cvtne2ps2bf16.512", _HALVES, y, x), _WORDS)
 
 
 def _split(v: Vectors, first, second):
     """High and low parts of two vectors, the first one's below the second's: two vectors of 32 words."""
+    (high, low), (second_high, second_low) = _parts(v, first), _parts(v, second)
+    return _narrowed(v, high, second_high), _narrowed(v, low, second_low)
+
+
+def split_pairs(v: Vectors, first, second):
+    """The same with an element of the second vector after each one of the first: what the right operand has for rows."""
     b = v.builder
-
-    def rounded(x):
-        bits = b.add(b.bitcast(x, v.integer), v.integers(1 << 15))
-        return b.bitcast(b.and_(bits, v.integers(-(1 << 16))), v.type)
-
-    def halves(x, y):
-        # the instruction's first operand becomes the upper half
-        return b.bitcast(v.call("llvm.x86.avx512bf16.cvtne2ps2bf16.512", _HALVES, y, x), _WORDS)
-
-    high = [rounded(x) for x in (first, second)]
-    low = [b.fsub(x, h) for x, h in zip((first, second), high)]
-    return halves(*high), halves(*low)
+    (high, low), (second_high, second_low) = _parts(v, first), _parts(v, second)
+    # the words of high parts are there already, and are only pushed together
+    below, above = b.lshr(b.bitcast(high, v.integer), v.integers(16)), b.bitcast(second_high, v.integer)
+    order = [number for lane in range(LANES) for number in (lane, LANES + lane)]
+    words = _narrowed(v, low, second_low)
+    return b.bitcast(b.or_(below, above), _WORDS), b.shuffle_vector(
+        words, words, ir.Constant(ir.VectorType(I32, 2 * LANES), order)
+    )
 
 
-def _store(b, words, pointer) -> None:
+def store_words(b, words, pointer) -> None:
+    """Write what `split_pairs` returns, aligned to words only."""
     b.store(words, b.bitcast(pointer, _WORDS.as_pointer()), align=2)
 
 
@@ -64,14 +82,14 @@ def _emit_pixels(module) -> ir.Function:
     function.attributes.add("noinline")
     to, to_step, low, block, x, x_step, pixels, channels = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    v = Vectors(b, 4, _LANES)
+    v = Vectors(b, 4, LANES)
     whole = b.and_(channels, i64(-DEPTH))
     rest = b.sub(channels, whole)
 
     def one_pixel(_, places):
         def put(high, low_part, to):
-            _store(b, high, to)
-            _store(b, low_part, offset(b, to, low))
+            store_words(b, high, to)
+            store_words(b, low_part, offset(b, to, low))
 
         def one_block(_, places):
             to, x = places
@@ -115,16 +133,10 @@ def split_pair(typingctx, to, low, first, second):
 
     def codegen(context, builder, signature, arguments):
         to, low, first, second = arguments
-        v = Vectors(builder, 4, _LANES)
-        order = [number for lane in range(_LANES) for number in (lane, _LANES + lane)]
-        mask = ir.Constant(ir.VectorType(I32, 2 * _LANES), order)
-        parts = _split(v, *(v.load(builder.inttoptr(p, BYTES)) for p in (first, second)))
+        v = Vectors(builder, 4, LANES)
+        parts = split_pairs(v, *(v.load(builder.inttoptr(p, BYTES)) for p in (first, second)))
         for words, at in zip(parts, (to, builder.add(to, low))):
-            _store(builder, builder.shuffle_vector(words, words, mask), builder.inttoptr(at, BYTES))
+            store_words(builder, words, builder.inttoptr(at, BYTES))
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), codegen
-
-
-#: Bytes that a block of one pixel's channels takes in either part.
-BLOCK_BYTES = ROW_BYTES

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, ROW_BYTES, STEP_BYTES
+from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, ROW_BYTES, ROWS, STEP_BYTES
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.split import split_pair
+from numbaconv.codegen.split import split_pair, split_pixels
 from numbaconv.loops.gemm import PANEL_ROW
 
 
@@ -24,3 +24,18 @@ def pack_split(to, panels, count, k, run, zeros):
                         split_pair(to + half * register + pair * ROW_BYTES, 2 * register, even, odd)
                 to += STEP_BYTES
         panels += k * PANEL_ROW
+
+
+@njit
+def pack_split_rows(to, rows, groups, c_out, height, taps, run):
+    """Rows of (taps, run) elements to two registers of `height` of them a panel; what has no row there is zero already."""
+    register = ROWS * ROW_BYTES
+    blocks = (run + DEPTH - 1) // DEPTH
+    for _ in range(groups):
+        for first in range(0, c_out, 2 * height):
+            for row in range(min(2 * height, c_out - first)):
+                half, place = divmod(row, height)
+                at = to + half * register + place * ROW_BYTES
+                split_pixels(at, STEP_BYTES, 2 * register, taps * STEP_BYTES, rows, run * 4, taps, run)
+                rows += taps * run * 4
+            to += taps * blocks * STEP_BYTES

@@ -1,0 +1,112 @@
+"""Products of float32 in three of bfloat16, on machines with matrix tiles (AMX): five times the multiply-adds a cycle.
+
+What both layouts share: when they apply, lines of blocks, and what tiles cost.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbaconv.algorithms.tiled import TiledAlgorithm
+from numbaconv.codegen.amx import COLUMNS, configuration
+from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.split import SUMS_BYTES
+from numbaconv.machine import Machine
+
+#: What LLVM calls the instructions that are needed.
+_FEATURES = "amx-tile", "amx-bf16", "avx512bf16"
+#: Bound of the error of a product, relative to it: what both operands lose, and the product of their low parts.
+_ERROR = 5.5e-6
+#: The part of the L2 that a block of the input may take.
+INPUT_PART = 2
+#: What a block may take where that holds fewer lines than a part of those that a kernel reaches over.
+_MOST_INPUT, _FEW_LINES = 0.7, 4
+#: Cycles of starting and finishing a tile of a panel; of finishing one of its lines; of splitting 32 channels of a pixel.  Fitted.
+TILE, LINE, SPLIT = 160.0, 60.0, 16.0
+#: The part of the time of transfers that is left where weights are asked for ahead.  Fitted, too.
+ASKED_WEIGHTS = 0.65
+
+
+class MatrixTiles(TiledAlgorithm):
+    """Base of those whose tiles belong to the loop nest."""
+
+    name = "bf16x3"
+    head_bytes = SUMS_BYTES
+    #: infinity minus infinity is what is left of an infinite operand, and narrow forms read pixels beside their taps
+    local = False
+    padding_modes = False
+    floors = ()
+    workspace_limit = 4 << 20
+
+    def rms_error(self, problem):
+        """What two operands of 16 bits lose."""
+        return _ERROR
+
+    def unsupported(self, problem, epilogue, machine):
+        if problem.dtype != "f32":
+            return f"matrix tiles make no {problem.dtype}"
+        if missing := [feature for feature in _FEATURES if not machine.has(feature)]:
+            return f"the machine has no {missing[0]}"
+        if TARGETS[machine.isa].columns(problem.itemsize) != 2 * COLUMNS:
+            return f"panels of {machine.isa} are not two matrix tiles wide"
+        return None
+
+    def core(self, dtype):
+        """There is none: tiles belong to the loop nest."""
+        return 0
+
+    def functions(self, g, np_dtype):
+        return {}
+
+    def shares(self, g):
+        """Lines of all images, panels of all groups."""
+        return g["n"] * g["d_out"] * g["line"], g["groups"] * g["panels_per_group"]
+
+    def zeros(self, g):
+        """None are read."""
+        return 0
+
+    def configuration(self, g: dict[str, int]) -> np.ndarray:
+        """What the tile registers are given their shapes from."""
+        return np.frombuffer(configuration(g["tile_height"]), np.uint8).copy()
+
+
+def turned_lines(g: dict[str, int], planes: bool = False) -> dict[str, int]:
+    """Lines of one pixel each, where rows meet neither one another nor padding: signals, and kernels of one pixel.
+
+    Images follow one another, too, unless other channels' `planes` lie between them.
+    """
+    alone = g["k_d"] * g["k_h"] * g["stride_d"] * g["stride_h"] == 1 and g["pad_front"] == g["pad_top"] == 0
+    if not alone or g["d_in"] != g["d_out"] or g["h_in"] != g["h_out"]:
+        return {}
+    if g["h_in"] * g["d_in"] == 1:
+        return {
+            "h_in": g["w_in"], "h_out": g["w_out"], "k_h": g["k_w"], "stride_h": g["stride_w"],
+            "dilation_h": g["dilation_w"], "pad_top": g["pad_left"], "line_step": g["column_step"],
+            "w_in": 1, "w_out": 1, "k_w": 1, "stride_w": 1, "dilation_w": 1, "pad_left": 0, "column_step": 1,
+        }  # fmt: skip
+    every = g["line_step"] == g["w_out"] * g["column_step"] and g["slice_step"] == g["h_out"] * g["line_step"]
+    if g["k_w"] == g["stride_w"] == 1 and g["w_in"] == g["w_out"] and g["pad_left"] == 0 and every:
+        pixels, images = g["out_pixels"], 1
+        if not planes and g["image_step"] == g["out_pixels"] * g["column_step"]:
+            images = max(g["n"], 1)
+        return {
+            "n": g["n"] // images, "h_in": images * pixels, "h_out": images * pixels, "d_in": 1, "d_out": 1,
+            "w_in": 1, "w_out": 1, "line_step": g["column_step"], "column_step": 1,
+            "in_pixels": images * pixels, "out_pixels": images * pixels,
+        }  # fmt: skip
+    return {}
+
+
+def lines_of_block(total: int, reach: int, line_bytes: int, fixed_bytes: int, room: int, machine: Machine) -> int:
+    """Lines of a block, blocks as even as can be; a few more than `room` holds where kernels reach over many others."""
+    for nbytes in (room, int(_MOST_INPUT * machine.l2)):
+        fit = max(1, min(total, (nbytes - fixed_bytes) // line_bytes - reach))
+        if _FEW_LINES * fit >= min(reach, total):
+            break
+    return -(-total // -(-total // fit)) if total else 0
+
+
+def blocks_of(g: dict[str, int]) -> float:
+    """Blocks of lines of all slices and images."""
+    return g["n"] * g["d_out"] * g["line"] / g["line_block"]
