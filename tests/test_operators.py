@@ -193,7 +193,8 @@ def test_softplus_keeps_the_digits_of_small_results():
     for kind in (np.float32, np.float64):
         x = np.array([-700, -80, -30, -5, -1e-3, 0, 1e-3, 5, 80, np.inf, -np.inf, np.nan], kind)
         y = run_chain([helper.make_node("Softplus", ["x"], ["y"])], x)
-        expected = np.logaddexp(0, x.astype(np.longdouble)).astype(kind)
+        with np.errstate(invalid="ignore"):
+            expected = np.logaddexp(0, x.astype(np.longdouble)).astype(kind)
         np.testing.assert_allclose(y, expected, rtol=4 * np.finfo(kind).eps, atol=np.finfo(kind).tiny)
 
 
