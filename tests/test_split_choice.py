@@ -16,6 +16,7 @@ from numbaconv.algorithms.bottleneck import Bottleneck
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.split import Split
+from numbaconv.algorithms.split_planes import SplitPlanes
 from numbaconv.codegen.amx import ROW_BYTES, ROWS
 from numbaconv.codegen.target import TARGETS
 from numbaconv.dispatch.select import best, rank
@@ -24,7 +25,7 @@ from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
 
-SPLIT = Split()
+SPLIT, PLANES = Split(), SplitPlanes()
 FEATURES = "amx-bf16,amx-tile,avx512bf16"
 #: This machine as if it had matrix tiles, and with a cache that holds next to nothing.
 TILES = replace(machine(), isa="avx512", vector_bytes=64, features=FEATURES, l2=2 << 20)
@@ -86,6 +87,36 @@ def test_large_dense_layers_run_on_them_by_default(text):
     assert best(problem, Epilogue(), TILES, USUAL).algorithm.name == SPLIT.name
     for accuracy, on in ((STRICT, TILES), (Accuracy(1e-6), TILES), (USUAL, replace(TILES, features=""))):
         assert best(problem, Epilogue(), on, accuracy).algorithm.name != SPLIT.name
+
+
+@whole_panels
+def test_planes_are_read_where_that_is_cheaper_than_transposing():
+    for text, expected in (
+        ("c64h56w56o256k1", PLANES), ("c256h28w28o512k1s2", PLANES), ("c3h224w224o64k7s2p3", PLANES),
+        ("c512h28w28o512k3p1", SPLIT), ("c64h56w56o256k1cl", SPLIT),
+    ):  # fmt: skip
+        chosen = best(ConvProblem.parse(text), Epilogue(), TILES, USUAL)
+        assert type(chosen.algorithm) is type(expected), text
+        assert (chosen.cost.staging_bytes > 0) == (expected is SPLIT and not text.endswith("cl"))
+
+
+def test_planes_refuse_what_no_vector_follows():
+    assert PLANES.unsupported(BIG, Epilogue(), TILES) == "planes are those of channels-first tensors"
+    for stride, reason in ((2, None), (3, "no vector follows strides of 3")):
+        strided = replace(BIG, layout="channels_first", stride=(4, stride))
+        assert PLANES.unsupported(strided, Epilogue(), TILES) == reason
+
+
+def test_planes_of_few_channels_are_read_as_patches():
+    for text, steps in (
+        ("c3h9w9o8k7", 5),
+        ("c3h9w9o8k3", 1),
+        ("c32h9w9o8k3", 9),
+        ("c33h9w9o8k1", 2),
+        ("c64h9w9o64k3", 18),
+    ):
+        g = geometry(ConvProblem.parse(text), planes=True)
+        assert PLANES.cut(g, TILES).fields["steps"] == steps, text
 
 
 @whole_panels
