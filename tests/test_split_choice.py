@@ -66,6 +66,17 @@ def test_vectors_that_are_asked_to_be_narrower_have_panels_that_do_not_fit_the_t
     assert refusal(on=replace(TILES, isa=isa)) == f"panels of {isa} are not two matrix tiles wide"
 
 
+def test_pixels_that_do_not_fill_a_tile_are_left_to_float32():
+    for text, few in (
+        ("c512w1o512k1cl", True),
+        ("c64h3w5o64k3p1cl", True),
+        ("c64h4w4o64k3p1cl", False),
+        ("n16c512w1o512k1cl", False),
+    ):
+        reason = refusal(ConvProblem.parse(text), on=TILES)
+        assert (reason == "there are fewer pixels than a matrix tile has rows") == few
+
+
 def test_only_who_can_spare_their_rounding_errors_gets_them():
     assert row(1e-5).reason is None
     assert "spreads NaN" in row("strict").reason

@@ -5,10 +5,12 @@ What both layouts share: when they apply, lines of blocks, and what tiles cost.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from numbaconv.algorithms.tiled import TiledAlgorithm
-from numbaconv.codegen.amx import COLUMNS, configuration
+from numbaconv.codegen.amx import COLUMNS, ROWS, configuration
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.split import SUMS_BYTES
 from numbaconv.machine import Machine
@@ -49,6 +51,8 @@ class MatrixTiles(TiledAlgorithm):
             return f"the machine has no {missing[0]}"
         if TARGETS[machine.isa].columns(problem.itemsize) != 2 * COLUMNS:
             return f"panels of {machine.isa} are not two matrix tiles wide"
+        if problem.n * prod(problem.out_spatial) < ROWS:
+            return "there are fewer pixels than a matrix tile has rows"
         return None
 
     def core(self, dtype):
