@@ -14,9 +14,10 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 from numbaconv.dispatch import fusion  # noqa: E402
 from numbaconv.errors import ConvError, ModelError  # noqa: E402
-from numbaconv.graph import InferenceSession, SessionOptions  # noqa: E402
+from numbaconv.graph import InferenceSession, SessionOptions, instructions  # noqa: E402
 from numbaconv.graph.instructions import Compiled  # noqa: E402
 from numbaconv.graph.memory import plan_arena  # noqa: E402
+from numbaconv.graph.tensors import Tensor, row_major  # noqa: E402
 
 F64 = TensorProto.DOUBLE
 
@@ -320,3 +321,16 @@ def test_a_run_that_fails_leaves_the_session_usable():
     with pytest.raises(ConvError):
         session.run(None, {"x": random(1, 2, 2, 2)})
     assert session.run(None, {"x": random(1, 2, 5, 5)})[0].shape == (1, 3, 3, 3)
+
+
+# --- threads --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "seconds, elements, shared", ((1e-6, 10, False), (1e-3, 10, True), (None, 10, False), (None, 1 << 20, True))
+)
+def test_steps_that_end_before_other_threads_have_started_are_not_shared_out(seconds, elements, shared, monkeypatch):
+    monkeypatch.setattr(instructions, "_SHARED", 20e-6)
+    tensor = Tensor.dense((elements,), np.float32, row_major(1))
+    step = Compiled("Relu", "a step", (tensor,), tensor, None, seconds=seconds)
+    assert step.worth(2) == 1 + shared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from numbaconv.loops.shares import Shares
 
 #: Compiled work cut for a number of threads.
 Work = Callable[[int], Shares]
+
+
+#: Seconds on one thread from which a step is shared out: to start and to meet the others takes some 5 us.
+_SHARED = 20e-6
+#: Bytes a second that steps move of which no estimate says more.
+_MOVED = 1e10
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +46,13 @@ class Compiled:
     def outputs(self) -> tuple[Tensor, ...]:
         """All tensors that are written."""
         return (self.output,)
+
+    def worth(self, threads: int) -> int:
+        """Threads that it is worth sharing out among, so many at most."""
+        seconds = self.seconds
+        if seconds is None:
+            seconds = sum(prod(t.shape) * t.dtype.itemsize for t in (*self.inputs, self.output)) / _MOVED
+        return threads if seconds >= _SHARED else 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,7 +96,7 @@ class _Bound:
         self._threads = threads
         self._offsets = program.arena.offsets
         self._instructions = program.instructions
-        works = [i.work(threads) if isinstance(i, Compiled) else None for i in program.instructions]
+        works = [i.work(i.worth(threads)) if isinstance(i, Compiled) else None for i in program.instructions]
         workspace = max((work.pitch * work.rows * work.columns for work in works if work), default=0)
         start = rounded(program.arena.nbytes)
         self._memory = aligned(start + workspace)
