@@ -15,7 +15,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, put
 from numbaconv.codegen.records import conv_record
 from numbaconv.codegen.rows_of_sums import store_planes
-from numbaconv.codegen.split_planes import SOURCE, split_patches, split_planes
+from numbaconv.codegen.split_planes import HOPS, SOURCE, split_patches, split_planes
 from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.split import SUMS_BYTES, lines_a_tap, output_of
 from numbaconv.loops.walk import share
@@ -47,7 +47,7 @@ def fill_planes(conv, to, slice_, line, lines):
             row_count, count = rows, conv.positions + conv.shared
             before, stop = inside(w, hop, conv.w_in, count)
             first = slice_ + (h * conv.w_in + w) * size
-            if conv.positions == conv.w_in == conv.k_w == 1 and conv.pad_left == 0:
+            if conv.positions == conv.w_in == conv.k_w == 1 and conv.pad_left == 0 and conv.stride_h in HOPS:
                 # each line is a pixel, and all of them are one row
                 hop, count, before, stop = conv.stride_h, rows, top, bottom
                 row_count, top, bottom = 1, 0, 1
