@@ -97,7 +97,6 @@ class Split(MatrixTiles):
         total = (lines - 1) * positions + g["w_out"]
         fields = turned | {
             "line": g["h_out"],
-            "lines": g["d_out"],
             "line_block": lines,
             "unit_block": units,
             "unit_pitch": unit_pitch,
@@ -116,12 +115,10 @@ class Split(MatrixTiles):
             "tile_height": -(-total // max(-(-total // ROWS), 1)) or 1,
             "panel_bytes": taken * STEP_BYTES,
             "column_block": column_block,
-            "tiles_per_line": 1,
             # what the L2 keeps needs no asking for
             "fetch": int(asked and g["n"] * g["x_image"] > machine.l2 // INPUT_PART),
             # nor do results that many products hide
             "far_results": int(taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
-            "tile_block": lines,
         }
         return Cut(fields, units * unit_pitch, taken * 8 + ROW_BYTES)
 

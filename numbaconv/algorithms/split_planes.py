@@ -87,7 +87,6 @@ class SplitPlanes(MatrixTiles):
         if lines == g["line"]:
             units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
         fields |= {
-            "lines": g["d_out"],
             "line_block": lines,
             "unit_block": units,
             "unit_pitch": unit_pitch,
@@ -101,8 +100,6 @@ class SplitPlanes(MatrixTiles):
             "tile_height": -(-g["c_out"] // registers),
             "panels_per_group": -(-registers // 2),
             "panel_bytes": g["steps"] * STEP_BYTES,
-            "tiles_per_line": 1,
-            "tile_block": lines,
             "image_step": g["groups"] * g["c_out"] * g["out_pixels"],
         }
         table = g["steps"] * DEPTH * SOURCE_BYTES if _has_patches(g) else 0
