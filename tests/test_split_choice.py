@@ -18,6 +18,7 @@ from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.split_planes import SplitPlanes
 from numbaconv.codegen.amx import ROW_BYTES, ROWS
+from numbaconv.codegen.halves import BFLOAT16, FLOAT16, halves_of
 from numbaconv.codegen.target import TARGETS
 from numbaconv.dispatch.select import best, rank
 from numbaconv.epilogue import Epilogue
@@ -25,8 +26,8 @@ from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
 
-SPLIT, PLANES = Split(), SplitPlanes()
-FEATURES = "amx-bf16,amx-tile,avx512bf16"
+SPLIT, PLANES = Split(FLOAT16), SplitPlanes(FLOAT16)
+FEATURES, OLDER = "amx-fp16,amx-tile", "amx-bf16,amx-tile,avx512bf16"
 #: This machine as if it had matrix tiles, and with a cache that holds next to nothing.
 TILES = replace(machine(), isa="avx512", vector_bytes=64, features=FEATURES, l2=2 << 20)
 TINY = replace(TILES, l2=1 << 10)
@@ -42,9 +43,9 @@ def refusal(problem=BIG, on=TILES):
     return SPLIT.unsupported(problem, Epilogue(), on)
 
 
-def row(accuracy, on=TILES, problem=BIG):
+def row(accuracy, on=TILES, problem=BIG, name=SPLIT.name):
     """What the ranking says of them."""
-    return next(c for c in rank(problem, Epilogue(), on, Accuracy.of(accuracy)) if c.algorithm.name == SPLIT.name)
+    return next(c for c in rank(problem, Epilogue(), on, Accuracy.of(accuracy)) if c.algorithm.name == name)
 
 
 # --- refusals and choice ------------------------------------------------------------------------------------------
@@ -78,9 +79,26 @@ def test_pixels_that_do_not_fill_a_tile_are_left_to_float32():
 
 
 def test_only_who_can_spare_their_rounding_errors_gets_them():
-    assert row(1e-5).reason is None
+    assert row(1e-5).reason is None and row(1e-6).reason is None
     assert "spreads NaN" in row("strict").reason
-    assert "exceeds 1.0e-06" in row(1e-6).reason and "5.5e-06" in row(1e-6).reason
+    assert "exceeds 1.0e-07" in row(1e-7).reason and "3.0e-07" in row(1e-7).reason
+    older = replace(TILES, features=OLDER)
+    assert row(1e-5, older, name="bf16x3").reason is None
+    assert "5.5e-06 exceeds 1.0e-06" in row(1e-6, older, name="bf16x3").reason
+
+
+def test_bfloat16_is_for_machines_that_do_not_multiply_float16():
+    bfloats, older = Split(BFLOAT16), replace(TILES, features=OLDER)
+    both = replace(TILES, features=f"{FEATURES},{OLDER}")
+    assert (
+        halves_of(both) is FLOAT16 and halves_of(older) is BFLOAT16 and halves_of(replace(TILES, features="")) is None
+    )
+    assert bfloats.unsupported(BIG, Epilogue(), older) is None
+    assert (
+        bfloats.unsupported(BIG, Epilogue(), both)
+        == "the machine's matrix tiles multiply fp16, which is as fast and more exact"
+    )
+    assert refusal(on=both) is None and refusal(on=older) == "the machine has no amx-fp16"
 
 
 def test_lines_that_no_workspace_holds_are_refused():
@@ -96,7 +114,7 @@ def test_lines_that_no_workspace_holds_are_refused():
 def test_large_dense_layers_run_on_them_by_default(text):
     problem = ConvProblem.parse(text)
     assert best(problem, Epilogue(), TILES, USUAL).algorithm.name == SPLIT.name
-    for accuracy, on in ((STRICT, TILES), (Accuracy(1e-6), TILES), (USUAL, replace(TILES, features=""))):
+    for accuracy, on in ((STRICT, TILES), (Accuracy(1e-7), TILES), (USUAL, replace(TILES, features=""))):
         assert best(problem, Epilogue(), on, accuracy).algorithm.name != SPLIT.name
 
 
@@ -136,7 +154,7 @@ def test_strips_have_them_where_the_accuracy_allows():
     chain = [ConvProblem.parse(text) for text in texts]
     for accuracy, on, expected in ((USUAL, TILES, Split), (STRICT, TILES, Pointwise), (USUAL, machine(), None)):
         if expected is None:
-            expected = Split if refusal(on=on) is None else Pointwise
+            expected = Split if halves_of(on) else Pointwise
         block = Bottleneck(*chain, accuracy)
         assert all(isinstance(block.dense(p, on), expected) for p in (chain[0], chain[2]))
 

@@ -16,6 +16,7 @@ from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.split_planes import SplitPlanes
 from numbaconv.algorithms.winograd import Winograd
 from numbaconv.algorithms.winograd_form import SIZES
+from numbaconv.codegen.halves import KINDS
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Depthwise(),
@@ -26,8 +27,8 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Abreast(),
     Indirect(),
     Im2col(),
-    Split(),
-    SplitPlanes(),
+    *map(Split, KINDS),
+    *map(SplitPlanes, KINDS),
     Fft(),
     Reference(),
 )

@@ -29,6 +29,7 @@ from numbaconv.algorithms.sliding import SlidingAlgorithm
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.tiled import TiledAlgorithm
 from numbaconv.algorithms.weights import Weights, row_pitch
+from numbaconv.codegen.halves import KINDS
 from numbaconv.codegen.records import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.loops.bottleneck import RECORD_BYTES, bottleneck_share
@@ -40,7 +41,7 @@ from numbaconv.workspace import ALIGNMENT, rounded
 #: The part of the L2 that a strip's results may take.
 _PART = 4
 
-_DENSE: tuple[TiledAlgorithm, ...] = (Pointwise(), Split())
+_DENSE: tuple[TiledAlgorithm, ...] = (Pointwise(), *map(Split, KINDS))
 _SLIDING: tuple[SlidingAlgorithm, ...] = (Depthwise(), Grouped())
 
 

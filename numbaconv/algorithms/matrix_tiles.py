@@ -1,6 +1,7 @@
-"""Products of float32 in three of bfloat16, on machines with matrix tiles (AMX): five times the multiply-adds a cycle.
+"""Products of float32 in three of their halves, on machines with matrix tiles (AMX): five times the multiply-adds a cycle.
 
-What both layouts share: when they apply, lines of blocks, and what tiles cost.
+What both layouts share: when they apply, lines of blocks, and what tiles cost.  Halves are float16 where tiles multiply those, else
+bfloat16; see `codegen.halves`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,14 @@ from math import prod
 
 import numpy as np
 
+from numbaconv.algorithms.split_panels import UNIT_BYTES
 from numbaconv.algorithms.tiled import TiledAlgorithm
 from numbaconv.codegen.amx import COLUMNS, ROWS, configuration
+from numbaconv.codegen.halves import Halves, halves_of
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.split import SUMS_BYTES
 from numbaconv.machine import Machine
 
-#: What LLVM calls the instructions that are needed.
-_FEATURES = "amx-tile", "amx-bf16", "avx512bf16"
-#: Bound of the error of a product, relative to it: what both operands lose, and the product of their low parts.
-_ERROR = 5.5e-6
 #: The part of the L2 that a block of the input may take.
 INPUT_PART = 2
 #: What a block may take where that holds fewer lines than a part of those that a kernel reaches over.
@@ -30,9 +29,8 @@ ASKED_WEIGHTS = 0.65
 
 
 class MatrixTiles(TiledAlgorithm):
-    """Base of those whose tiles belong to the loop nest."""
+    """Base of those whose tiles belong to the loop nest, for one kind of halves."""
 
-    name = "bf16x3"
     head_bytes = SUMS_BYTES
     #: infinity minus infinity is what is left of an infinite operand, and narrow forms read pixels beside their taps
     local = False
@@ -40,15 +38,20 @@ class MatrixTiles(TiledAlgorithm):
     floors = ()
     workspace_limit = 4 << 20
 
+    def __init__(self, halves: Halves):
+        self.halves, self.name = halves, f"{halves.name}x3"
+
     def rms_error(self, problem):
-        """What two operands of 16 bits lose."""
-        return _ERROR
+        """What both operands lose, and the product of their low parts."""
+        return self.halves.error
 
     def unsupported(self, problem, epilogue, machine):
         if problem.dtype != "f32":
             return f"matrix tiles make no {problem.dtype}"
-        if missing := [feature for feature in _FEATURES if not machine.has(feature)]:
+        if missing := [feature for feature in self.halves.features if not machine.has(feature)]:
             return f"the machine has no {missing[0]}"
+        if (better := halves_of(machine)) is not self.halves:
+            return f"the machine's matrix tiles multiply {better.name}, which is as fast and more exact"
         if TARGETS[machine.isa].columns(problem.itemsize) != 2 * COLUMNS:
             return f"panels of {machine.isa} are not two matrix tiles wide"
         if problem.n * prod(problem.out_spatial) < ROWS:
@@ -70,9 +73,25 @@ class MatrixTiles(TiledAlgorithm):
         """None are read."""
         return 0
 
+    def packed(self, form: np.ndarray) -> dict[str, np.ndarray]:
+        """Where the records find a form of `algorithms.split_panels`: panels, and the inverse of their scale."""
+        return {"unit": form[:UNIT_BYTES], "panels": form[UNIT_BYTES:]}
+
     def configuration(self, g: dict[str, int]) -> np.ndarray:
         """What the tile registers are given their shapes from."""
         return np.frombuffer(configuration(g["tile_height"]), np.uint8).copy()
+
+
+def met_columns(g: dict[str, int]) -> dict[str, int]:
+    """The columns between the first and the last that any tap meets: numbers that a scale depends on."""
+    first = -g["pad_left"]
+    last = first + (g["w_out"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"]
+    if g["k_w"] == 1:
+        # the nearest inside that are whole strides away
+        first += -(-max(-first, 0) // g["stride_w"]) * g["stride_w"]
+        last -= -(-max(last + 1 - g["w_in"], 0) // g["stride_w"]) * g["stride_w"]
+    first, last = max(first, 0), min(last + 1, g["w_in"])
+    return {"met_first": first, "met_last": max(first, last)}
 
 
 def turned_lines(g: dict[str, int], planes: bool = False) -> dict[str, int]:

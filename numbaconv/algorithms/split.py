@@ -1,7 +1,7 @@
-"""Products of float32 in three of bfloat16, on machines with matrix tiles (AMX): five times the multiply-adds a cycle.
+"""Products of float32 in three of their halves, on machines with matrix tiles (AMX): five times the multiply-adds a cycle.
 
-Wins on nearly every dense convolution whose accuracy may be 16 bits of each operand instead of 24.  The input is split a block at a
-time, which the tiles then read in place for every tap; see `loops.split`.
+Wins on nearly every dense convolution whose accuracy may be 22 or 16 bits of each operand instead of 24.  The input is split a
+block at a time, which the tiles then read in place for every tap; see `loops.split`.
 
     cycles = matrix products (m + 1) / 17                            of registers: 3 a step, of m rows by 16 columns
            + panels (TILE tiles + LINE lines)                        sums that are finished, of two registers a tile
@@ -30,12 +30,14 @@ from numbaconv.algorithms.matrix_tiles import (
     MatrixTiles,
     blocks_of,
     lines_of_block,
+    met_columns,
     turned_lines,
 )
 from numbaconv.algorithms.split_panels import SplitPanels
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES
 from numbaconv.codegen.memory import LINE as CACHE_LINE
+from numbaconv.codegen.scales import INVERSE, SCALE_BYTES
 from numbaconv.loops.split import split_share
 from numbaconv.workspace import ALIGNMENT, rounded
 
@@ -90,7 +92,10 @@ class Split(MatrixTiles):
         block_pitch = phases_h * phases * phase_pitch
         low = rounded(k_d * blocks * block_pitch)
         # registers reach beyond the last position
-        unit_pitch = rounded(2 * low + (2 * ROWS + 1) * position_bytes + ROW_BYTES)
+        scales = rounded(2 * low + (2 * ROWS + 1) * position_bytes + ROW_BYTES)
+        each = self.halves.scaled and g["window"] == 1
+        # one for all, or the inverse of each position's
+        unit_pitch = rounded(scales + (INVERSE + g["itemsize"] * lines * positions if each else SCALE_BYTES))
         units = 1
         if lines == g["h_out"]:
             units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
@@ -111,6 +116,9 @@ class Split(MatrixTiles):
             "block_pitch": 0 if narrow else block_pitch,
             "strip_pitch": blocks * block_pitch,
             "low": low,
+            "scales": scales,
+            "scale_step": g["itemsize"] if each else 0,
+            "scaled": int(self.halves.scaled and not each),
             "steps": taken,
             "tile_height": -(-total // max(-(-total // ROWS), 1)) or 1,
             "panel_bytes": taken * STEP_BYTES,
@@ -120,6 +128,11 @@ class Split(MatrixTiles):
             # nor do results that many products hide
             "far_results": int(taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
         }
+        # where splitting meets all numbers that count
+        apart = g["k_w"] == 1 < stride_w or positions == g["k_h"] == 1 < g["stride_h"]
+        # narrow taps meet numbers beside them with weights of zero
+        columns = {"met_first": 0, "met_last": g["w_in"]} if narrow else met_columns(g)
+        fields |= columns | {"guessed": int(fields["scaled"] and g["groups"] == 1 and not apart)}
         return Cut(fields, units * unit_pitch, taken * 8 + ROW_BYTES)
 
     def tables(self, g, cut):
@@ -139,7 +152,7 @@ class Split(MatrixTiles):
 
     def operands(self, weights, g):
         run = g["c_in"] if g["block_pitch"] else g["c_in"] * g["k_w"]
-        return {"panels": weights.form(SplitPanels(run)), "bias": weights.packed_bias}
+        return self.packed(weights.form(SplitPanels(run, self.halves))) | {"bias": weights.packed_bias}
 
     def gemm_cycles(self, g, machine):
         """Products of registers, and what each tile, row and line costs besides."""

@@ -1,19 +1,27 @@
-"""Weights as operands of matrix tiles: high and low parts in bfloat16, K in runs that zeros fill up to whole steps.
+"""Weights as operands of matrix tiles: their halves, K in runs that zeros fill up to whole steps.
 
 Right operands have elements of K in pairs, (groups, panels, steps, 2 parts, 2 halves, 16 pairs, 16 columns, 2); left ones rows of
-32 elements, (groups, panels, steps, 2 parts, 2 halves, 16 rows, 32).
+32 elements, (groups, panels, steps, 2 parts, 2 halves, 16 rows, 32).  The `UNIT_BYTES` before them hold the inverse of the power
+of two that all weights are multiplied by.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import frexp
 
 import numpy as np
 
 from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.amx import COLUMNS, DEPTH, STEP_BYTES
+from numbaconv.codegen.halves import Halves
+from numbaconv.codegen.scales import SCALE_BYTES
 from numbaconv.loops.split_panels import pack_split, pack_split_rows
-from numbaconv.workspace import aligned
+from numbaconv.workspace import ALIGNMENT, aligned
+
+UNIT_BYTES = ALIGNMENT
+#: Powers of two that have an inverse among the normal numbers.
+_LEAST, _MOST = -126, 126
 
 
 @dataclass(frozen=True)
@@ -21,18 +29,16 @@ class SplitPanels:
     """Packs runs of so many elements of K: the channels of a tap, or the elements of a kernel row."""
 
     run: int
+    halves: Halves
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
         panels = Weights(weight, None, groups, own=True).panels
-        k = panels.shape[2] * panels.shape[3]
-        steps = k // self.run * -(-self.run // DEPTH)
-        shape = (*panels.shape[:2], steps, 4 * DEPTH * COLUMNS)
-        packed = aligned(panels.shape[0] * panels.shape[1] * steps * STEP_BYTES).view(np.uint16).reshape(shape)
+        count, k = panels.shape[0] * panels.shape[1], panels.shape[2] * panels.shape[3]
+        form, scale = _form(weight, self.halves, count * (k // self.run) * -(-self.run // DEPTH))
         spare = np.zeros(2 * COLUMNS, np.float32)
-        pack_split(
-            packed.ctypes.data, panels.ctypes.data, panels.shape[0] * panels.shape[1], k, self.run, spare.ctypes.data
-        )
-        return packed
+        to = form[UNIT_BYTES:]
+        pack_split(to.ctypes.data, panels.ctypes.data, count, k, self.run, spare.ctypes.data, scale.ctypes.data)
+        return form
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,38 @@ class SplitRows:
 
     height: int
     patches: bool
+    halves: Halves
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
         rows = weight.reshape(weight.shape[0], *((-1, 1) if self.patches else (weight.shape[1], -1)))
         rows = np.ascontiguousarray(rows.transpose(0, 2, 1))
         c_out, (taps, run) = weight.shape[0] // groups, rows.shape[1:]
         panels, steps = -(-c_out // (2 * self.height)), taps * -(-run // DEPTH)
-        packed = aligned(groups * panels * steps * STEP_BYTES)
-        packed[:] = 0
-        pack_split_rows(packed.ctypes.data, rows.ctypes.data, groups, c_out, self.height, taps, run)
-        return packed.view(np.uint16).reshape(groups, panels, steps, 2, 2, -1, DEPTH)
+        form, scale = _form(weight, self.halves, groups * panels * steps)
+        to = form[UNIT_BYTES:]
+        to[:] = 0
+        pack_split_rows(to.ctypes.data, rows.ctypes.data, groups, c_out, self.height, taps, run, scale.ctypes.data)
+        return form
+
+
+def _form(weight: np.ndarray, halves: Halves, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for so many steps behind the inverse of a scale, which brings all finite weights just below 2^15, and that scale."""
+    form = aligned(UNIT_BYTES + steps * STEP_BYTES)
+    power = 0
+    if halves.scaled:
+        _, exponent = frexp(_largest(weight))
+        power = min(max(15 - exponent, _LEAST), _MOST)
+    form[:UNIT_BYTES].view(np.float32)[:] = 2.0**-power
+    # splitting writes behind it what it meets
+    scale = np.zeros(SCALE_BYTES // 4, np.float32)
+    scale[0] = 2.0**power
+    return form, scale
+
+
+def _largest(weight: np.ndarray) -> float:
+    """The magnitude of the largest finite number."""
+    largest = max(weight.max(initial=0), -weight.min(initial=0))
+    if not np.isfinite(largest):
+        finite = weight[np.isfinite(weight)]
+        largest = max(finite.max(initial=0), -finite.min(initial=0))
+    return float(largest)

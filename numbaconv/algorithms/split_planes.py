@@ -1,4 +1,4 @@
-"""The channels-first side of products of float32 in three of bfloat16: weights are the rows of matrix tiles, pixels their columns.
+"""The channels-first side of products of float32 in three of their halves: weights are rows of matrix tiles, pixels their columns.
 
 Wins over transposing the tensors around the other side on 1x1 kernels, first layers and large images; see `loops.split_planes`.
 """
@@ -20,11 +20,13 @@ from numbaconv.algorithms.matrix_tiles import (
     MatrixTiles,
     blocks_of,
     lines_of_block,
+    met_columns,
     turned_lines,
 )
 from numbaconv.algorithms.split_panels import SplitRows
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, ROW_BYTES, ROWS, STEP_BYTES
+from numbaconv.codegen.scales import SCALE_BYTES
 from numbaconv.codegen.split_planes import HOPS
 from numbaconv.loops.split_planes import SOURCE_BYTES, split_planes_share
 from numbaconv.machine import Machine
@@ -82,7 +84,8 @@ class SplitPlanes(MatrixTiles):
         pair_pitch = (-(-phases * phase_pitch // ROW_BYTES) | 1) * ROW_BYTES
         low = slices * pairs * pair_pitch
         # registers reach beyond the last position
-        unit_pitch = rounded(2 * low + 2 * COLUMNS * _PAIR_BYTES)
+        scales = rounded(2 * low + 2 * COLUMNS * _PAIR_BYTES)
+        unit_pitch = rounded(scales + SCALE_BYTES)
         units = 1
         if lines == g["line"]:
             units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
@@ -97,11 +100,16 @@ class SplitPlanes(MatrixTiles):
             "block_pitch": PAIRS * pair_pitch,
             "strip_pitch": pairs * pair_pitch,
             "low": low,
+            "scales": scales,
+            "scaled": int(self.halves.scaled),
             "tile_height": -(-g["c_out"] // registers),
             "panels_per_group": -(-registers // 2),
             "panel_bytes": g["steps"] * STEP_BYTES,
             "image_step": g["groups"] * g["c_out"] * g["out_pixels"],
         }
+        # where splitting meets all numbers that count, and hardly any more than once
+        guessed = g["groups"] == 1 and not _has_patches(g) and not g["positions"] == g["k_h"] == 1 < g["stride_h"]
+        fields |= met_columns(g) | {"guessed": int(fields["scaled"] and guessed)}
         table = g["steps"] * DEPTH * SOURCE_BYTES if _has_patches(g) else 0
         return Cut(fields, units * unit_pitch + table, g["steps"] * 8 + ROW_BYTES)
 
@@ -121,7 +129,8 @@ class SplitPlanes(MatrixTiles):
         return {"taps": taps, "tables": self.configuration(g)}
 
     def operands(self, weights, g):
-        return {"panels": weights.form(SplitRows(g["tile_height"], _has_patches(g))), "bias": weights.flat_bias}
+        rows = SplitRows(g["tile_height"], _has_patches(g), self.halves)
+        return self.packed(weights.form(rows)) | {"bias": weights.flat_bias}
 
     def gemm_cycles(self, g, machine):
         """Products of registers, and what each tile and line costs besides."""

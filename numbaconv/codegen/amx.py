@@ -1,12 +1,12 @@
-"""Matrix tiles: 2 x 2 blocks of 16 x 16 sums in AMX's tile registers, each product of two float32 made of three of bfloat16.
+"""Matrix tiles: 2 x 2 blocks of 16 x 16 sums in AMX's tile registers, each product of two float32 made of three of their halves.
 
     a b = (a_high + a_low) (b_high + b_low) ~ a_high b_low + a_high b_high + a_low b_high
 
-where a_high is a rounded to bfloat16 and a_low what is left of it, rounded again: 16 bits of each operand, added up in float32
-(Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019).
-One instruction multiplies 16 rows of 32 elements by 16 columns in 16 cycles, so three do in 48 what takes fused multiply-adds 256.
+added up in float32; see `codegen.halves` for high and low parts (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial
+Intelligence Datatype For Higher-Precision Computations", 2019).  One instruction multiplies 16 rows of 32 elements by 16 columns
+in 16 cycles, so three do in 48 what takes fused multiply-adds 256.
 
-Functions are named like `f32_bf16x3_2x2_amx`: the tile registers of rows and of columns.  In `f32_bf16x3_planes_2x2_amx` the rows
+Functions are named like `f32_fp16x3_2x2_amx`: the tile registers of rows and of columns.  In `f32_fp16x3_planes_2x2_amx` the rows
 are weights.
 """
 
@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbaconv.codegen.halves import halves
 from numbaconv.codegen.memory import LINE
 from numbaconv.codegen.vector import BYTES, I8, I64, Vectors, branch_to, counted_loop, i64, load_i64, offset
 
@@ -63,12 +64,12 @@ class _Tiles:
         self.v.call("llvm.x86.tilestored64", ir.VoidType(), _register(register), pointer, step)
 
     def multiply(self, sums: int, left: int, right: int) -> None:
-        self.v.call("llvm.x86.tdpbf16ps", ir.VoidType(), *map(_register, (sums, left, right)))
+        self.v.call(halves().product, ir.VoidType(), *map(_register, (sums, left, right)))
 
 
 def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
     """void(x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines): see `matrix_tile`, and `matrix_tile_of_planes`."""
-    name = f"f32_bf16x3_{'planes_' if planes else ''}{rows}x{columns}_amx"
+    name = f"f32_{halves().name}x3_{'planes_' if planes else ''}{rows}x{columns}_amx"
     if (existing := module.globals.get(name)) is not None:
         return existing
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), _ARGUMENTS), name)

@@ -49,7 +49,8 @@ CONV = _integers(
     "m_h m_w n_h n_w tiles_h tiles_w data_offset data_pitch data_position product_pitch product_position input_transform "
     "output_transform input_table output_table residual_table block_slices chunks keeps tile_step "
     "kernel_transform kernel_block kernel_offset kernel_position "
-    "steps low block_pitch position_bytes shared tile_height far_results unit_block unit_pitch pair_pitch"
+    "steps low block_pitch position_bytes shared tile_height far_results unit_block unit_pitch pair_pitch "
+    "scales scale_step scaled guessed met_first met_last unit"
 )
 
 #: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, output slices

@@ -1,4 +1,4 @@
-"""Sums that wait in memory, row by row: they meet bias, residual and activation, and go to their place."""
+"""Sums that wait in memory, row by row: they are scaled, meet bias, residual and activation, and go to their place."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ class _Shape(NamedTuple):
 
 
 def _emit(module, like: Vectors, vectors: int, planes: bool) -> ir.Function:
-    """void(sums, rows, C, its pitch, streamed, bias, residual, its pitch, columns, activation code, its scalars)."""
+    """void(sums, rows, scales, their step, C, its pitch, streamed, bias, residual, its pitch, columns, activation)."""
     name = f"{NAMES[like.itemsize]}_{'planes' if planes else 'rows'}_{vectors}"
     if (existing := module.globals.get(name)) is not None:
         return existing
-    integers = [BYTES, I64, BYTES, I64, I64, BYTES, BYTES, I64, I64, I64]
+    integers = [BYTES, I64, BYTES, I64, BYTES, I64, I64, BYTES, BYTES, I64, I64, I64]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*integers, like.scalar, like.scalar]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    sums, rows, c, c_pitch, streamed, bias, residual, residual_pitch, columns, *activation = function.args
+    (
+        sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, residual_pitch, columns, *activation
+    ) = function.args  # fmt: skip
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, like.itemsize, like.lanes)
     none = b.icmp_unsigned("==", b.ptrtoint(residual, I64), i64(0))
@@ -44,11 +46,15 @@ def _emit(module, like: Vectors, vectors: int, planes: bool) -> ir.Function:
             return start
         return [v.splat(v.load_scalar(offset(b, bias, b.mul(row, i64(v.itemsize)))))] * vectors
 
+    def scale_of(row):
+        return v.splat(v.load_scalar(offset(b, scales, b.mul(row, scale_step))))
+
     def rows_together(count):
         def body(first, places):
             sums, c, residual = places
+            factors = [scale_of(b.add(first, i64(i))) for i in range(count)]
             values = [
-                b.fadd(v.load(offset(b, sums, i64((i * _VECTORS + j) * v.nbytes))), value)
+                v.fma(v.load(offset(b, sums, i64((i * _VECTORS + j) * v.nbytes))), factors[i], value)
                 for i in range(count)
                 for j, value in enumerate(bias_of(b.add(first, i64(i))))
             ]
@@ -72,13 +78,13 @@ def _emit(module, like: Vectors, vectors: int, planes: bool) -> ir.Function:
 def _call(builder, size: int, arguments, planes: bool) -> None:
     """Call the function for as many vectors as the columns take."""
     v = Vectors(builder, size, 64 // size)
-    sums, rows, c, c_pitch, streamed, bias, residual, *rest = arguments
-    sums, c, bias, residual = (builder.inttoptr(p, BYTES) for p in (sums, c, bias, residual))
+    sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, *rest = arguments
+    sums, scales, c, bias, residual = (builder.inttoptr(p, BYTES) for p in (sums, scales, c, bias, residual))
 
     def case(vectors):
         def call():
             function = _emit(builder.module, v, vectors, planes)
-            builder.call(function, [sums, rows, c, c_pitch, streamed, bias, residual, *rest])
+            builder.call(function, [sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, *rest])
 
         return call
 
@@ -87,19 +93,52 @@ def _call(builder, size: int, arguments, planes: bool) -> None:
 
 
 @intrinsic
-def store_rows(typingctx, sums, rows, c, c_pitch, streamed, bias, residual, residual_pitch, columns, code, alpha, beta):
-    """Finish `rows` rows of sums, two vectors apart, of which `columns` elements go to rows of C; addresses are integers."""
+def store_rows(
+    typingctx,
+    sums,
+    rows,
+    scales,
+    scale_step,
+    c,
+    c_pitch,
+    streamed,
+    bias,
+    residual,
+    residual_pitch,
+    columns,
+    code,
+    alpha,
+    beta,
+):
+    """Finish `rows` rows of sums, two vectors apart, of which `columns` elements go to rows of C; addresses are integers.
+
+    Each is multiplied by its scale, which lie `scale_step` bytes apart.
+    """
 
     def codegen(context, builder, signature, arguments):
         _call(builder, alpha.bitwidth // 8, arguments, planes=False)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 10, alpha, beta), codegen
+    return types.void(*[types.intp] * 12, alpha, beta), codegen
 
 
 @intrinsic
 def store_planes(
-    typingctx, sums, rows, c, c_pitch, streamed, bias, residual, residual_pitch, columns, code, alpha, beta
+    typingctx,
+    sums,
+    rows,
+    scales,
+    scale_step,
+    c,
+    c_pitch,
+    streamed,
+    bias,
+    residual,
+    residual_pitch,
+    columns,
+    code,
+    alpha,
+    beta,
 ):
     """The same with an element of the bias for each row: rows are channels, columns their pixels."""
 
@@ -107,4 +146,4 @@ def store_planes(
         _call(builder, alpha.bitwidth // 8, arguments, planes=True)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 10, alpha, beta), codegen
+    return types.void(*[types.intp] * 12, alpha, beta), codegen

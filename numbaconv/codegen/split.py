@@ -1,142 +1,171 @@
-"""Float32 as the sum of two bfloat16: high parts and low parts, as the matrix tiles of `codegen.amx` read them.
-
-The high part is rounded to the nearest with 8 bits, halves away from zero; the low part is what is left, rounded to the nearest
-even one.  Together they miss x by 2^-17 of it at most.  A NaN stays one; infinity leaves a NaN behind.
-"""
+"""Pixels and weights split into high and low parts, as the matrix tiles of `codegen.amx` read them."""
 
 from __future__ import annotations
+
+import functools
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from numbaconv.codegen.amx import DEPTH
+from numbaconv.codegen.halves import LANES, halves, store_parts
+from numbaconv.codegen.scales import BIAS, MAGNITUDES, USUAL, filling, usual
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, offset
 
-#: Float32 of a vector: half the words of one.
-LANES = 16
+
+def scaled(v: Vectors, scale):
+    """A function that brings vectors into the range of halves that have one."""
+    if not halves().scaled:
+        return lambda x: x
+    return lambda x: v.builder.fmul(x, scale)
 
 
-class _BFloat(ir.types.Type):
-    """LLVM's bfloat, which llvmlite does not name."""
+class Seen:
+    """The largest magnitudes that a function met, carried by its loops, where halves are scaled: they come after the scale.
 
-    def __str__(self):
-        return "bfloat"
+    `wanted` is false where nobody asks for them.
+    """
 
-    def __eq__(self, other):
-        return isinstance(other, _BFloat)
+    def __init__(self, v: Vectors, scale, wanted: bool = True):
+        self.v, self.wanted = v, wanted and halves().scaled
+        self.place = offset(v.builder, scale, i64(MAGNITUDES))
 
-    def __hash__(self):
-        return hash(_BFloat)
+    def start(self) -> list:
+        """What the outermost loop carries first."""
+        return [self.v.constant(0)] if self.wanted else []
 
+    def with_(self, found: list, *vectors) -> list:
+        """The same after some more numbers."""
+        return [functools.reduce(self.v.larger_magnitude, vectors, one) for one in found]
 
-_HALVES = ir.VectorType(_BFloat(), 2 * LANES)
-_WORDS = ir.VectorType(ir.IntType(16), 2 * LANES)
-
-
-def _parts(v: Vectors, x):
-    """High and low part of a vector, both still float32; of the high one the lower half is zero already."""
-    b = v.builder
-    bits = b.add(b.bitcast(x, v.integer), v.integers(1 << 15))
-    high = b.bitcast(b.and_(bits, v.integers(-(1 << 16))), v.type)
-    return high, b.fsub(x, high)
-
-
-def _narrowed(v: Vectors, x, y):
-    """Two vectors as one of 32 words, those of x first."""
-    # the instruction's first operand becomes the upper half
-    return v.builder.bitcast(v.call("llvm.x86.avx512bf16.cvtne2ps2bf16.512", _HALVES, y, x), _WORDS)
+    def keep(self, found: list) -> None:
+        """Write it, if functions before this one met no larger ones."""
+        for one in found:
+            self.v.store(self.v.larger_magnitude(one, self.v.load(self.place)), self.place)
 
 
-def _split(v: Vectors, first, second):
-    """High and low parts of two vectors, the first one's below the second's: two vectors of 32 words."""
-    (high, low), (second_high, second_low) = _parts(v, first), _parts(v, second)
-    return _narrowed(v, high, second_high), _narrowed(v, low, second_low)
-
-
-def split_pairs(v: Vectors, first, second):
-    """The same with an element of the second vector after each one of the first: what the right operand has for rows."""
-    b = v.builder
-    (high, low), (second_high, second_low) = _parts(v, first), _parts(v, second)
-    # the words of high parts are there already, and are only pushed together
-    below, above = b.lshr(b.bitcast(high, v.integer), v.integers(16)), b.bitcast(second_high, v.integer)
-    order = [number for lane in range(LANES) for number in (lane, LANES + lane)]
-    words = _narrowed(v, low, second_low)
-    return b.bitcast(b.or_(below, above), _WORDS), b.shuffle_vector(
-        words, words, ir.Constant(ir.VectorType(I32, 2 * LANES), order)
-    )
-
-
-def store_words(b, words, pointer) -> None:
-    """Write what `split_pairs` returns, aligned to words only."""
-    b.store(words, b.bitcast(pointer, _WORDS.as_pointer()), align=2)
-
-
-def _emit_pixels(module) -> ir.Function:
-    """void(to, to_step, low, block, x, x_step, pixels, channels): see `split_pixels`."""
-    name = "f32_split_pixels"
+def _emit_pixels(module, each: bool) -> ir.Function:
+    """void(to, to_step, low, block, x, x_step, pixels, channels, scale, unit): see `split_pixels` and `split_each_pixel`."""
+    name = f"f32_split_{'each_pixel' if each else 'pixels'}"
     if (existing := module.globals.get(name)) is not None:
         return existing
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTES, I64, I64, I64, BYTES, I64, I64, I64]), name)
+    arguments = [BYTES, I64, I64, I64, BYTES, I64, I64, I64, BYTES, BYTES]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    to, to_step, low, block, x, x_step, pixels, channels = function.args
+    to, to_step, low, block, x, x_step, pixels, channels, scales, unit = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, 4, LANES)
     whole = b.and_(channels, i64(-DEPTH))
     rest = b.sub(channels, whole)
+    masks = v.first_lanes(rest), v.first_lanes(b.sub(rest, i64(LANES)))
+
+    def tail(place):
+        return [v.masked_load(offset(b, place, i64(n * v.nbytes)), mask) for n, mask in enumerate(masks)]
+
+    def split_pixel(to, x, bring, seen, found):
+        def put(first, second, to):
+            for parts, at in zip(halves().split(v, bring(first), bring(second), False), (to, offset(b, to, low))):
+                store_parts(b, parts, at)
+
+        def one_block(_, carried):
+            to, x, *found = carried
+            first, second = v.load(x), v.load(offset(b, x, i64(v.nbytes)))
+            put(first, second, to)
+            return [offset(b, to, block), offset(b, x, i64(2 * v.nbytes)), *seen.with_(found, first, second)]
+
+        def last_block(_, carried):
+            to, x, *found = carried
+            first, second = tail(x)
+            put(first, second, to)
+            return [to, x, *seen.with_(found, first, second)]
+
+        carried = counted_loop(b, i64(0), whole, DEPTH, [to, x, *found], one_block, "block")
+        _, _, *found = counted_loop(b, i64(0), rest, DEPTH, carried, last_block, "last")
+        return found
 
     def one_pixel(_, places):
-        def put(high, low_part, to):
-            store_words(b, high, to)
-            store_words(b, low_part, offset(b, to, low))
+        to, x, *found = places
+        return [offset(b, to, to_step), offset(b, x, x_step), *split_pixel(to, x, common, seen, found)]
 
-        def one_block(_, places):
-            to, x = places
-            put(*_split(v, v.load(x), v.load(offset(b, x, i64(v.nbytes)))), to)
-            return [offset(b, to, block), offset(b, x, i64(2 * v.nbytes))]
+    def one_pixel_alone(_, places):
+        to, x, inverses = places
+        (found,) = split_pixel(to, x, bring_usual, seen, seen.start())
+        store_inverse(back, inverses)
+        with b.if_then(b.not_(usual(v, found)), likely=False):
+            scale, own_back = filling(v, found, unit)
+            store_inverse(own_back, inverses)
+            split_pixel(to, x, scaled(v, scale), unseen, [])
+        return [offset(b, to, to_step), offset(b, x, x_step), offset(b, inverses, i64(v.itemsize))]
 
-        start = list(places)
-        end, tail = counted_loop(b, i64(0), whole, DEPTH, start, one_block, "block")
-        with b.if_then(b.icmp_signed(">", rest, i64(0))):
-            first = v.masked_load(tail, v.first_lanes(rest))
-            second = v.masked_load(offset(b, tail, i64(v.nbytes)), v.first_lanes(b.sub(rest, i64(v.lanes))))
-            put(*_split(v, first, second), end)
-        return [offset(b, start[0], to_step), offset(b, start[1], x_step)]
+    def store_inverse(back, place):
+        b.store(b.extract_element(back, ir.Constant(I32, 0)), b.bitcast(place, v.scalar.as_pointer()), align=v.itemsize)
 
-    counted_loop(b, i64(0), pixels, 1, [to, x], one_pixel, "pixel")
+    seen, unseen = Seen(v, scales), Seen(v, scales, False)
+    if each:
+        unit = v.splat(v.load_scalar(unit))
+        factor = 2.0 ** (USUAL - BIAS)
+        bring_usual, back = scaled(v, v.constant(factor)), b.fmul(unit, v.constant(1 / factor))
+        counted_loop(b, i64(0), pixels, 1, [to, x, scales], one_pixel_alone, "pixel")
+    else:
+        common = scaled(v, v.splat(v.load_scalar(scales)))
+        _, _, *found = counted_loop(b, i64(0), pixels, 1, [to, x, *seen.start()], one_pixel, "pixel")
+        seen.keep(found)
     b.ret_void()
     return function
 
 
+def _call(builder, arguments, each: bool) -> None:
+    to, to_step, low, block, x, x_step, pixels, channels, scales, unit = arguments
+    to, x, scales, unit = (builder.inttoptr(p, BYTES) for p in (to, x, scales, unit))
+    operands = [to, to_step, low, block, x, x_step, pixels, channels, scales, unit]
+    builder.call(_emit_pixels(builder.module, each), operands)
+
+
 @intrinsic
-def split_pixels(typingctx, to, to_step, low, block, x, x_step, pixels, channels):
+def split_pixels(typingctx, to, to_step, low, block, x, x_step, pixels, channels, scale):
     """High parts of pixels `x_step` bytes apart, to `to_step` bytes apart; blocks of `DEPTH` channels lie `block` bytes apart.
 
-    Low parts lie `low` bytes after them.  The last block is filled up with zeros.
+    Low parts lie `low` bytes after them.  The last block is filled up with zeros.  Where halves are scaled, all numbers are
+    multiplied by the float32 at address `scale`, `MAGNITUDES` bytes after which the largest ones are kept.
     """
 
     def codegen(context, builder, signature, arguments):
-        to, to_step, low, block, x, x_step, pixels, channels = arguments
-        to, x = (builder.inttoptr(p, BYTES) for p in (to, x))
-        builder.call(_emit_pixels(builder.module), [to, to_step, low, block, x, x_step, pixels, channels])
+        _call(builder, [*arguments, arguments[-1]], each=False)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 8), codegen
+    return types.void(*[types.intp] * 9), codegen
 
 
 @intrinsic
-def split_pair(typingctx, to, low, first, second):
+def split_each_pixel(typingctx, to, to_step, low, block, x, x_step, pixels, channels, inverses, unit):
+    """The same with a scale for each pixel: the usual one, or what fills the range; see `loops.scales`.
+
+    Their inverses, times the one at `unit`, go to `inverses`.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        # halves without a range are never asked for it
+        _call(builder, arguments, each=halves().scaled)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 10), codegen
+
+
+@intrinsic
+def split_pair(typingctx, to, low, first, second, scale):
     """A row of a tile register of the right operand: element after element of two rows of 16 float32, their low parts `low` bytes
     after it.
     """
 
     def codegen(context, builder, signature, arguments):
-        to, low, first, second = arguments
+        to, low, first, second, scale = arguments
         v = Vectors(builder, 4, LANES)
-        parts = split_pairs(v, *(v.load(builder.inttoptr(p, BYTES)) for p in (first, second)))
-        for words, at in zip(parts, (to, builder.add(to, low))):
-            store_words(builder, words, builder.inttoptr(at, BYTES))
+        bring = scaled(v, v.splat(v.load_scalar(builder.inttoptr(scale, BYTES))))
+        rows = (bring(v.load(builder.inttoptr(p, BYTES))) for p in (first, second))
+        for parts, at in zip(halves().split(v, *rows, True), (to, builder.add(to, low))):
+            store_parts(builder, parts, builder.inttoptr(at, BYTES))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), codegen
+    return types.void(*[types.intp] * 5), codegen

@@ -12,7 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.split import LANES, split_pairs, store_words
+from numbaconv.codegen.halves import LANES, halves, store_parts
+from numbaconv.codegen.split import Seen, scaled
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, branch_to, counted_loop, i64, load_i64, offset
 
 #: Pixels from position to position that the function below has code for.
@@ -21,31 +22,57 @@ HOPS = (1, 2)
 #: What an element of K is in a table of them: the address of its first position, and bounds of its rows and positions.
 SOURCE = 5
 
-# to, low, pair, row, x_row, pairs, rows, count, and where elements are found: a table, or x, plane, channels and bounds
-_COMMON = [BYTES, I64, I64, I64, I64, I64, I64, I64]
+# to, low, pair, row, x_row, pairs, rows, count, scale, and where elements are found: a table, or x, plane, channels and bounds
+_COMMON = [BYTES, I64, I64, I64, I64, I64, I64, I64, BYTES]
 _CHANNELS = [*_COMMON, BYTES, *[I64] * 6]
 _TABLE = [*_COMMON, BYTES]
 
 
-def _load(v: Vectors, hop: int, at, load: Callable):
-    """The pixels of 16 positions, of `hop` vectors: each is what `load` gives for its address and the number of its first pixel."""
-    vectors = [load(offset(v.builder, at, i64(n * v.nbytes)), n * v.lanes) for n in range(hop)]
-    if hop == 1:
-        return vectors[0]
-    return v.builder.shuffle_vector(*vectors, ir.Constant(ir.VectorType(I32, v.lanes), [2 * n for n in range(v.lanes)]))
-
-
-def _load_inside(v: Vectors, hop: int, at, before, stop):
-    """The same with zeros in front of position `before` and from `stop` on; nothing is read there."""
+def _loaders(v: Vectors, hop: int, before, stop) -> tuple[Callable, Callable]:
+    """How the vectors of 16 positions are loaded, by address and number of the first pixel: all of them, or with zeros in front of
+    position `before` and from `stop` on, where nothing is read.
+    """
     b = v.builder
     # pixels between positions are read, but none behind the last one
     first, end = b.mul(before, i64(hop)), b.sub(b.mul(stop, i64(hop)), i64(hop - 1))
 
-    def load(place, pixel):
-        outside, inside = (v.first_lanes(b.sub(bound, i64(pixel))) for bound in (first, end))
-        return v.masked_load(place, b.and_(inside, b.not_(outside)))
+    def inside(place, pixel):
+        outside, within = (v.first_lanes(b.sub(bound, i64(pixel))) for bound in (first, end))
+        return v.masked_load(place, b.and_(within, b.not_(outside)))
 
-    return _load(v, hop, at, load)
+    return lambda place, _: v.load(place), inside
+
+
+def _load(v: Vectors, hop: int, elements: list[tuple], position) -> list[list]:
+    """The `hop` vectors of 16 positions of each element, an address and bounds; masks are only made where they are needed."""
+    b = v.builder
+    at, end = b.mul(position, i64(hop * v.itemsize)), b.add(position, i64(LANES + hop - 1))
+    limits = [b.icmp_signed("<=", before, position) for _, before, _ in elements]
+    limits += [b.icmp_signed("<=", end, stop) for *_, stop in elements]
+    ways = []
+    with b.if_else(functools.reduce(b.and_, limits)) as branches:
+        for number, branch in enumerate(branches):
+            with branch:
+                found = []
+                for x, *bounds in elements:
+                    load = _loaders(v, hop, *(b.sub(bound, position) for bound in bounds))[number]
+                    place = offset(b, x, at)
+                    found += [load(offset(b, place, i64(n * v.nbytes)), n * v.lanes) for n in range(hop)]
+                ways.append((found, b.block))
+    vectors = []
+    for pair in zip(*(found for found, _ in ways)):
+        phi = b.phi(v.type)
+        for value, (_, block) in zip(pair, ways):
+            phi.add_incoming(value, block)
+        vectors.append(phi)
+    return [vectors[i : i + hop] for i in range(0, len(vectors), hop)]
+
+
+def _pixels(v: Vectors, vectors: list):
+    """Those of the positions themselves."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return v.builder.shuffle_vector(*vectors, ir.Constant(ir.VectorType(I32, v.lanes), [2 * n for n in range(v.lanes)]))
 
 
 def _channels(b, x, plane, channels, *bounds):
@@ -71,56 +98,51 @@ def _tabled(b, table):
 
 
 def _emit(module, kind: str, arguments: list, hop: int) -> ir.Function:
-    """void(to, low, pair, row, x_row, pairs, rows, count, ...): see `split_planes` and `split_patches`."""
+    """void(to, low, pair, row, x_row, pairs, rows, count, scale, ...): see `split_planes` and `split_patches`."""
     name = f"f32_split_{kind}_{hop}"
     if (existing := module.globals.get(name)) is not None:
         return existing
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    to, low, pair, row, x_row, pairs, rows, count, *where = function.args
+    to, low, pair, row, x_row, pairs, rows, count, scale, *where = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, 4, LANES)
+    bring = scaled(v, v.splat(v.load_scalar(scale)))
     source = (_channels if kind == "planes" else _tabled)(b, *where)
 
+    # elements of patches are met again and again
+    seen = Seen(v, scale, wanted=kind == "planes")
+
     def one_pair(number, places):
+        to, *found = places
         first = b.mul(number, i64(2))
         (x, bounds), (x_next, bounds_next) = source(first), source(b.add(first, i64(1)))
 
         def one_row(number, places):
-            here, *sources = places
+            here, x, x_next, *found = places
             elements = []
-            for x, (top, bottom, before, stop) in zip(sources, (bounds, bounds_next)):
+            for at, (top, bottom, before, stop) in ((x, bounds), (x_next, bounds_next)):
                 inside = b.and_(b.icmp_signed(">=", number, top), b.icmp_signed("<", number, bottom))
                 # outside of it memory that is mapped, of which nothing is read
-                elements.append((b.select(inside, x, to), before, b.select(inside, stop, i64(0))))
+                elements.append((b.select(inside, at, to), before, b.select(inside, stop, i64(0))))
 
-            def one_vector(position, _):
-                at = b.mul(position, i64(hop * v.itemsize))
+            def one_vector(position, found):
+                loaded = _load(v, hop, elements, position)
+                pixels = [bring(_pixels(v, vectors)) for vectors in loaded]
                 place = offset(b, here, b.mul(position, i64(v.itemsize)))
-                end = b.add(position, i64(LANES + hop - 1))
-                limits = [b.icmp_signed("<=", before, position) for _, before, _ in elements]
-                limits += [b.icmp_signed("<=", end, stop) for *_, stop in elements]
+                for parts, at in zip(halves().split(v, *pixels, True), (place, offset(b, place, low))):
+                    store_parts(b, parts, at)
+                return seen.with_(found, *sum(loaded, []))
 
-                def put(loaded):
-                    for words, part in zip(split_pairs(v, *loaded), (place, offset(b, place, low))):
-                        store_words(b, words, part)
+            found = counted_loop(b, i64(0), count, LANES, found, one_vector, "vector")
+            return [offset(b, here, row), offset(b, x, x_row), offset(b, x_next, x_row), *found]
 
-                with b.if_else(functools.reduce(b.and_, limits)) as (whole, partial):
-                    with whole:
-                        put([_load(v, hop, offset(b, x, at), lambda place, _: v.load(place)) for x, *_ in elements])
-                    with partial:
-                        bounds = [[b.sub(bound, position) for bound in bounds] for _, *bounds in elements]
-                        put([_load_inside(v, hop, offset(b, x, at), *pair) for (x, *_), pair in zip(elements, bounds)])
-                return []
+        _, _, _, *found = counted_loop(b, i64(0), rows, 1, [to, x, x_next, *found], one_row, "row")
+        return [offset(b, to, pair), *found]
 
-            counted_loop(b, i64(0), count, LANES, [], one_vector, "vector")
-            return [offset(b, place, step) for place, step in zip(places, (row, x_row, x_row))]
-
-        counted_loop(b, i64(0), rows, 1, [*places, x, x_next], one_row, "row")
-        return [offset(b, *places, pair)]
-
-    counted_loop(b, i64(0), pairs, 1, [to], one_pair, "pair")
+    _, *found = counted_loop(b, i64(0), pairs, 1, [to, *seen.start()], one_pair, "pair")
+    seen.keep(found)
     b.ret_void()
     return function
 
@@ -138,28 +160,29 @@ def _call(builder, kind: str, expected: list, arguments) -> None:
 
 @intrinsic
 def split_planes(
-    typingctx, to, low, pair, row, x_row, pairs, rows, count, x, plane, channels, top, bottom, before, stop, hop
+    typingctx, to, low, pair, row, x_row, pairs, rows, count, scale, x, plane, channels, top, bottom, before, stop, hop
 ):
     """`pairs` pairs of channels, `pair` bytes apart: `rows` rows of `count` positions, `row` bytes apart; low parts `low` bytes on.
 
     Of position p of a row the first channel is at `x` + its number times `x_row` + p `hop` elements, channels are `plane` bytes
     apart.  Rows outside of `top`..`bottom`, and positions outside of `before`..`stop`, are zeros.  What follows the last position
-    of a row, up to a whole vector, is overwritten.
+    of a row, up to a whole vector, is overwritten.  Where halves are scaled, all numbers are multiplied by the float32 at `scale`,
+    and the largest ones kept; see `codegen.split.split_pixels`.
     """
 
     def codegen(context, builder, signature, arguments):
         _call(builder, "planes", _CHANNELS, arguments)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 16), codegen
+    return types.void(*[types.intp] * 17), codegen
 
 
 @intrinsic
-def split_patches(typingctx, to, low, pair, row, x_row, pairs, rows, count, table, hop):
+def split_patches(typingctx, to, low, pair, row, x_row, pairs, rows, count, scale, table, hop):
     """The same for pairs of the elements in a table, which has `SOURCE` integers for each: x, top, bottom, before and stop."""
 
     def codegen(context, builder, signature, arguments):
         _call(builder, "patches", _TABLE, arguments)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 10), codegen
+    return types.void(*[types.intp] * 11), codegen

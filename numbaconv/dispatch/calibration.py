@@ -25,6 +25,7 @@ import numpy as np
 
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.weights import Weights
+from numbaconv.codegen.halves import KINDS
 from numbaconv.codegen.jit import cache_folder
 from numbaconv.codegen.records import CALL
 from numbaconv.epilogue import Epilogue
@@ -46,7 +47,7 @@ _TRUSTED = 3.0
 _F32 = np.float32
 _SIZE, _ZERO = 4, _F32(0)
 #: What matrix registers are timed with: a layer that the L2 holds.
-_MATRICES, _PRODUCTS = Split(), ConvProblem.parse("c128h16w16o128k3p1cl")
+_PRODUCTS = ConvProblem.parse("c128h16w16o128k3p1cl")
 _lock = threading.Lock()
 
 
@@ -111,9 +112,9 @@ def measured_rates(on: Machine) -> Rates:
         "transpose": _transposition(near),
         "transpose_far": _transposition(on.l2),  # with its transpose it takes twice the L2
     }
-    has_matrices = _MATRICES.unsupported(_PRODUCTS, Epilogue(), on) is None
-    if has_matrices:
-        calls["matrix"] = _products(on)
+    able = (matrices for matrices in map(Split, KINDS) if matrices.unsupported(_PRODUCTS, Epilogue(), on) is None)
+    if matrices := next(able, None):
+        calls["matrix"] = _products(matrices, on)
     rounds = _rounds(calls)
     # in one round the core has one clock frequency, so what is compared is a round's own times; other work only slows down
     share = {name: np.quantile([found[name] / found["long"] for found in rounds], 0.25) for name in rounds[0]}
@@ -130,10 +131,10 @@ def measured_rates(on: Machine) -> Rates:
         "transpose_bytes": 2 * near / (share["transpose"] * long),
         "transpose_far_bytes": 2 * on.l2 / (share["transpose_far"] * long),
     }
-    if has_matrices:
+    if matrices:
         # the unit has a clock of its own, so that a round says nothing
         fastest = min(found["matrix"] for found in rounds) * measured["clock"]
-        measured["matrix"] = _matrix_cycles(fastest, replace(on, rates=Rates(clock=1.0)))
+        measured["matrix"] = _matrix_cycles(matrices, fastest, replace(on, rates=Rates(clock=1.0)))
     return Rates(**{name: _trusted(value, getattr(Rates, name)) for name, value in measured.items()})
 
 
@@ -212,12 +213,12 @@ def _copy(nbytes: int) -> Callable[[int], object]:
     return run
 
 
-def _products(on: Machine) -> Callable[[int], object]:
+def _products(matrices: Split, on: Machine) -> Callable[[int], object]:
     """A convolution of matrix tiles, on operands like those of a layer: the unit is limited by power, which zeros take none of."""
     rng, p = np.random.default_rng(0), _PRODUCTS
     x, weight = (rng.standard_normal(shape, _F32) for shape in (p.input_shape, p.weight_shape))
     out = _zeros(prod(p.output_shape) * _SIZE).view(_F32).reshape(p.output_shape)
-    plan = _MATRICES.plan(p, Weights(weight, None, p.groups), Epilogue(), on)
+    plan = matrices.plan(p, Weights(weight, None, p.groups), Epilogue(), on)
 
     def run(times: int) -> None:
         for _ in range(times):
@@ -226,11 +227,9 @@ def _products(on: Machine) -> Callable[[int], object]:
     return run
 
 
-def _matrix_cycles(measured: float, on: Machine) -> float:
+def _matrix_cycles(matrices: Split, measured: float, on: Machine) -> float:
     """Cycles of a product of registers, if all else that is estimated of the convolution is right."""
-    without, one = (
-        _MATRICES.near_cycles(_PRODUCTS, replace(on, rates=replace(on.rates, matrix=m))) for m in (0.0, 1.0)
-    )
+    without, one = (matrices.near_cycles(_PRODUCTS, replace(on, rates=replace(on.rates, matrix=m))) for m in (0.0, 1.0))
     return (measured - without) / (one - without)
 
 

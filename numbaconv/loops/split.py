@@ -15,8 +15,10 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, clear
 from numbaconv.codegen.records import conv_record
 from numbaconv.codegen.rows_of_sums import store_rows
-from numbaconv.codegen.split import split_pixels
+from numbaconv.codegen.scales import INVERSE
+from numbaconv.codegen.split import split_each_pixel, split_pixels
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
+from numbaconv.loops.scales import first_block, right_guess, scale_block
 from numbaconv.loops.walk import share
 
 #: What a thread's workspace starts with: the sums of a tile.
@@ -24,8 +26,11 @@ SUMS_BYTES = 2 * ROWS * PANEL_ROW
 
 
 @njit
-def fill_stretch(conv, to, count, first, hop, size, x, x_step, like):
-    """Split `count` positions from number `first` of an axis on, every `hop`-th; those outside of its `size` are zeros."""
+def fill_stretch(conv, to, count, first, hop, size, x, x_step, scale, like):
+    """Split `count` positions from number `first` of an axis on, every `hop`-th; those outside of its `size` are zeros.
+
+    `scale` is the address of the scale of all, or of the inverse of each one's.
+    """
     before = min(max((-first + hop - 1) // hop, 0), count)
     stop = min(max((size - first + hop - 1) // hop, before), count)
     blocks = (conv.c_in + DEPTH - 1) // DEPTH
@@ -35,13 +40,19 @@ def fill_stretch(conv, to, count, first, hop, size, x, x_step, like):
             clear(here, before * ROW_BYTES // 4, like)
             clear(here + stop * ROW_BYTES, (count - stop) * ROW_BYTES // 4, like)
     at = x + (first + before * hop) * x_step
-    split_pixels(
-        to + before * ROW_BYTES, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, stop - before, conv.c_in
-    )
+    to += before * ROW_BYTES
+    pixels = stop - before
+    if conv.scale_step == 0:
+        split_pixels(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, conv.c_in, scale)
+        return
+    clear(scale, before, like)
+    clear(scale + stop * conv.scale_step, count - stop, like)
+    scale += before * conv.scale_step
+    split_each_pixel(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, conv.c_in, scale, conv.unit)
 
 
 @njit
-def fill_wide(conv, to, image, d, line, lines, like):
+def fill_wide(conv, to, image, d, line, lines, scale, like):
     """The lines under `lines` output lines from number `line` on, for a slice of the input that is inside if `d` >= 0."""
     rows = lines + conv.reach_h
     for phase_h in range(conv.phases_h):
@@ -62,6 +73,7 @@ def fill_wide(conv, to, image, d, line, lines, like):
                     size,
                     plane + w * conv.x_pixel,
                     conv.w_in * conv.x_pixel,
+                    scale,
                     like,
                 )
             continue
@@ -80,12 +92,13 @@ def fill_wide(conv, to, image, d, line, lines, like):
                     conv.w_in if inside else 0,
                     plane + h * conv.w_in * conv.x_pixel,
                     conv.x_pixel,
+                    scale + row * conv.positions * conv.scale_step,
                     like,
                 )
 
 
 @njit
-def fill_narrow(conv, to, image, d, line, lines, like):
+def fill_narrow(conv, to, image, d, line, lines, scale, like):
     """The same with all channels of a line's pixels one after another."""
     rows = lines + conv.reach_h
     pixel = conv.c_in * 2
@@ -102,9 +115,9 @@ def fill_narrow(conv, to, image, d, line, lines, like):
             count = max(min(conv.w_in, conv.row_pitch // pixel - conv.pad_left), 0)
             here += conv.pad_left * pixel
             if conv.x_pixel == 2 * pixel:
-                split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in)
+                split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in, scale)
             else:
-                split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, count, conv.c_in)
+                split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, count, conv.c_in, scale)
         # what the last taps read beyond their weights has to be numbers
         for part in range(2):
             end = to + phase_h * conv.phase_pitch + rows * conv.row_pitch
@@ -112,7 +125,7 @@ def fill_narrow(conv, to, image, d, line, lines, like):
 
 
 @njit
-def finish_tile(conv, sums, position, count, out, residual, bias, columns, alpha, beta):
+def finish_tile(conv, sums, scales, position, count, out, residual, bias, columns, alpha, beta):
     """Sums of `count` positions from number `position` on go to the output pixels among them."""
     out_line, out_step = conv.line_step * conv.out_pixel, conv.column_step * conv.out_pixel
     origin_line, origin_step = conv.line_step * conv.residual_pixel, conv.column_step * conv.residual_pixel
@@ -128,10 +141,24 @@ def finish_tile(conv, sums, position, count, out, residual, bias, columns, alpha
             origin = 0 if residual == 0 else residual + line * origin_line + column * origin_step
             streamed = int(conv.streamed != 0 and (c | out_step) % VECTOR_BYTES == 0)
             store_rows(
-                sums, run, c, out_step, streamed, bias, origin, origin_step, columns, conv.activation, alpha, beta
+                sums,
+                run,
+                scales,
+                conv.scale_step,
+                c,
+                out_step,
+                streamed,
+                bias,
+                origin,
+                origin_step,
+                columns,
+                conv.activation,
+                alpha,
+                beta,
             )
         skipped = conv.positions - column
         sums += skipped * PANEL_ROW
+        scales += skipped * conv.scale_step
         count -= skipped if conv.positions > 1 else count
         line += 1
         column = 0
@@ -178,6 +205,12 @@ def steps_met(conv, unit, row, position, count):
 
 
 @njit
+def inverses_of(conv, block, unit):
+    """Where the inverses of the scales of a slice of a block lie, after the scale of all."""
+    return block + unit * conv.unit_pitch + conv.scales + INVERSE
+
+
+@njit
 def multiply(
     conv, sums, block, units, row, lines, group, first, last, coming, coming_bytes, out, residual, alpha, beta
 ):
@@ -210,6 +243,7 @@ def multiply(
             count = min(rows * height, positions - position)
             step_first, step_last = steps_met(conv, first_unit + unit, row, position, count)
             a = block + unit * conv.unit_pitch + position * step
+            scales = inverses_of(conv, block, unit) + position * conv.scale_step
             c = output_of(conv, out, first_unit + unit, row, conv.out_pixel)
             origin = output_of(conv, residual, first_unit + unit, row, conv.residual_pixel)
             if results:
@@ -241,6 +275,7 @@ def multiply(
                 finish_tile(
                     conv,
                     sums,
+                    scales,
                     position,
                     count,
                     c + column,
@@ -268,14 +303,25 @@ def coming_lines(conv, image, row, lines, stop):
 def fill_block(conv, block, x, unit, row, lines, like):
     """The lines under `lines` output lines from number `row` of a slice, in all slices that the kernel meets."""
     image, d_out = divmod(unit, conv.d_out)
+    scale = block + conv.scales
+    if conv.scale_step > 0:
+        scale = inverses_of(conv, block, 0)
     for k_d in range(conv.k_d):
         d = d_out * conv.stride_d - conv.pad_front + k_d * conv.dilation_d
         d = d if d < conv.d_in else -1
         to = block + k_d * conv.strip_pitch
         if conv.block_pitch > 0:
-            fill_wide(conv, to, x + image * conv.x_image, d, row, lines, like)
+            fill_wide(conv, to, x + image * conv.x_image, d, row, lines, scale, like)
         else:
-            fill_narrow(conv, to, x + image * conv.x_image, d, row, lines, like)
+            fill_narrow(conv, to, x + image * conv.x_image, d, row, lines, scale, like)
+
+
+@njit
+def fill_units(conv, block, x, unit, units, row, lines, group, like):
+    """The same of a group's channels for `units` slices from number `unit` on."""
+    for i in range(units):
+        source = x + group * conv.c_in * conv.itemsize
+        fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, like)
 
 
 def split_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
@@ -285,17 +331,16 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
     line, last_line = share(conv.n * conv.d_out * conv.line, part // column_parts, row_parts)
     first, last = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     configure(conv.tables)
+    known = -1, 0
     while line < last_line:
-        unit, row = divmod(line, conv.line)
-        lines = min(conv.line_block, conv.line - row, last_line - line)
-        # small slices share the weights that come for one of them
-        units = min(conv.unit_block, (last_line - line) // lines) if lines == conv.line else 1
+        unit, units, row, lines, known = first_block(conv, False, block, x, line, last_line, known)
         coming, nbytes = coming_lines(conv, x + unit // conv.d_out * conv.x_image, row, lines, row + last_line - line)
         for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
             before = group * conv.panels_per_group
-            for i in range(units):
-                source = x + group * conv.c_in * conv.itemsize
-                fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, alpha)
+            fill_units(conv, block, x, unit, units, row, lines, group, alpha)
+            if conv.guessed != 0 and not right_guess(conv, False, block, x, unit, units, row, lines, known):
+                units, lines, known = scale_block(conv, False, block, x, unit, units, row, lines, known)
+                fill_units(conv, block, x, unit, units, row, lines, group, alpha)
             multiply(
                 conv,
                 workspace,

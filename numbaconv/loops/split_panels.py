@@ -9,7 +9,7 @@ from numbaconv.loops.gemm import PANEL_ROW
 
 
 @njit
-def pack_split(to, panels, count, k, run, zeros):
+def pack_split(to, panels, count, k, run, zeros, scale):
     """`count` panels of `k` rows in runs of so many; a row of zeros stands for what fills up the last step of a run."""
     register = PAIRS * ROW_BYTES
     for _ in range(count):
@@ -21,13 +21,13 @@ def pack_split(to, panels, count, k, run, zeros):
                         at = panels + (first + number) * PANEL_ROW + half * 4 * COLUMNS
                         even = at if number < run else zeros
                         odd = at + PANEL_ROW if number + 1 < run else zeros
-                        split_pair(to + half * register + pair * ROW_BYTES, 2 * register, even, odd)
+                        split_pair(to + half * register + pair * ROW_BYTES, 2 * register, even, odd, scale)
                 to += STEP_BYTES
         panels += k * PANEL_ROW
 
 
 @njit
-def pack_split_rows(to, rows, groups, c_out, height, taps, run):
+def pack_split_rows(to, rows, groups, c_out, height, taps, run, scale):
     """Rows of (taps, run) elements to two registers of `height` of them a panel; what has no row there is zero already."""
     register = ROWS * ROW_BYTES
     blocks = (run + DEPTH - 1) // DEPTH
@@ -36,6 +36,6 @@ def pack_split_rows(to, rows, groups, c_out, height, taps, run):
             for row in range(min(2 * height, c_out - first)):
                 half, place = divmod(row, height)
                 at = to + half * register + place * ROW_BYTES
-                split_pixels(at, STEP_BYTES, 2 * register, taps * STEP_BYTES, rows, run * 4, taps, run)
+                split_pixels(at, STEP_BYTES, 2 * register, taps * STEP_BYTES, rows, run * 4, taps, run, scale)
                 rows += taps * run * 4
             to += taps * blocks * STEP_BYTES

@@ -17,7 +17,8 @@ from numbaconv.codegen.records import conv_record
 from numbaconv.codegen.rows_of_sums import store_planes
 from numbaconv.codegen.split_planes import HOPS, SOURCE, split_patches, split_planes
 from numbaconv.loops.gemm import VECTOR_BYTES
-from numbaconv.loops.split import SUMS_BYTES, lines_a_tap, output_of
+from numbaconv.loops.scales import first_block, right_guess, scale_block
+from numbaconv.loops.split import SUMS_BYTES, inverses_of, lines_a_tap, output_of
 from numbaconv.loops.walk import share
 
 #: Bytes of an element of the table of patches.
@@ -32,7 +33,7 @@ def inside(first, hop, size, count):
 
 
 @njit
-def fill_planes(conv, to, slice_, line, lines):
+def fill_planes(conv, to, slice_, line, lines, scale):
     """The lines under `lines` output lines from number `line` on, for the slice of the input at an address; 0 is one of padding."""
     rows = lines + conv.reach_h
     size, plane = conv.itemsize, conv.in_pixels * conv.itemsize
@@ -62,6 +63,7 @@ def fill_planes(conv, to, slice_, line, lines):
                 pairs,
                 row_count,
                 count,
+                scale,
                 first,
                 plane,
                 conv.c_in,
@@ -74,7 +76,7 @@ def fill_planes(conv, to, slice_, line, lines):
 
 
 @njit
-def fill_patches(conv, to, table, x, d_out, line, lines):
+def fill_patches(conv, to, table, x, d_out, line, lines, scale):
     """All elements of the patches of `lines` output lines from number `line` of a slice on, in the order of the weights."""
     size, hop, element = conv.itemsize, conv.stride_w, table
     plane = conv.in_pixels * size
@@ -96,11 +98,11 @@ def fill_patches(conv, to, table, x, d_out, line, lines):
         put(element, 4, stop)
         element += SOURCE_BYTES
     x_row = conv.stride_h * conv.w_in * size
-    split_patches(to, conv.low, conv.pair_pitch, conv.row_pitch, x_row, pairs, lines, conv.w_out, table, hop)
+    split_patches(to, conv.low, conv.pair_pitch, conv.row_pitch, x_row, pairs, lines, conv.w_out, scale, table, hop)
 
 
 @njit
-def finish_planes(conv, sums, position, count, channels, out, residual, bias, alpha, beta):
+def finish_planes(conv, sums, scales, position, count, channels, out, residual, bias, alpha, beta):
     """Sums of `channels` output channels and `count` positions from number `position` on go to the output pixels among them."""
     size, plane = conv.itemsize, conv.out_pixels * conv.itemsize
     line, column = divmod(position, conv.positions)
@@ -112,7 +114,22 @@ def finish_planes(conv, sums, position, count, channels, out, residual, bias, al
             at = (line * conv.line_step + column) * size
             c, origin = out + at, 0 if residual == 0 else residual + at
             streamed = int(conv.streamed != 0 and (c | plane) % VECTOR_BYTES == 0)
-            store_planes(sums, channels, c, plane, streamed, bias, origin, plane, run, conv.activation, alpha, beta)
+            store_planes(
+                sums,
+                channels,
+                scales,
+                conv.scale_step,
+                c,
+                plane,
+                streamed,
+                bias,
+                origin,
+                plane,
+                run,
+                conv.activation,
+                alpha,
+                beta,
+            )
         skipped = conv.positions - column if conv.positions > 1 else count
         sums += skipped * size
         count -= skipped
@@ -143,6 +160,7 @@ def multiply_planes(conv, sums, block, units, row, lines, group, first, last, ou
             c = output_of(conv, out, unit, row, size) + at
             origin = output_of(conv, residual, unit, row, size)
             x = block + (unit - first_unit) * conv.unit_pitch
+            scales = inverses_of(conv, block, unit - first_unit)
             for register in range(0, registers, 2):
                 position = register * COLUMNS
                 matrix_tile_of_planes(
@@ -165,6 +183,7 @@ def multiply_planes(conv, sums, block, units, row, lines, group, first, last, ou
                 finish_planes(
                     conv,
                     sums,
+                    scales,
                     position,
                     min(2 * COLUMNS, positions - position),
                     channels,
@@ -183,11 +202,20 @@ def fill_planes_block(conv, block, table, x, unit, row, lines):
     slice_ = conv.h_in * conv.w_in * conv.itemsize
     x += image * conv.groups * conv.c_in * conv.in_pixels * conv.itemsize
     if conv.k_block > conv.c_in:
-        fill_patches(conv, block, table, x, d_out, row, lines)
+        fill_patches(conv, block, table, x, d_out, row, lines, block + conv.scales)
         return
     for k_d in range(conv.k_d):
         d = d_out * conv.stride_d - conv.pad_front + k_d * conv.dilation_d
-        fill_planes(conv, block + k_d * conv.strip_pitch, x + d * slice_ if 0 <= d < conv.d_in else 0, row, lines)
+        to, slice_at = block + k_d * conv.strip_pitch, x + d * slice_ if 0 <= d < conv.d_in else 0
+        fill_planes(conv, to, slice_at, row, lines, block + conv.scales)
+
+
+@njit
+def fill_planes_units(conv, block, table, x, unit, units, row, lines, group):
+    """The same of a group's channels for `units` slices from number `unit` on."""
+    for i in range(units):
+        source = x + group * conv.c_in * conv.in_pixels * conv.itemsize
+        fill_planes_block(conv, block + i * conv.unit_pitch, table, source, unit + i, row, lines)
 
 
 def split_planes_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
@@ -198,16 +226,15 @@ def split_planes_part(part, row_parts, column_parts, conv_address, x, out, resid
     line, last_line = share(conv.n * conv.d_out * conv.line, part // column_parts, row_parts)
     first, last = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     configure(conv.tables)
+    known = -1, 0
     while line < last_line:
-        unit, row = divmod(line, conv.line)
-        lines = min(conv.line_block, conv.line - row, last_line - line)
-        # small slices share the weights that come for one of them
-        units = min(conv.unit_block, (last_line - line) // lines) if lines == conv.line else 1
+        unit, units, row, lines, known = first_block(conv, True, block, x, line, last_line, known)
         for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
             before = group * conv.panels_per_group
-            for i in range(units):
-                source = x + group * conv.c_in * conv.in_pixels * conv.itemsize
-                fill_planes_block(conv, block + i * conv.unit_pitch, table, source, unit + i, row, lines)
+            fill_planes_units(conv, block, table, x, unit, units, row, lines, group)
+            if conv.guessed != 0 and not right_guess(conv, True, block, x, unit, units, row, lines, known):
+                units, lines, known = scale_block(conv, True, block, x, unit, units, row, lines, known)
+                fill_planes_units(conv, block, table, x, unit, units, row, lines, group)
             multiply_planes(
                 conv,
                 workspace,

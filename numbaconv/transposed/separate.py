@@ -22,6 +22,7 @@ from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.winograd import Winograd
+from numbaconv.codegen.halves import KINDS
 from numbaconv.dispatch.select import Candidate, best
 from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Machine, machine
@@ -173,7 +174,7 @@ def _algorithms(steps: tuple[int, int, int, int], repacked: bool) -> tuple[Algor
         _SpacedDepthwise(steps),
         _SpacedGrouped(steps),
         *(_SpacedWinograd(steps, m) for m in _SIZES),
-        _SpacedSplit(steps),
+        *(_SpacedSplit(steps, halves) for halves in KINDS),
     )
     return tuple(algorithm for algorithm in every if algorithm.repacked) if repacked else every
 
