@@ -66,7 +66,38 @@ def test_no_bit_depends_on_blocks_threads_or_the_place_in_a_batch(given_):
     assert bits(run(plan_of(turned), turned)) == bits(one[::-1])
 
 
-TEXTS = "n2c40h9w10o33k3p1", "c3h9w30o20k6s2p2", "n2c40h9w10o33k1", "c40h9w10o33k1s2", "n2c48h9w10o96k3p1g3"
+BESIDE = (
+    "c3h9w12o20k5s2p2", "c3h9w12o20k3s2", "c3h13w12o20k3s3", "c33h9w12o20k3s2", "c40h9w10o33k3p1", "c33h9w10o33k1s2",
+    "n2c40d3h5w6o9k3p1", "c3w300o20k5p2", "c40w200o33k3p1", "c40w200o33k1s2", "c6h6w7o8k2s3",
+)  # fmt: skip
+
+
+@needs_scales
+@every_layout
+@pytest.mark.parametrize("text", BESIDE)
+def test_numbers_that_an_output_does_not_meet_leave_it_alone(text, layout):
+    """But for signals and kernels of one pixel, whose pixels have neighbours: there no bit may depend on blocks."""
+    given_ = make_operands(replace(parsed(text, layout), bias=False), normals)
+    p = given_.problem
+    # the first axis of the image, and the last one; where the last pixel that an output meets lies
+    for axis in {0, len(p.spatial) - 1}:
+        place = axis + (1 if layout == "channels_last" else 2)
+        outputs = np.arange(p.out_spatial[axis])
+        ends = outputs * p.stride[axis] - p.padding[axis][0] + p.extent[axis]
+        clean = run(plan_of(given_), given_)
+        for first in range(1, p.spatial[axis], 1 + p.spatial[axis] // 20):
+            exponents = np.where(np.arange(p.spatial[axis]) < first, 0, 90)
+            shape = [1] * given_.x.ndim
+            shape[place] = -1
+            large = scaled(given_, exponents.reshape(shape))
+            results = [run(plan_of(large, on), large) for on in MACHINES]
+            assert np.isfinite(results[0]).all() and len({bits(y) for y in results}) == 1
+            before = np.take(results[0], outputs[ends <= first], place)
+            if axis == 0 and len(p.spatial) == 2 and p.taps > 1:
+                assert bits(before) == bits(np.take(clean, outputs[ends <= first], place))
+
+
+TEXTS = "n2c40h9w10o33k3p1", "c3h9w30o20k5s2p2", "n2c40h9w10o33k1", "c40h9w10o33k1s2", "n2c48h9w10o96k3p1g3"
 
 
 @needs_scales

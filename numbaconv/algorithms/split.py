@@ -130,9 +130,7 @@ class Split(MatrixTiles):
         }
         # where splitting meets all numbers that count
         apart = g["k_w"] == 1 < stride_w or positions == g["k_h"] == 1 < g["stride_h"]
-        # narrow taps meet numbers beside them with weights of zero
-        columns = {"met_first": 0, "met_last": g["w_in"]} if narrow else met_columns(g)
-        fields |= columns | {"guessed": int(fields["scaled"] and g["groups"] == 1 and not apart)}
+        fields |= met_columns(g) | {"guessed": int(fields["scaled"] and g["groups"] == 1 and not apart)}
         return Cut(fields, units * unit_pitch, taken * 8 + ROW_BYTES)
 
     def tables(self, g, cut):

@@ -82,14 +82,16 @@ def largest_of_image(conv, planes, image):
 
 
 @njit
+def line_after(conv, last):
+    """The input line after those that output lines before number `last` meet."""
+    return (last - 1) * conv.stride_h - conv.pad_top + (conv.k_h - 1) * conv.dilation_h + 1
+
+
+@njit
 def pieces_under(conv, each, first, last):
-    """Pieces of `each` input lines, first and beyond the last, that are split for output lines `first`..`last`."""
-    top = first * conv.stride_h - conv.pad_top
-    bottom = top + (last - 1 - first) * conv.stride_h
-    # splitting takes whole strides
-    bottom += max((conv.k_h - 1) * conv.dilation_h + 1, conv.phases_h * (conv.reach_h + 1))
-    top = min(max(top, 0), conv.h_in)
-    bottom = min(max(bottom, top), conv.h_in)
+    """Pieces of `each` input lines, first and beyond the last, that output lines `first`..`last` meet."""
+    top = min(max(first * conv.stride_h - conv.pad_top, 0), conv.h_in)
+    bottom = min(max(line_after(conv, last), top), conv.h_in)
     return top // each, (bottom + each - 1) // each
 
 

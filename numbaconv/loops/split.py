@@ -18,7 +18,7 @@ from numbaconv.codegen.rows_of_sums import store_rows
 from numbaconv.codegen.scales import INVERSE
 from numbaconv.codegen.split import split_each_pixel, split_pixels
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
-from numbaconv.loops.scales import first_block, right_guess, scale_block
+from numbaconv.loops.scales import first_block, line_after, right_guess, scale_block
 from numbaconv.loops.walk import share
 
 #: What a thread's workspace starts with: the sums of a tile.
@@ -101,6 +101,8 @@ def fill_wide(conv, to, image, d, line, lines, scale, like):
 def fill_narrow(conv, to, image, d, line, lines, scale, like):
     """The same with all channels of a line's pixels one after another."""
     rows = lines + conv.reach_h
+    # only what counts for the scale: the last taps read on, and large numbers would be infinite
+    below = min(line_after(conv, line + lines), conv.h_in)
     pixel = conv.c_in * 2
     for phase_h in range(conv.phases_h):
         for row in range(rows):
@@ -108,11 +110,11 @@ def fill_narrow(conv, to, image, d, line, lines, scale, like):
             here = to + phase_h * conv.phase_pitch + row * conv.row_pitch
             for part in range(2):
                 clear(here + part * conv.low, (conv.row_pitch + 3) // 4, like)
-            if d < 0 or h < 0 or h >= conv.h_in:
+            if d < 0 or h < 0 or h >= below:
                 continue
             source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel
             # none of them where all kernels end before
-            count = max(min(conv.w_in, conv.row_pitch // pixel - conv.pad_left), 0)
+            count = max(min(conv.met_last, conv.row_pitch // pixel - conv.pad_left), 0)
             here += conv.pad_left * pixel
             if conv.x_pixel == 2 * pixel:
                 split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in, scale)
