@@ -68,7 +68,7 @@ def test_no_bit_depends_on_blocks_threads_or_the_place_in_a_batch(given_):
 
 BESIDE = (
     "c3h9w12o20k5s2p2", "c3h9w12o20k3s2", "c3h13w12o20k3s3", "c33h9w12o20k3s2", "c40h9w10o33k3p1", "c33h9w10o33k1s2",
-    "n2c40d3h5w6o9k3p1", "c3w300o20k5p2", "c40w200o33k3p1", "c40w200o33k1s2", "c6h6w7o8k2s3",
+    "n2c40d3h5w6o9k3p1", "c3w300o20k5p2", "c40w200o33k3p1", "c40w200o33k1s2", "c6h6w7o8k2s3", "c33h9w12o20kh3kw1sh1sw2ph1pw0",
 )  # fmt: skip
 
 
@@ -85,11 +85,13 @@ def test_numbers_that_an_output_does_not_meet_leave_it_alone(text, layout):
         outputs = np.arange(p.out_spatial[axis])
         ends = outputs * p.stride[axis] - p.padding[axis][0] + p.extent[axis]
         clean = run(plan_of(given_), given_)
-        for first in range(1, p.spatial[axis], 1 + p.spatial[axis] // 20):
-            exponents = np.where(np.arange(p.spatial[axis]) < first, 0, 90)
-            shape = [1] * given_.x.ndim
-            shape[place] = -1
-            large = scaled(given_, exponents.reshape(shape))
+        shape = [1] * given_.x.ndim
+        shape[place] = -1
+        numbers, step = np.arange(p.spatial[axis]), 1 + p.spatial[axis] // 20
+        for first, are_large in [
+            (n, are(numbers, n)) for n in numbers[1::step] for are in (np.equal, np.greater_equal)
+        ]:
+            large = scaled(given_, np.where(are_large, 90, 0).reshape(shape))
             results = [run(plan_of(large, on), large) for on in MACHINES]
             assert np.isfinite(results[0]).all() and len({bits(y) for y in results}) == 1
             before = np.take(results[0], outputs[ends <= first], place)
@@ -146,8 +148,9 @@ def test_numbers_beside_one_that_is_not_finite_keep_their_scale(text, value, lay
 
 @needs_scales
 @every_layout
-def test_weights_of_any_size_keep_their_accuracy(layout):
-    given_ = make_operands(parsed("c40h9w10o33k3p1", layout), normals)
+@pytest.mark.parametrize("text", ("c40h9w10o33k3p1", "c40h9w10o33k1"))
+def test_weights_of_any_size_keep_their_accuracy(text, layout):
+    given_ = make_operands(parsed(text, layout), normals)
     for exponent in EXPONENTS:
         weighted = replace(given_, weight=given_.weight * np.float32(2.0**exponent))
         exact = weighted.oracle(accumulate="f64").astype(np.float64)
