@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import numbaconv as nc
 from numbaconv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from numbaconv.accuracy import Accuracy
+from numbaconv.codegen.halves import halves_of
 from numbaconv.dispatch import select
 from numbaconv.epilogue import Activation
 from numbaconv.machine import machine
@@ -224,7 +225,7 @@ def test_each_remainder_may_be_transformed(x_shape, weight_shape, stride, paddin
     np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
-@pytest.mark.skipif(not machine().has("amx-bf16"), reason="the machine has no matrix tiles")
+@pytest.mark.skipif(halves_of(machine()) is None, reason="the machine has no matrix tiles")
 @pytest.mark.parametrize(
     "x_shape, weight_shape, stride, padding",
     [
@@ -241,7 +242,7 @@ def test_each_remainder_may_run_on_matrix_tiles(x_shape, weight_shape, stride, p
     make = functools.partial(LAYERS[x.ndim - 3], weight, bias, stride, padding, activation="relu")
     residual = integers(make().output_shape(x_shape))
     made = make(layout=layout, algorithm="separate", accuracy=1e-5)
-    assert "separate bf16x3" in str(made.explain(to_layout(x, layout).shape))
+    assert f"separate {halves_of(machine()).name}x3" in str(made.explain(to_layout(x, layout).shape))
     y = from_layout(made(to_layout(x, layout), residual=to_layout(residual, layout)), layout)
     np.testing.assert_array_equal(y, make(algorithm="phases")(x, residual=residual))
 
