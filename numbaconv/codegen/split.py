@@ -35,7 +35,7 @@ class Seen:
         """What the outermost loop carries first."""
         return [self.v.constant(0)] if self.wanted else []
 
-    def with_(self, found: list, *vectors) -> list:
+    def updated(self, found: list, *vectors) -> list:
         """The same after some more numbers."""
         return [functools.reduce(self.v.larger_magnitude, vectors, one) for one in found]
 
@@ -73,13 +73,13 @@ def _emit_pixels(module, each: bool) -> ir.Function:
             to, x, *found = carried
             first, second = v.load(x), v.load(offset(b, x, i64(v.nbytes)))
             put(first, second, to)
-            return [offset(b, to, block), offset(b, x, i64(2 * v.nbytes)), *seen.with_(found, first, second)]
+            return [offset(b, to, block), offset(b, x, i64(2 * v.nbytes)), *seen.updated(found, first, second)]
 
         def last_block(_, carried):
             to, x, *found = carried
             first, second = tail(x)
             put(first, second, to)
-            return [to, x, *seen.with_(found, first, second)]
+            return [to, x, *seen.updated(found, first, second)]
 
         carried = counted_loop(b, i64(0), whole, DEPTH, [to, x, *found], one_block, "block")
         _, _, *found = counted_loop(b, i64(0), rest, DEPTH, carried, last_block, "last")

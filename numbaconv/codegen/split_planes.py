@@ -133,7 +133,7 @@ def _emit(module, kind: str, arguments: list, hop: int) -> ir.Function:
                 place = offset(b, here, b.mul(position, i64(v.itemsize)))
                 for parts, at in zip(halves().split(v, *pixels, True), (place, offset(b, place, low))):
                     store_parts(b, parts, at)
-                return seen.with_(found, *sum(loaded, []))
+                return seen.updated(found, *sum(loaded, []))
 
             found = counted_loop(b, i64(0), count, LANES, found, one_vector, "vector")
             return [offset(b, here, row), offset(b, x, x_row), offset(b, x_next, x_row), *found]
