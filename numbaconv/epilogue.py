@@ -13,6 +13,7 @@ from numbers import Real
 import numpy as np
 
 from numbaconv.errors import ConvError
+from numbaconv.values import HashedOnce
 
 # The index of a kind is its code number in generated code.
 KINDS: tuple[str, ...] = ("clip", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", "hardsigmoid", "hardswish", "mish")
@@ -155,7 +156,7 @@ _FORMULAS = {
 
 
 @dataclass(frozen=True)
-class Epilogue:
+class Epilogue(HashedOnce):
     """``activation(accumulator + bias + residual)``, the sum taken from left to right.
 
     Parameters
@@ -170,6 +171,8 @@ class Epilogue:
     bias: bool = False
     residual: bool = False
     activation: Activation = IDENTITY
+
+    __hash__ = HashedOnce.__hash__
 
     def apply(
         self,

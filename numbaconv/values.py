@@ -19,14 +19,15 @@ class HashedOnce:
     """
 
     def __hash__(self) -> int:
-        return self._hash
+        try:
+            return self._hash
+        except AttributeError:
+            values = self.__dict__
+            values["_hash"] = known = hash(self._values)
+            return known
 
     def __reduce__(self):
         return type(self), self._values
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self._values)
 
     @property
     def _values(self) -> tuple:

@@ -80,8 +80,8 @@ def test_no_estimate_is_less_than_its_lower_bound(problem):
 
 
 def test_few_estimates_are_made_for_the_best(monkeypatch):
-    priced, candidate = [], select._candidate
-    monkeypatch.setattr(select, "_candidate", lambda *args: priced.append(args[0]) or candidate(*args))
+    priced, estimated = [], select._priced
+    monkeypatch.setattr(select, "_priced", lambda *args: priced.append(args[0]) or estimated(*args))
     best(ConvProblem.parse("c64h57w56o64k3p1cl"), PLAIN, HERE, DEFAULT)
     assert 1 <= len(priced) <= 3
 

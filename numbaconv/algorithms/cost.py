@@ -151,9 +151,11 @@ def far_cycles(
     """
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
+    near = x + out + beside + weight_bytes
+    if near <= machine.l2 / 2:
+        return 0.0
     moved = out + x * (input_passes if x > machine.l2 / 2 else 1)
-    fetched = fetched_bytes(weight_bytes, weight_passes, machine)
-    return waiting_cycles(x + out + beside + weight_bytes, moved + fetched, machine)
+    return waiting_cycles(near, moved + fetched_bytes(weight_bytes, weight_passes, machine), machine)
 
 
 def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:
@@ -164,8 +166,8 @@ def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:
 
 def waiting_cycles(near: float, moved: float, machine: Machine) -> float:
     """Cycles that wait for so many bytes that are moved, of operands and a workspace that take `near` bytes of room."""
-    missed = min((near - machine.l2 / 2) / machine.l2, 1.0)
-    return MISSED * missed * moved / machine.rates.far_bytes if missed > 0 else 0.0
+    beyond = near - machine.l2 / 2
+    return MISSED * min(beyond / machine.l2, 1.0) * moved / machine.rates.far_bytes if beyond > 0 else 0.0
 
 
 def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY) -> float:
@@ -194,7 +196,9 @@ def weights_read(g: dict[str, int], panels: int) -> float:
 def _much_padding(g: dict[str, int]) -> bool:
     """Whether so many taps lie in padding that they are worth counting."""
     padding = g["pad_front"] + g["pad_top"] + g["pad_left"]
-    return not g["padding_mode"] and _LITTLE_PADDING * padding >= g["d_out"] + g["h_out"] + g["w_out"] - 1
+    if not padding or g["padding_mode"]:
+        return False
+    return _LITTLE_PADDING * padding >= g["d_out"] + g["h_out"] + g["w_out"] - 1
 
 
 def _padded_taps_met(g: dict[str, int], slices: float, rows: float, columns: float) -> float:
@@ -203,6 +207,8 @@ def _padded_taps_met(g: dict[str, int], slices: float, rows: float, columns: flo
 
 def slices_met(g: dict[str, int], span: float = 1.0) -> float:
     """Slices of the kernel that `span` neighbouring outputs meet."""
+    if g["k_d"] == g["d_out"] == 1 and not g["pad_front"]:
+        return 1.0
     return met(g["d_in"], g["d_out"], g["k_d"], g["stride_d"], g["dilation_d"], g["pad_front"], span)
 
 
@@ -221,7 +227,9 @@ def met(size: int, out: int, kernel: int, stride: int, dilation: int, before: in
     """Taps of one axis that an average stretch of `span` outputs meets inside of `size` elements."""
     met = 0.0
     for first in range(-before, kernel * dilation - before, dilation):
-        inside = min((size - 1 - first) // stride, out - 1) - max(-(first // stride), 0) + 1
+        # outputs from whose places this tap reaches beyond either end
+        after, ahead = out - 1 - (size - 1 - first) // stride, -(first // stride)
+        inside = out - (after if after > 0 else 0) - (ahead if ahead > 0 else 0)
         if inside > 0:
-            met += min((inside + span - 1) / out, 1.0)
+            met += (inside + span - 1) / out if inside + span - 1 <= out else 1.0
     return met

@@ -93,6 +93,11 @@ class _Products(Pointwise):
         return {"panels": panels, "bias": np.zeros((*panels.shape[:2], panels.shape[-1]), panels.dtype)}
 
 
+def _call_seconds(problem: ConvProblem, machine: Machine) -> float:
+    """What NumPy and Python take in any case."""
+    return _CALL / machine.rates.clock
+
+
 class Fft:
     """Real transforms of NumPy or SciPy around the register tiles."""
 
@@ -103,7 +108,7 @@ class Fft:
     #: other paddings than zeros are copied around the input first
     padding_modes = False
     compiled = False
-    floors = ()
+    floors = (_call_seconds,)
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""

@@ -42,8 +42,8 @@ def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None, 
 @lru_cache(maxsize=64)  # all algorithms ask for the same one while a problem is ranked
 def fields_of(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: bool) -> dict[str, int]:
     """What `geometry` copies: to be read only."""
-    size = problem.itemsize
-    x_pitch, out_pitch, residual_pitch = pitches or (problem.c_in, problem.c_out, problem.c_out)
+    size, x_channels, out_channels = problem.itemsize, problem.c_in, problem.c_out
+    x_pitch, out_pitch, residual_pitch = pitches or (x_channels, out_channels, out_channels)
     problem = folded(problem, planes)
     # a signal is an image of height 1, and an image a volume of depth 1
     missing = 3 - len(problem.spatial)
@@ -54,24 +54,27 @@ def fields_of(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes
     stride_d, stride_h, stride_w = ones + problem.stride
     dilation_d, dilation_h, dilation_w = ones + problem.dilation
     slices, rows, columns = ((0, 0),) * missing + problem.padding
-    c_in, c_out = problem.c_in // problem.groups, problem.c_out // problem.groups
+    groups = problem.groups
+    c_in, c_out = x_channels // groups, out_channels // groups
+    in_pixels, line_pixels = d_in * h_in * w_in, h_out * w_out
+    out_pixels, window = d_out * line_pixels, k_d * k_h * k_w
     return {
         "n": problem.n,
         "d_in": d_in,
         "h_in": h_in,
         "w_in": w_in,
-        "in_pixels": d_in * h_in * w_in,
+        "in_pixels": in_pixels,
         "c_in": c_in,
         "d_out": d_out,
         "h_out": h_out,
         "w_out": w_out,
-        "out_pixels": d_out * h_out * w_out,
+        "out_pixels": out_pixels,
         "c_out": c_out,
-        "groups": problem.groups,
+        "groups": groups,
         "k_d": k_d,
         "k_h": k_h,
         "k_w": k_w,
-        "window": problem.taps,
+        "window": window,
         "stride_d": stride_d,
         "stride_h": stride_h,
         "stride_w": stride_w,
@@ -83,17 +86,17 @@ def fields_of(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes
         "pad_left": columns[0],
         "padding_mode": PADDING_MODES.index(problem.padding_mode),
         "x_pixel": x_pitch * size,
-        "x_image": d_in * h_in * w_in * x_pitch * size,
+        "x_image": in_pixels * x_pitch * size,
         "out_pixel": out_pitch * size,
         "residual_pixel": residual_pitch * size,
         "out_step": 1,
-        "image_step": d_out * h_out * w_out,
-        "slice_step": h_out * w_out,
+        "image_step": out_pixels,
+        "slice_step": line_pixels,
         "line_step": w_out,
         "column_step": 1,
         "itemsize": size,
         "k_block": c_in,
-        "panel_bytes": problem.taps * c_in * PANEL_ROW,
+        "panel_bytes": window * c_in * PANEL_ROW,
         "panels_per_group": -(-c_out * size // PANEL_ROW),
     }
 

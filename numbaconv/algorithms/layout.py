@@ -19,18 +19,18 @@ from numbaconv.workspace import rounded
 
 def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> Cost:
     """What a channels-last plan of that cost takes for channels-first tensors."""
-    moved, nbytes = transposing(problem, epilogue, machine)
+    moved, nbytes = transposing(problem, epilogue.residual, machine)
     return Cost(cost.seconds + moved, cost.workspace_bytes, cost.plan_bytes, nbytes)
 
 
 @lru_cache(maxsize=16)  # all algorithms around which tensors are transposed ask for the same
-def transposing(problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> tuple[float, int]:
+def transposing(problem: ConvProblem, residual: bool, machine: Machine) -> tuple[float, int]:
     """Seconds to transpose the tensors, each of which is read once and written once, and bytes of the transposes."""
     rates, lanes = machine.rates, TARGETS[machine.isa].lanes(problem.itemsize)
     pixel = problem.n * problem.itemsize
     x_pixels = pixel * prod(problem.spatial) * _differ(problem.c_in, problem.spatial)
     out_pixels = pixel * prod(problem.out_spatial) * _differ(problem.c_out, problem.out_spatial)
-    out_pixels *= 2 if epilogue.residual else 1
+    out_pixels *= 2 if residual else 1
     nbytes = x_pixels * problem.c_in + out_pixels * problem.c_out
     # blocks of fewer channels than lanes are transposed under a mask and take no less
     moved = x_pixels * max(problem.c_in, lanes) + out_pixels * max(problem.c_out, lanes)

@@ -26,7 +26,7 @@ from numbaconv.algorithms.winograd_blocks import (
     slots,
     split_bytes,
 )
-from numbaconv.algorithms.winograd_form import Form, known_forms
+from numbaconv.algorithms.winograd_form import Form, known_forms, least_form
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, PANEL_ROW, VECTOR_BYTES
 from numbaconv.machine import Machine
@@ -88,19 +88,22 @@ def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
 
 
 def least_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """Products and transforms of as many tiles as outputs fill, of the size that takes the fewest cycles."""
+    """Products and transforms of as many tiles as outputs fill, each as few as of any size."""
     g = fields_of(problem, None, False)
+    least = least_form((g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
+    if not least:
+        return inf
+    multiplied, stored, transformed_in, transformed_out, tiles = least
     lanes = TARGETS[machine.isa].lanes(g["itemsize"])
-    k = g["stride_h"] * g["stride_w"] * g["c_in"]
-    vectors_in, vectors_out = k * g["groups"] / lanes, g["c_out"] * g["groups"] / lanes
-    multiplied = _slices_summed(g) * k * vectors_out / cost.FMA
-    stored = g["groups"] * g["panels_per_group"] * machine.rates.row
-    pixel = inf
-    for _, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(
-        (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"])
-    ):
-        tile = positions * (pieces * multiplied + stored) + input_cycles * vectors_in + output_cycles * vectors_out
-        pixel = min(pixel, (tile + 2 * _TILE) / (m_h * m_w))
+    vectors_in, vectors_out = (g["groups"] * g[channels] / lanes for channels in ("c_in", "c_out"))
+    phases = g["stride_h"] * g["stride_w"]
+    pixel = (
+        multiplied * _slices_summed(g) * phases * g["c_in"] * vectors_out / cost.FMA
+        + stored * g["groups"] * g["panels_per_group"] * machine.rates.row
+        + transformed_in * phases * vectors_in
+        + transformed_out * vectors_out
+        + tiles * 2 * _TILE
+    )
     return g["n"] * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel / machine.rates.clock
 
 

@@ -95,12 +95,32 @@ class Known(NamedTuple):
 
 @lru_cache(maxsize=256)
 def known_forms(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Known, ...]:
-    """All sizes for which there are points."""
+    """All sizes for which there are points, of kernels with taps to save."""
+    if max(_taps(kernel, stride)) == 1:
+        return ()
     forms = ((m, form(m, kernel, stride)) for m in SIZES)
     return tuple(
         Known(m, f.sizes[0][0], f.sizes[1][0], f.positions, f.pieces, f.input_cycles, f.output_cycles)
         for m, f in forms
         if f.known
+    )
+
+
+@lru_cache(maxsize=256)
+def least_form(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[float, ...]:
+    """The least of all sizes of each for an output: products, positions, cycles of the input and of the output, and tiles.
+
+    Nothing where no size is known.
+    """
+    return tuple(
+        min(each)
+        for each in zip(
+            *(
+                (f.positions * f.pieces / o, f.positions / o, f.input_cycles / o, f.output_cycles / o, 1 / o)
+                for f in known_forms(kernel, stride)
+                for o in (f.m_h * f.m_w,)
+            )
+        )
     )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from heapq import heapify, heappop, heappush
+from collections.abc import Callable
+from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
 
@@ -60,22 +61,20 @@ def best(
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> Candidate:
     """The first candidate of `rank`, found with as few estimates as need be."""
-    left = [
-        (bound, place, what)
-        for place, what in _families(algorithms, accuracy.local)
-        if (bound := _bound(what, problem, epilogue, on)) < inf
-    ]
-    heapify(left)
+    # what algorithms add that cannot do with channels first; all can do with channels last
+    moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
+    left: list = [(0.0, 0, _families(algorithms, accuracy.local))]
     while left:
         # what has the lowest bound is looked at more closely, until that is an estimate
         _, place, what = heappop(left)
-        if isinstance(what, Candidate):
-            return what
         if isinstance(what, _Family):
             for place, part in what.parts:
-                if (bound := _bound(part, problem, epilogue, on)) < inf:
+                bound = _bound(part, problem, epilogue, on, moving)
+                if bound < inf:
                     heappush(left, (bound, place, part))
-        elif (candidate := _candidate(what, problem, epilogue, on, accuracy)).cost:
+        elif isinstance(what, Candidate):
+            return what
+        elif (candidate := _priced(what, padded.posed_to(what, problem), problem, epilogue, on, accuracy)).cost:
             heappush(left, (candidate.cost.seconds, place, candidate))
     return rank(problem, epilogue, on, accuracy, algorithms)[0]
 
@@ -83,49 +82,51 @@ def best(
 class _Family(NamedTuple):
     """Algorithms that share a lower bound, and what they are made of: families that share a nearer one, or themselves.
 
-    The last member comes first, since the reference follows any layout.
+    `native` are their methods of this name, one of each class.  The last member's comes first, since the reference follows any
+    layout.
     """
 
     floor: Floor
     parts: tuple[tuple[int, _Family | Algorithm], ...]
-    members: tuple[Algorithm, ...]
+    native: tuple[Callable[[ConvProblem], bool], ...]
 
 
 @functools.lru_cache(maxsize=64)
-def _families(algorithms: tuple[Algorithm, ...], local: bool) -> tuple[tuple[int, _Family | Algorithm], ...]:
+def _families(algorithms: tuple[Algorithm, ...], local: bool) -> _Family:
     """All of them, or those that are `local`, each with its place or the first of its places."""
-    return _parts([pair for pair in enumerate(algorithms) if pair[1].local or not local], 0)
+    return _family(lambda problem, on: 0.0, [pair for pair in enumerate(algorithms) if pair[1].local or not local], 0)
 
 
-def _parts(numbered: list[tuple[int, Algorithm]], depth: int) -> tuple[tuple[int, _Family | Algorithm], ...]:
+def _family(floor: Floor, numbered: list[tuple[int, Algorithm]], depth: int) -> _Family:
+    """Of algorithms with these places that share so many floors, of which this one is the last."""
     sharing = defaultdict(list)
     for place, algorithm in numbered:
         # by its place where it shares nothing more
         sharing[algorithm.floors[depth] if depth < len(algorithm.floors) else place].append((place, algorithm))
-    return tuple(
-        members[0]
-        if len(members) == 1
-        else (members[0][0], _Family(floor, _parts(members, depth + 1), _last_first(members)))
-        for floor, members in sharing.items()
+    parts = tuple(
+        (members[0][0], _family(shared, members, depth + 1)) if callable(shared) else members[0]
+        for shared, members in sharing.items()
     )
+    return _Family(floor, parts, tuple({type(a): a.native for _, a in reversed(numbered)}.values()))
 
 
-def _last_first(numbered: list[tuple[int, Algorithm]]) -> tuple[Algorithm, ...]:
-    return tuple(algorithm for _, algorithm in reversed(numbered))
-
-
-def _bound(what: _Family | Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine) -> float:
-    """Seconds that an algorithm or a family does not go below; infinity if it refuses."""
+def _bound(
+    what: _Family | Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine, moving: float
+) -> float:
+    """Seconds that an algorithm or a family does not go below, with those of `moving` if none is native; infinity if it refuses."""
     if isinstance(what, _Family):
-        least = what.floor(problem, on)
-        native = any(algorithm.native(problem) for algorithm in what.members)
+        least, natives = what.floor(problem, on), what.native
     else:
         problem = padded.posed_to(what, problem)
         if what.unsupported(problem, epilogue, on) is not None:
             return inf
-        least, native = what.least_seconds(problem, on), what.native(problem)
-    if not native:
-        least += layout.transposing(problem, epilogue, on)[0]
+        least, natives = what.least_seconds(problem, on), (what.native,)
+    if moving:
+        for native in natives:
+            if native(problem):
+                break
+        else:
+            least += moving
     return least * _ROUNDED
 
 
@@ -133,7 +134,16 @@ def _candidate(
     algorithm: Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy
 ) -> Candidate:
     posed = padded.posed_to(algorithm, problem)
-    if reason := algorithm.unsupported(posed, epilogue, on) or inaccurate(algorithm, posed, accuracy):
+    if reason := algorithm.unsupported(posed, epilogue, on):
+        return Candidate(algorithm, None, reason)
+    return _priced(algorithm, posed, problem, epilogue, on, accuracy)
+
+
+def _priced(
+    algorithm: Algorithm, posed: ConvProblem, problem: ConvProblem, epilogue: Epilogue, on: Machine, accuracy: Accuracy
+) -> Candidate:
+    """The candidate that an algorithm is which can do the problem as it is `posed` to it."""
+    if reason := inaccurate(algorithm, posed, accuracy):
         return Candidate(algorithm, None, reason)
     cost = algorithm.estimate(posed, on)
     if reason := algorithm.too_large(cost):
