@@ -110,9 +110,7 @@ def _family(floor: Floor, numbered: list[tuple[int, Algorithm]], depth: int) -> 
     return _Family(floor, parts, tuple({type(a): a.native for _, a in reversed(numbered)}.values()))
 
 
-def _bound(
-    what: _Family | Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine, moving: float
-) -> float:
+def _bound(what: _Family | Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine, moving: float) -> float:
     """Seconds that an algorithm or a family does not go below, with those of `moving` if none is native; infinity if it refuses."""
     if isinstance(what, _Family):
         least, natives = what.floor(problem, on), what.native
