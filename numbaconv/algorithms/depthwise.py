@@ -8,16 +8,18 @@ transposed a panel of channels at a time.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import itemgetter
 
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
 from numbaconv.algorithms.sliding import TILES, SlidingAlgorithm, cut_in_place, sliding_fields
 from numbaconv.algorithms.strips import Strips
-from numbaconv.algorithms.tiled import Cut
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.by_panel import by_panel_share
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import SLIDE_BYTES
+from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded
 
 #: Cycles to transpose one vector of a panel.
@@ -81,13 +83,20 @@ def _block_bytes(g: dict[str, int]) -> int:
     return (g["in_pixels"] + 2 * g["out_pixels"]) * PANEL_ROW
 
 
+_WAYS = Strips(), _PanelsOfPlanes()
+
+
+@lru_cache(maxsize=16)  # asked for again and again while a problem is ranked
+def _channels_first_ways(problem: ConvProblem) -> tuple[TiledAlgorithm, ...]:
+    """Those that can do a problem without transposing all of it."""
+    return tuple(way for way in _WAYS if way.native(problem))
+
+
 class Depthwise(_Panels):
     """Channels-last as it is; of the ways for channels-first the one that is estimated to take less."""
 
-    _channels_first = (Strips(), _PanelsOfPlanes())
-
     def native(self, problem):
-        return super().native(problem) or any(way.native(problem) for way in self._channels_first)
+        return super().native(problem) or bool(_channels_first_ways(problem))
 
     def unsupported(self, problem, epilogue, machine):
         if problem.groups != problem.c_in:
@@ -102,7 +111,7 @@ class Depthwise(_Panels):
 
     def _ways(self, problem, machine):
         """(cost, way) of each way for channels-first tensors that there is."""
-        return [(way.estimate(problem, machine), way) for way in self._channels_first if way.native(problem)]
+        return [(way.estimate(problem, machine), way) for way in _channels_first_ways(problem)]
 
     def estimate(self, problem, machine):
         costs = [cost for cost, _ in self._ways(problem, machine)]

@@ -6,6 +6,7 @@ its own group, which all taps share.  Wins where a dense tile would leave most o
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd
 
 from numbaconv.algorithms import cost
@@ -36,13 +37,7 @@ class Grouped(SlidingAlgorithm):
         return super().unsupported(problem, epilogue, machine)
 
     def operation(self, g):
-        width, group_in, group_out = PANEL_ROW // NV // g["itemsize"], g["c_in"], g["group_out"]
-        aligned = gcd(width, group_out)
-        # groups that a vector of output channels belongs to, at most
-        groups = 1 + -(-(width - aligned) // group_out)
-        if group_in == group_out == aligned < width and group_in in _TURNED:
-            return _TURNED[group_in]
-        return {1: "broadcast", 2: "blended"}.get(groups, "strip")
+        return _operation(g["c_in"], g["group_out"], g["itemsize"])
 
     def zeros(self, g):
         """As wide as a pixel of the input, too, since expansions reach all of it."""
@@ -76,13 +71,25 @@ class Grouped(SlidingAlgorithm):
 
     def least_extra(self, least, machine):
         """All of it."""
-        in_place = self.operation(least.g | {"group_out": least.g["c_out"]}) != "strip"
-        return 0.0 if in_place else _expanding_cycles(least.g)
+        g = least.g
+        return 0.0 if _operation(g["c_in"], g["c_out"], g["itemsize"]) != "strip" else _expanding_cycles(g)
 
     def extra_cycles(self, problem, g, machine):
         """Expanding each pixel under a panel's tiles, for each vector, channel of a group and slice of the kernel; tiles overlap
         at their sides."""
         return 0.0 if "read_in_place" in g else _expanding_cycles(g)
+
+
+@lru_cache(maxsize=256)
+def _operation(group_in: int, group_out: int, itemsize: int) -> str:
+    """Which tiles compute groups of so many channels."""
+    width = PANEL_ROW // NV // itemsize
+    aligned = gcd(width, group_out)
+    # groups that a vector of output channels belongs to, at most
+    groups = 1 + -(-(width - aligned) // group_out)
+    if group_in == group_out == aligned < width and group_in in _TURNED:
+        return _TURNED[group_in]
+    return {1: "broadcast", 2: "blended"}.get(groups, "strip")
 
 
 def _expanding_cycles(g: dict[str, int]) -> float:

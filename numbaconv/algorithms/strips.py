@@ -53,7 +53,7 @@ class Strips(TiledAlgorithm):
         g = geometry(problem, planes=True)
         if g["d_in"] > 1 or g["d_out"] > 1:
             return False
-        return strip_bytes(g | phase_fields(g), ROWS) <= WORKSPACE_LIMIT // 2
+        return strip_bytes(phase_fields(g), ROWS) <= WORKSPACE_LIMIT // 2
 
     def cut(self, g, machine):
         fields = phase_fields(g)
@@ -62,9 +62,9 @@ class Strips(TiledAlgorithm):
         longest = -(-g["h_out"] // tiles)
         room = machine.l1 // _STRIP_PART
         block = tiles
-        while block > 1 and strip_bytes(g | fields, block * longest) > room:
+        while block > 1 and strip_bytes(fields, block * longest) > room:
             block -= 1
-        nbytes = strip_bytes(g | fields, min(block * longest, g["h_out"]))
+        nbytes = strip_bytes(fields, min(block * longest, g["h_out"]))
         strips = max(1, min(_PLANES, room // nbytes))
         weights = row_pitch((g["k_h"] * g["k_w"] + 1) * g["itemsize"])
         fields |= {
@@ -111,7 +111,7 @@ class Strips(TiledAlgorithm):
         rows = min(g["k_h"], (g["h_in"] + height - 2) / g["dilation_h"] + 1)
         columns = min(g["k_w"], (g["w_in"] + g["w_out"] - 2) // g["dilation_w"] + 1)
         taps = rows * columns
-        runs = columns * g["phases_h"] if _apart(g, "h") == 1 else taps
+        runs = columns * g["phases_h"] if _apart(g["stride_h"], g["dilation_h"]) == 1 else taps
         loads = LOAD * (runs * (height - 1) + taps)
         vectors = -(-g["w_out"] // lanes)
         widths = (vectors // NV, NV), (vectors % NV, 1)
@@ -134,8 +134,8 @@ class Strips(TiledAlgorithm):
 
 def phase_fields(g: dict[str, int]) -> dict[str, int]:
     """Fields of the `CONV` record that take stride and dilation apart along both axes, and the pitches of a strip."""
-    hop_h, reach_h = _reach(g, "h")
-    hop, reach = _reach(g, "w")
+    hop_h, reach_h = _reach(g["k_h"], g["stride_h"], g["dilation_h"])
+    hop, reach = _reach(g["k_w"], g["stride_w"], g["dilation_w"])
     phases = min(hop, g["k_w"])
     positions = g["w_out"] + reach
     phase_pitch = rounded(positions * g["itemsize"])
@@ -146,25 +146,26 @@ def phase_fields(g: dict[str, int]) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _apart(g: dict[str, int], axis: str) -> int:
+def _apart(stride: int, dilation: int) -> int:
     """Positions from one tap of a phase to the next along one axis."""
-    return g[f"dilation_{axis}"] // gcd(g[f"stride_{axis}"], g[f"dilation_{axis}"])
+    return dilation // gcd(stride, dilation)
 
 
-def _reach(g: dict[str, int], axis: str) -> tuple[int, int]:
+def _reach(kernel: int, stride: int, dilation: int) -> tuple[int, int]:
     """Along one axis: taps from one of a phase to its next, and how many positions beyond the outputs they reach."""
-    hop = g[f"stride_{axis}"] // gcd(g[f"stride_{axis}"], g[f"dilation_{axis}"])
-    return hop, (g[f"k_{axis}"] - 1) // hop * _apart(g, axis)
+    hop = stride // gcd(stride, dilation)
+    return hop, (kernel - 1) // hop * _apart(stride, dilation)
 
 
-def strip_bytes(g: dict[str, int], lines: int) -> int:
-    """Bytes of the strip under so many output rows."""
-    return g["phases_h"] * (lines + g["reach_h"]) * g["row_pitch"]
+def strip_bytes(fields: dict[str, int], lines: int) -> int:
+    """Bytes of the strip under so many output rows, for what `phase_fields` found."""
+    return fields["phases_h"] * (lines + fields["reach_h"]) * fields["row_pitch"]
 
 
 def _meets(g: dict[str, int], axis: str, phase: int, first: int, last: int, taps: int) -> tuple[int, int]:
     """Which of a phase's taps, first and beyond the last, meet the input at any of the outputs `first`..`last`."""
-    stride, size, apart = g[f"stride_{axis}"], g[f"{axis}_in"], _apart(g, axis)
+    stride, size = g[f"stride_{axis}"], g[f"{axis}_in"]
+    apart = _apart(stride, g[f"dilation_{axis}"])
     start = phase * g[f"dilation_{axis}"] - g["pad_top" if axis == "h" else "pad_left"]
     # positions that are inside of the input
     low, high = -(start // stride), (size - 1 - start) // stride
@@ -180,7 +181,8 @@ def _meeting(g: dict[str, int], first: int, last: int) -> tuple:
 
 def _runs(g: dict[str, int], meeting: tuple) -> np.ndarray:
     """Run records of a tile whose first row is the strip's first; see `loops.strips`."""
-    size, apart_h, apart_w = g["itemsize"], _apart(g, "h"), _apart(g, "w")
+    size = g["itemsize"]
+    apart_h, apart_w = (_apart(g[f"stride_{axis}"], g[f"dilation_{axis}"]) for axis in "hw")
     records = []
     for k_w in range(g["k_w"]):
         number, phase_w = divmod(k_w, g["hop"])
