@@ -26,7 +26,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from numbaconv.algorithms.geometry import fields_of, weights_stay
+from numbaconv.algorithms.geometry import fields_of, past_caches, weights_stay
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR
 from numbaconv.machine import Machine, Rates
@@ -39,10 +39,12 @@ STREAM, MISSED = 0.35, 0.75
 #: Bytes of weights, or of tensors on their way into another layout, that find room in the L3 beside what other cores and tenants
 #: keep there, assumed, and how much longer those take that do not: measured with 16 to 300 MiB.
 L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
+#: The part of the wait for results that is left where they are written past the caches; measured with 13 to 87 MB.
+STREAMED = 0.5
 #: The part of the wait for operands from beyond the L2 that is left where rows are asked for ahead; measured.
 FETCHED = 0.6
-#: Storing one row of a tile that ends inside a vector, which takes a loop.
-PARTIAL = 12.0
+#: Storing one row of a tile that ends inside a vector, under a mask.
+PARTIAL = 2.0
 #: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
 PATCH, SEGMENT, COPY, ENTRY = 20.0, 40.0, 7.5, 10.0
 #: One record of a tile list that is made while running.
@@ -86,7 +88,9 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
     g = fields_of(problem, None, False)
     taps = _padded_taps_met(g, 1.0, 1.0, 1.0) if _much_padding(g) else g["window"]
     products = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] * g["c_in"] * taps
-    cycles = products / (FMA * TARGETS[machine.isa].lanes(g["itemsize"])) + FETCHED * far_cycles(g, machine, 0, 1, 1)
+    cycles = products / (FMA * TARGETS[machine.isa].lanes(g["itemsize"])) + FETCHED * far_cycles(
+        g, machine, 0, 1, 1, streams=True
+    )
     return cycles / machine.rates.clock
 
 
@@ -120,7 +124,7 @@ def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
     times = 1 if weights_stay(g, machine) else panels
     reads = times * g["k_d"] * g["k_h"] * min(pixels * g["stride_w"] + tiles * k_w, pixels * k_w) * g["c_in"]
     core = pixels * pixel + tiles * panels * rates.row + STREAM * reads * g["itemsize"] / rates.far_bytes
-    far = far_cycles(g, machine, weights_read(g, g["groups"] * panels), 1, 1)
+    far = far_cycles(g, machine, weights_read(g, g["groups"] * panels), 1, 1, streams=True)
     return LeastWork(g, pixels, multiply, stored, g["groups"] * core, far)
 
 
@@ -143,18 +147,26 @@ def tile_count(g: dict[str, int]) -> int:
 
 
 def far_cycles(
-    g: dict[str, int], machine: Machine, weight_bytes: int, input_passes: int, weight_passes: float, beside: float = 0
+    g: dict[str, int],
+    machine: Machine,
+    weight_bytes: int,
+    input_passes: int,
+    weight_passes: float,
+    beside: float = 0,
+    streams: bool = False,
 ) -> float:
     """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass.
 
-    `beside` are bytes of the workspace that take room in the L2, too.
+    `beside` are bytes of the workspace that take room in the L2, too; `streams` tells that results are written past the caches
+    that are too large for them.
     """
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
     near = x + out + beside + weight_bytes
     if near <= machine.l2 / 2:
         return 0.0
-    moved = out + x * (input_passes if x > machine.l2 / 2 else 1)
+    written = out * STREAMED if streams and past_caches(out) else out
+    moved = written + x * (input_passes if x > machine.l2 / 2 else 1)
     return waiting_cycles(near, moved + fetched_bytes(weight_bytes, weight_passes, machine), machine)
 
 

@@ -139,7 +139,12 @@ def _axes(problem: ConvProblem, kept: tuple[tuple[int, ...], ...]) -> dict[str, 
 
 def streamed(g: dict[str, int]) -> dict[str, int]:
     """Whether results are written past the caches, which saves reading their lines first: nothing would keep them."""
-    return {"streamed": int(g["n"] * g["out_pixels"] * g["out_pixel"] > _KEPT_BYTES)}
+    return {"streamed": int(past_caches(g["n"] * g["out_pixels"] * g["out_pixel"]))}
+
+
+def past_caches(nbytes: int) -> bool:
+    """Whether results of so many bytes are streamed."""
+    return nbytes > _KEPT_BYTES
 
 
 def record(fields: dict[str, int]) -> np.ndarray:

@@ -52,7 +52,7 @@ class PackedPatches(TiledAlgorithm):
     def far_cycles(self, g, machine):
         """Blocks of tiles are outside: weights come once each."""
         weight_bytes = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        return cost.far_cycles(g, machine, weight_bytes, 1, -(-cost.tile_count(g) // g["tile_block"]))
+        return cost.far_cycles(g, machine, weight_bytes, 1, -(-cost.tile_count(g) // g["tile_block"]), streams=True)
 
 
 class Im2col(PackedPatches):

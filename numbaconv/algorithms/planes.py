@@ -85,7 +85,7 @@ class Planes(TiledAlgorithm):
     def far_cycles(self, g, machine):
         """Every tap reads x once, and every block of panels the weights."""
         blocks = g["n"] * g["groups"] * -(-g["tiles_per_line"] // g["tile_block"])
-        return cost.far_cycles(g, machine, g["groups"] * g["c_out"] * g["patch_pitch"], 1, blocks)
+        return cost.far_cycles(g, machine, g["groups"] * g["c_out"] * g["patch_pitch"], 1, blocks, streams=True)
 
     def extra_cycles(self, problem, g, machine):
         """Packing: a run for each row of the image that a panel crosses, for each tap and channel."""

@@ -76,9 +76,14 @@ class TiledAlgorithm(DirectSums):
         return cost.gemm_cycles(g, machine)
 
     def far_cycles(self, g: dict[str, int], machine: Machine) -> float:
-        """Cycles that wait for operands from beyond the L2; column blocks are outside, so that x comes once each."""
+        """Cycles that wait for operands from beyond the L2; column blocks are outside, so that x comes once each.
+
+        A panel that does not fit it comes again for each tile.
+        """
         panels = g["groups"] * g["panels_per_group"]
-        return cost.far_cycles(g, machine, cost.weights_read(g, panels), -(-panels // g["column_block"]), 1)
+        passes = cost.tile_count(g) if g["panel_bytes"] > machine.l2 else 1
+        weights = cost.weights_read(g, panels)
+        return cost.far_cycles(g, machine, weights, -(-panels // g["column_block"]), passes, streams=True)
 
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
