@@ -106,6 +106,27 @@ def test_operands_beyond_the_l2_cost_more_where_it_is_smaller():
         assert seconds(text, small)[name] > seconds(text, replace(HERE, l2=64 << 20))[name]
 
 
+def test_a_panel_beyond_the_l2_comes_again_for_each_tile():
+    # 25 taps of 832 channels, two vectors wide: 2.5 MiB
+    text = "c832h35w16o16k5p2cl"
+    fits, does_not = (seconds(text, replace(HERE, l2=nbytes))["direct"] for nbytes in (3 << 20, 2 << 20))
+    assert does_not > 1.5 * fits
+
+
+def test_results_that_are_written_past_the_caches_are_waited_for_half_as_long():
+    # so many pixels of 256 bytes fill the 12 MiB that the L3 would keep; with the next one all of them leave
+    for name in ("direct", "pointwise", "im2col"):
+        kept, streamed = (seconds(f"c8w{pixels}o64k1cl")[name] for pixels in (48 << 10, (48 << 10) + 1))
+        assert streamed < 0.9 * kept
+
+
+def test_transposing_small_tensors_costs_its_calls():
+    apart = {layout: seconds(f"c16h4w4o16k1{layout}")["direct"] for layout in ("cf", "cl")}
+    assert (apart["cf"] - apart["cl"]) * HERE.rates.clock > 10_000
+    # one pixel is the same in both layouts
+    assert seconds("c16h1w1o16k1cf")["direct"] == seconds("c16h1w1o16k1cl")["direct"]
+
+
 def test_a_faster_clock_scales_every_estimate_alike():
     fast = replace(HERE, rates=replace(HERE.rates, clock=2 * HERE.rates.clock))
     slow_times, fast_times = seconds("n1c64h56w56o64k3p1cf"), seconds("n1c64h56w56o64k3p1cf", fast)

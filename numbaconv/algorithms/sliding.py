@@ -105,7 +105,8 @@ class SlidingAlgorithm(TiledAlgorithm):
             turning = turns * height * width / cost.FMA if turns > 1 else 0.0
             return START + turning + runs * (RUN_START * turns + g["c_in"] * (step + CHANNEL * several))
 
-        cycles = vectors // target.vectors * cycles_of(target.vectors) + vectors % target.vectors * cycles_of(1)
+        full, single = divmod(vectors, target.vectors)
+        cycles = (full * cycles_of(target.vectors) if full else 0.0) + (single * cycles_of(1) if single else 0.0)
         return g["n"] * g["d_out"] * g["h_out"] * tiles * cycles
 
 

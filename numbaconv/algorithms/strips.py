@@ -118,6 +118,7 @@ class Strips(TiledAlgorithm):
         tile = sum(
             count * (START + runs * RUN_START + max(taps * height * width / cost.FMA, taps * cost.LATENCY, loads * width))
             for count, width in widths
+            if count
         )  # fmt: skip
         return g["n"] * g["groups"] * g["lines"] * tile
 
