@@ -104,6 +104,9 @@ class Algorithm(Protocol):
     def native(self, problem: ConvProblem) -> bool:
         """Whether its plans read and write the problem's layout; around others they are wrapped in `layout.ChannelsFirst`."""
 
+    def unavailable(self, machine: Machine) -> str | None:
+        """Why this algorithm refuses every problem on a machine, or None."""
+
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, in a short phrase, or None."""
 
@@ -142,6 +145,10 @@ class DirectSums:
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""
         return ""
+
+    def unavailable(self, machine: Machine) -> str | None:
+        """Every machine has vectors."""
+        return None
 
     def rms_error(self, problem: ConvProblem) -> float:
         """The sums that all others are compared with."""

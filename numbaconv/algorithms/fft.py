@@ -122,6 +122,10 @@ class Fft:
         """Blocks go in passes."""
         return None
 
+    def unavailable(self, machine: Machine) -> str | None:
+        """NumPy runs everywhere."""
+        return None
+
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """What tiles do to their results is left to NumPy here, which has no error function."""
         return "gelu is computed in tiles only" if epilogue.activation.kind == "gelu" else None

@@ -6,6 +6,7 @@ bfloat16; see `codegen.halves`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -45,15 +46,14 @@ class MatrixTiles(TiledAlgorithm):
         """What both operands lose, and the product of their low parts."""
         return self.halves.error
 
+    def unavailable(self, machine):
+        return _unavailable(self, machine)
+
     def unsupported(self, problem, epilogue, machine):
         if problem.dtype != "f32":
             return f"matrix tiles make no {problem.dtype}"
-        if missing := [feature for feature in self.halves.features if not machine.has(feature)]:
-            return f"the machine has no {missing[0]}"
-        if (better := halves_of(machine)) is not self.halves:
-            return f"the machine's matrix tiles multiply {better.name}, which is as fast and more exact"
-        if TARGETS[machine.isa].columns(problem.itemsize) != 2 * COLUMNS:
-            return f"panels of {machine.isa} are not two matrix tiles wide"
+        if reason := self.unavailable(machine):
+            return reason
         if problem.n * prod(problem.out_spatial) < ROWS:
             return "there are fewer pixels than a matrix tile has rows"
         return None
@@ -92,6 +92,18 @@ def met_columns(g: dict[str, int]) -> dict[str, int]:
         last -= -(-max(last + 1 - g["w_in"], 0) // g["stride_w"]) * g["stride_w"]
     first, last = max(first, 0), min(last + 1, g["w_in"])
     return {"met_first": first, "met_last": max(first, last)}
+
+
+@lru_cache(maxsize=16)  # asked for with every problem
+def _unavailable(algorithm: MatrixTiles, machine: Machine) -> str | None:
+    """Why a machine does no problem in this way, or None."""
+    if missing := [feature for feature in algorithm.halves.features if not machine.has(feature)]:
+        return f"the machine has no {missing[0]}"
+    if (better := halves_of(machine)) is not algorithm.halves:
+        return f"the machine's matrix tiles multiply {better.name}, which is as fast and more exact"
+    if TARGETS[machine.isa].columns(4) != 2 * COLUMNS:
+        return f"panels of {machine.isa} are not two matrix tiles wide"
+    return None
 
 
 def turned_lines(g: dict[str, int], planes: bool = False) -> dict[str, int]:

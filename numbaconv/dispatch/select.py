@@ -63,7 +63,7 @@ def best(
     """The first candidate of `rank`, found with as few estimates as need be."""
     # what algorithms add that cannot do with channels first; all can do with channels last
     moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
-    left: list = [(0.0, 0, _families(algorithms, accuracy.local))]
+    left: list = [(0.0, 0, _families(algorithms, accuracy.local, on))]
     while left:
         # what has the lowest bound is looked at more closely, until that is an estimate
         _, place, what = heappop(left)
@@ -92,9 +92,10 @@ class _Family(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _families(algorithms: tuple[Algorithm, ...], local: bool) -> _Family:
-    """All of them, or those that are `local`, each with its place or the first of its places."""
-    return _family(lambda problem, on: 0.0, [pair for pair in enumerate(algorithms) if pair[1].local or not local], 0)
+def _families(algorithms: tuple[Algorithm, ...], local: bool, on: Machine) -> _Family:
+    """All that are available, or those of them that are `local`, each with its place or the first of its places."""
+    numbered = [(place, a) for place, a in enumerate(algorithms) if (a.local or not local) and not a.unavailable(on)]
+    return _family(lambda problem, on: 0.0, numbered, 0)
 
 
 def _family(floor: Floor, numbered: list[tuple[int, Algorithm]], depth: int) -> _Family:
