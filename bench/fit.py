@@ -30,7 +30,7 @@ CALL, HOPELESS = 5e-6, 3.0
 ABSOLUTE = 0.3
 #: The register-only peak in operations a cycle of one vector lane: two fused multiply-adds.
 FLOPS_PER_LANE = 2 * cost.FMA
-CONSTANTS = ("PARTIAL", "STREAM", "MISSED", "PATCH", "SEGMENT", "COPY", "ENTRY", "LISTED")
+CONSTANTS = ("PARTIAL", "STREAM", "MISSED", "STREAMED", "PATCH", "SEGMENT", "COPY", "ENTRY", "LISTED")
 RATES = tuple(field.name for field in dataclasses.fields(Rates) if field.name != "clock")
 
 

@@ -10,7 +10,8 @@
 m rows and v vectors a tile; K = taps x channels of a group, where taps that a tile skips, because they lie in padding, do
 not count.  x, out and weights are bytes; the share of them that is missed grows from nothing, where all three take half of
 the L2, with what an algorithm keeps there beside them, to all, where they take one and a half; whichever of x and weights does
-not fit half of the L2 comes once a block of the other.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in
+not fit half of the L2 comes once a block of the other, and a panel larger than the L2 once a tile.  Results that are written
+past the caches count STREAMED times.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in
 the L1.
 
 `least_work` is the same for tiles as few and as high as can be, whose operands come once each: a lower bound for all
@@ -18,7 +19,7 @@ algorithms of the family, found once, by which selection leaves out those that c
 
 `clock`, `row`, `tap`, `far`, `copy` and the rates of transposition are the machine's (`machine.Rates`): measured once, or
 assumed.  The constants below are fitted to measurements (`bench.fit`), but for `FMA`, `LOADS` and `LATENCY`, which are those of
-current x86 cores, and `PARTIAL` and `SEGMENT`, which are estimated from single problems.
+current x86 cores, and `SEGMENT`, which is estimated from single problems.
 """
 
 from __future__ import annotations
