@@ -53,6 +53,8 @@ _FEW_STEPS = 4
 _STEPS_A_LINE = 3
 #: Fewer elements of a kernel row's than this part of the wide form's steps, and the narrow form is taken.
 _NARROW = 0.8
+#: Bytes from pixel to pixel from which no prefetcher follows the part of each that belongs to one group; measured.
+_APART = 256
 #: The part of the time of transfers that is left where results are asked for ahead; fitted.
 _ASKED_RESULTS = 0.4
 
@@ -173,11 +175,11 @@ class Split(MatrixTiles):
     def far_cycles(self, g, machine):
         """Weights come again with each block, unless they stay, or with each tile, where a panel and a block do not fit together.
 
-        They and the results of few steps are asked for ahead.
+        They and the results of few steps are asked for ahead.  Lines of pixels that groups share take as long again.
         """
         x, out = g["n"] * g["in_pixels"] * g["x_pixel"], g["n"] * g["out_pixels"] * g["out_pixel"]
         weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        moved = x + out * (_ASKED_RESULTS if g["far_results"] else 1)
+        moved = x + out * (_ASKED_RESULTS if g["far_results"] else 1) + _lines_apart(g)
         blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
         fetched = cost.fetched_bytes(weights, blocks, machine)
         block = g["unit_block"] * g["unit_pitch"]
@@ -192,6 +194,15 @@ class Split(MatrixTiles):
         met = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) / g["window"]
         cycles = pixels / ROWS * -(-g["c_out"] // ROWS) * min(_steps(g)) * met * 3 * machine.rates.matrix
         return cycles / machine.rates.clock
+
+
+def _lines_apart(g: dict[str, int]) -> int:
+    """Bytes of the cache lines that groups read and write for themselves, one after the other."""
+    if g["groups"] == 1:
+        return 0
+    sides = (g["in_pixels"], g["x_pixel"], g["c_in"]), (g["out_pixels"], g["out_pixel"], g["c_out"])
+    lines = sum(pixels * ceil(c * g["itemsize"] / CACHE_LINE) for pixels, pitch, c in sides if pitch >= _APART)
+    return g["n"] * g["groups"] * lines * CACHE_LINE
 
 
 class _Steps(NamedTuple):
