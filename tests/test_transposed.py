@@ -364,7 +364,7 @@ def test_the_ways_are_explained():
     )
     assert [row.algorithm for row in explanation.rows if row.chosen] == ["phases"]
     assert "the stride is not 1" in str(explanation)
-    ordinary = ConvTranspose2d(np.ones((64, 64, 3, 3), np.float32), None, 1, 1, accuracy=2e-6).explain((1, 64, 64, 64))
+    ordinary = ConvTranspose2d(np.ones((64, 64, 3, 3)), None, 1, 1, accuracy=2e-6).explain((1, 64, 64, 64))
     assert ordinary.rows[0].label == "ordinary winograd"
 
 
