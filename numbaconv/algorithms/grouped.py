@@ -39,10 +39,6 @@ class Grouped(SlidingAlgorithm):
     def operation(self, g):
         return _operation(g["c_in"], g["group_out"], g["itemsize"])
 
-    def zeros(self, g):
-        """As wide as a pixel of the input, too, since expansions reach all of it."""
-        return max(super().zeros(g), g["c_out"] // g["group_out"] * g["c_in"] * g["itemsize"])
-
     def cut(self, g, machine):
         fields = sliding_fields(g, machine, TILES)
         operation = self.operation(g | fields)

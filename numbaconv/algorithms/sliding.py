@@ -35,8 +35,8 @@ START, RUN_START, CHANNEL = 50.0, 5.0, 4.0
 _NEAR_WEIGHTS = 2
 #: Tiles of a signal that follow one another.
 TILES = 8
-#: Kernels of so many columns read zeros at the sides of the image instead of a padded copy.
-_FEW_TAPS = 5
+#: Kernels of so many columns read the sides of the image in place instead of a padded copy.
+_FEW_TAPS = 7
 #: Columns from position to position beyond which at most one of them meets any image.
 _FAR = 1 << 40
 #: The part of the L2 that the lines under a block may take, in all slices of the kernel.
@@ -68,7 +68,8 @@ class SlidingAlgorithm(TiledAlgorithm):
         return g["n"] * g["d_out"] * g["h_out"], g["panels_per_group"]
 
     def zeros(self, g):
-        return g["panels_per_group"] * PANEL_ROW
+        """None: tiles skip padding, and strips hold it."""
+        return 0
 
     def far_cycles(self, g, machine):
         """Images follow one another: weights come once each."""
@@ -124,7 +125,7 @@ def cut_in_place(g: dict[str, int], machine: Machine, fields: dict[str, int]) ->
     fields |= {"read_in_place": 1, "column_block": max(1, min(block, fields["panels_per_group"]))}
     if "bordered" in fields:
         return Cut(fields | {"tile_block": 1}, run_bytes(g | fields))
-    # with few taps a strip costs more to copy than looking at each position
+    # with few taps a strip costs more to copy than rows that lie far apart in the L1
     fields |= {"own_channels": 1, "strip_channels": 1, "bordered": int(g["k_w"] <= _FEW_TAPS)}
     strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
     return Cut(fields | strip, nbytes)
@@ -169,7 +170,7 @@ def _kernel(g: dict[str, int], hop: int) -> int:
     """Number of the kernel's columns and `hop` in `KERNELS`, if registers hold its weights and padding is as wide as it reaches."""
     reach = (g["k_w"] - 1) * g["dilation_w"]
     beyond = (g["w_out"] - 1) * g["stride_w"] + reach - g["pad_left"] - (g["w_in"] - 1)
-    held = g["k_w"] < 2 * target().chunk
+    held = g["k_w"] < target().pixels
     if (g["k_w"], hop) in KERNELS and held and max(g["pad_left"], beyond) <= reach:
         return KERNELS.index((g["k_w"], hop))
     return 0

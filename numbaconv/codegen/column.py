@@ -85,14 +85,13 @@ def emit_column(module, spec: ColumnSpec) -> ir.Function:
     down = number("a_line"), number("c_line"), b.and_(added, number("residual_line"))
     shared = address("bias"), address("panels"), address("expansions")
     a, c, residual, *shared = moved([a, c, residual, *shared], [b.mul(first_panel, step) for step in across])
-    outside = address("zeros") if spec.bordered else None
     c_pitch, residual_pitch, code = number("c_pitch"), number("residual_pitch"), number("activation")
 
     def line(_, pointers):
         def panel(_, places):
             a, c, residual, bias, weights, expansion = places
             first = [v.load(b.gep(bias, [i64(j * v.nbytes)])) for j in range(spec.vectors)] * spec.rows
-            sums = sliding_sums(v, spec, a, runs, n_runs, record, weights, first, outside, expansion, spec.kernel)
+            sums = sliding_sums(v, spec, a, runs, n_runs, record, weights, first, spec.bordered, expansion, spec.kernel)
             StoredTile(v, spec, c, c_pitch, none, residual, residual_pitch, columns, code, alpha, beta).store(sums)
             return moved(places, across)
 
@@ -147,7 +146,7 @@ def column(
             for m in range(1, tallest + 1):
                 for border in _borders(*kind):
                     shape = size, m, n, widest, on.lanes(size), on.chunk, on.isa, on.fma
-                    spec = ColumnSpec(*kind, *shape, border)
+                    spec = ColumnSpec(*kind, *shape, border, 2 * m > tallest)
                     cases.append(lambda spec=spec: builder.call(emit_column(builder.module, spec), converted))
         number = builder.add(builder.mul(builder.sub(width, i64(1)), i64(tallest)), builder.sub(height, i64(1)))
         touches = builder.zext(builder.icmp_signed("!=", bordered, i64(0)), I64)

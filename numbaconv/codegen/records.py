@@ -29,7 +29,7 @@ CALL = _integers(
 #: kernel's slices, `slices` from number `front` on meet the input.
 SLIDE = _integers(
     "position weight channels plane expansions a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height "
-    "panels panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation zeros bordered "
+    "panels panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation bordered "
     "front slices"
 )
 

@@ -10,29 +10,27 @@ for taps; one weight then serves all lanes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from numbaconv.codegen.lanes import CHANNELS, TURNED, field, pixels_of, turn
-from numbaconv.codegen.vector import Vectors, branch_to, counted_loop, i64, load_i64, offset
+from numbaconv.codegen.vector import Vectors, branch_to, counted_loop, i64, load_i64, offset, values_if
 
 #: A run: byte offsets of its first position and of its first weights, number of taps, how many of them fill whole chunks, and
 #: which of its positions is the first inside the input, and the first one beyond.
 RUN = 6
 #: Kernels that tiles know: so many columns, outputs so many positions apart.  A run is a whole row of theirs, whose weights are in
 #: registers all at once.  Of any other, number 0, run records tell.
-KERNELS = ((0, 1), (3, 1), (3, 2), (5, 1), (5, 2))
+KERNELS = ((0, 1), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2))
 #: What all runs of a tile share: bytes from position to position, and from tap to tap of the weights.
 WINDOW = 2
 
 
 def sliding_sums(
-    v: Vectors, spec, a, runs, n_runs, record, panel, first, zeros=None, expansion=None, kernel=KERNELS[0]
+    v: Vectors, spec, a, runs, n_runs, record, panel, first, bordered=False, expansion=None, kernel=KERNELS[0]
 ) -> list:
     """Emit the sums over `n_runs` run records and return the accumulators, row by row.
 
     Pixels are read in whole vectors, since a masked load takes a turn of the multipliers.  Up to `spec.chunk` taps have their
-    weights in registers at once; those of a "plane" are a single element for all lanes.  With `zeros`, positions outside of
-    the input are read there: for tiles that touch padding.  `expansion` is where `codegen.lanes.pixels_of` finds channels.
+    weights in registers at once; those of a "plane" are a single element for all lanes.  Tiles that are `bordered` touch padding:
+    they skip positions outside of the input.  `expansion` is where `codegen.lanes.pixels_of` finds channels.
     """
     b = v.builder
     rows, vectors, chunk = spec.rows, spec.vectors, spec.chunk
@@ -46,36 +44,38 @@ def sliding_sums(
             return [v.splat(v.load_scalar(pointer))] * vectors
         return [v.load(offset(b, pointer, i64(j * v.nbytes))) for j in range(vectors)]
 
-    def outside(number: int, bounds):
-        """Whether a position lies in padding; that of a known kernel is no wider than the kernel reaches."""
+    def inside(number: int, bounds):
+        """Whether a position is one of the input, None for always; the padding of a known kernel is no wider than it reaches."""
+        if not bounds:
+            return None
         if not columns:
-            return b.icmp_unsigned(">=", b.sub(i64(number), bounds[0]), b.sub(bounds[1], bounds[0]))
-        before = b.icmp_signed("<", i64(number), bounds[0]) if number < columns - 1 else None
+            return b.icmp_unsigned("<", b.sub(i64(number), bounds[0]), b.sub(bounds[1], bounds[0]))
+        from_first = b.icmp_signed(">=", i64(number), bounds[0]) if number < columns - 1 else None
         if number <= (rows - 1) * hop:
-            return before
-        beyond = b.icmp_signed(">=", i64(number), bounds[1])
-        return beyond if before is None else b.or_(before, beyond)
+            return from_first
+        to_last = b.icmp_signed("<", i64(number), bounds[1])
+        return to_last if from_first is None else b.and_(from_first, to_last)
 
-    def places(numbers: range, start, bounds) -> Iterator:
-        """Where positions are of which those within `bounds` are inside of the input."""
-        for number in numbers:
-            skipped = None if zeros is None else outside(number, bounds)
-            yield start if skipped is None else b.select(skipped, zeros, start)
-            start = offset(b, start, position)
-
-    def slide(taps: int, pixel, found: Iterable, weights, sums: list) -> list:
+    def slide(taps: int, pixel, start, bounds, weights, sums: list) -> list:
         """Add up so many taps of one channel over the positions that they reach."""
-        sums, kept = list(sums), []
+        kept = []
         for _ in range(taps):
             kept.append(tap_weights(weights))
             weights = offset(b, weights, weight)
-        for number, here in enumerate(found):
-            met = [(tap, *divmod(number - tap, hop)) for tap in range(taps)]
-            x = pixel(here)
-            for tap in [tap for tap, row, between in met if between == 0 and 0 <= row < rows]:
-                for j in range(vectors):
-                    i = (number - tap) // hop * vectors + j
-                    sums[i] = v.fma(x[j], kept[tap][j], sums[i])
+
+        def add_position(number: int, here, sums: list) -> list:
+            sums, x = list(sums), pixel(here)
+            for tap in range(taps):
+                row, between = divmod(number - tap, hop)
+                if between == 0 and 0 <= row < rows:
+                    for j in range(vectors):
+                        i = row * vectors + j
+                        sums[i] = v.fma(x[j], kept[tap][j], sums[i])
+            return sums
+
+        for number in range((rows - 1) * hop + taps):
+            sums = values_if(b, inside(number, bounds), sums, lambda s, n=number, at=start: add_position(n, at, s))
+            start = offset(b, start, position)
         return sums
 
     def each_channel(weights, sums, body):
@@ -92,19 +92,14 @@ def sliding_sums(
         start, bounds = run
         start = offset(b, start, b.mul(first_tap, position))
         bounds = [b.sub(bound, first_tap) for bound in bounds]
-        found = places(range(rows + taps - 1), start, bounds)
-        return slide(taps, pixel, found, offset(b, weights, b.mul(first_tap, weight)), sums)
+        return slide(taps, pixel, start, bounds, offset(b, weights, b.mul(first_tap, weight)), sums)
 
     def one_run(weights, number, sums):
         run = offset(b, runs, b.mul(number, i64(8 * RUN)))
-        bounds = [] if zeros is None else [load_i64(b, run, number) for number in (4, 5)]
+        bounds = [load_i64(b, run, number) for number in (4, 5)] if bordered else []
         start, weights = offset(b, a, load_i64(b, run)), offset(b, weights, load_i64(b, run, 1))
         if columns:
-            found = places(range((rows - 1) * hop + columns), start, bounds)
-            if spec.operation in CHANNELS:
-                # the channels of a group are at the same places, which are found once
-                found = list(found)
-            return each_channel(weights, sums, lambda pixel, at, s: slide(columns, pixel, found, at, s))
+            return each_channel(weights, sums, lambda pixel, at, s: slide(columns, pixel, start, bounds, at, s))
         taps, whole = load_i64(b, run, 2), load_i64(b, run, 3)
 
         def all_taps(pixel, weights, sums):

@@ -176,6 +176,28 @@ def counted_loop(builder, start, stop, step: int, carried: Sequence, body: Calla
     return results
 
 
+def values_if(builder, condition, values: list, emit: Callable[[list], list]) -> list:
+    """`emit(values)` where a condition holds, or the values as they are; without a condition it always holds."""
+    if condition is None:
+        return emit(values)
+    before, then, done = builder.block, builder.append_basic_block("then"), builder.append_basic_block("then.done")
+    builder.cbranch(condition, then, done)
+    builder.position_at_end(then)
+    new = emit(values)
+    after = builder.block
+    builder.branch(done)
+    builder.position_at_end(done)
+    results = []
+    for value, changed in zip(values, new):
+        if changed is not value:
+            phi = builder.phi(value.type)
+            phi.add_incoming(value, before)
+            phi.add_incoming(changed, after)
+            changed = phi
+        results.append(changed)
+    return results
+
+
 def branch_to(builder, number, cases: Sequence[Callable[[], None]]) -> None:
     """Run `cases[number]()` for a number in their range, found by halving: a jump through a table would be predicted badly or,
     under some mitigations, not at all, which costs as much as a small tile's arithmetic.

@@ -100,11 +100,12 @@ def through_strip(
     runs = address + SLIDE_BYTES
     # vectors of the strip start on cache lines
     strip = (runs + max(conv.turns, 1) * conv.tile_block * run_bytes + 63) // 64 * 64
-    call.bordered = 0
     first, last = columns_under(conv, stretch)
     for number in range(stretch + 1, stretch + stretches):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
+    # what lies in padding is zero, and left out where lanes are channels of the input and a tile has its runs for itself
+    call.bordered = int(conv.own_channels != 0 and conv.stretch <= PIXELS and (first < 0 or last > conv.w_in))
     call.plane = (last - first) * PANEL_ROW
     depth = conv.strip_channels * call.plane
     row = conv.k_d * depth
@@ -194,7 +195,7 @@ def lines_in_place(conv, address, image, d, h_out, count):
 def in_place(
     conv, address, number, h_out, count, first_panel, last_panel, image, out_image, residual_image, alpha, beta
 ):
-    """`count` lines of a block of panels across stretch `number`, which reads zeros where it touches padding at its sides."""
+    """`count` lines of a block of panels across stretch `number`, which skips padding at its sides."""
     runs = address + SLIDE_BYTES
     row = conv.w_in * conv.x_pixel
     w_out, outputs = stretch_across(conv, number)
