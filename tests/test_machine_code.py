@@ -200,16 +200,18 @@ def tiles(text: str, isa: str, operation: str = "gemm") -> dict[tuple[int, int],
 
 
 def loops(body: str) -> list[list[str]]:
-    """Basic blocks that jump back to their own start."""
-    blocks = re.split(r"^(\.?L[\w$]+):.*$", body, flags=re.MULTILINE)
-    found = []
-    for label, block in zip(blocks[1::2], blocks[2::2], strict=True):
-        lines = [line.strip() for line in block.splitlines()]
-        lines = [line for line in lines if line and not line.startswith((".", "#"))]
-        jumps = [i for i, line in enumerate(lines) if re.match(rf"j\w+\s+{re.escape(label)}$", line)]
-        if jumps:
-            found.append(lines[: jumps[-1] + 1])
-    return found
+    """Instructions from a label to the last jump back to it, of loops that hold no other."""
+    labels, lines, jumps = {}, [], {}
+    for line in map(str.strip, body.splitlines()):
+        if label := re.match(r"(\.?L[\w$]+):", line):
+            labels[label[1]] = len(lines)
+        elif line and not line.startswith((".", "#")):
+            jump = re.match(r"j\w+\s+(\S+)$", line)
+            if jump and jump[1] in labels:
+                jumps[labels[jump[1]]] = len(lines) + 1
+            lines.append(line)
+    inner = [(i, j) for i, j in jumps.items() if not any(i < m and n <= j for m, n in jumps.items())]
+    return [lines[i:j] for i, j in inner]
 
 
 def fused(lines: list[str]) -> list[str]:
