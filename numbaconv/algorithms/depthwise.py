@@ -1,7 +1,7 @@
 """Depthwise convolution: every channel has its own kernel.  Wins wherever it applies.
 
-Channels-last, lanes are channels: tiles read the input in place, those that touch padding at the sides a zero-padded copy of what
-lies under them; kernel rows and columns wholly in padding are skipped.  The bound is the multiply-adds of large kernels, and
+Channels-last, lanes are channels: tiles read the input in place, those of wide kernels that touch padding at the sides a copy of
+what lies under them; kernel rows and pixels in padding are skipped.  The bound is the multiply-adds of large kernels, and
 the bytes moved of small ones.  Channels-first, lanes are pixels where rows fill vectors (`algorithms.strips`); small images are
 transposed a panel of channels at a time.
 """
