@@ -42,8 +42,10 @@ def main() -> None:
     if not layers:
         sys.exit("no layer matches")
     results, versions = [], {}
+    wanted = {layer.operation for layer in layers}
+    runtimes = [name for name in args.runtimes if wanted & {*peers.lookup(name)[0].operations}]
     for threads in args.threads:
-        with harness.workers([peers.PEAK, *args.runtimes], threads) as (running, absent):
+        with harness.workers([peers.PEAK, *runtimes], threads) as (running, absent):
             versions |= {name: worker.version for name, worker in running.items()}
             for name, reason in absent.items():
                 print(f"absent: {name} ({reason})")

@@ -5,16 +5,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
+from bench import peers
 from numbaconv.cli import workers as processes
 from numbaconv.cli.workers import Timing, Worker, WorkerError, take_turns
+
+#: A runtime that is so many times as slow as the fastest is not timed, if a call of it takes so many seconds.
+HOPELESS, PATIENCE = 20.0, 0.2
 
 
 @dataclass
 class Measurement(Timing):
-    """One runtime on one problem."""
+    """One runtime on one problem; `once` is what its second call took."""
 
     flops: int = 0
     error: float = 0.0
+    once: float = 0.0
 
     @property
     def gflops(self) -> float | None:
@@ -40,11 +45,16 @@ def prepare(worker: Worker, text: str) -> Measurement:
         return Measurement(refusal=f"failed: {error}")
     if "unsupported" in answer:
         return Measurement(refusal=answer["unsupported"])
-    return Measurement(flops=answer["flops"], error=answer["error"])
+    return Measurement(**answer)
 
 
 def measure(running: dict[str, Worker], text: str, rounds: int, min_time: float) -> dict[str, Measurement]:
     """Time one problem in every runtime, `rounds` interleaved rounds of `min_time` seconds each."""
     results = {name: prepare(worker, text) for name, worker in running.items()}
+    able = [result for name, result in results.items() if result.refusal is None and name != peers.PEAK]
+    fastest = min((result.once for result in able), default=0.0)
+    for result in able:
+        if result.once > max(HOPELESS * fastest, PATIENCE):
+            result.refusal = f"a call takes {result.once:.1f} s, {result.once / fastest:.0f} times the fastest one's"
     take_turns(running, results, text, rounds, min_time)
     return results

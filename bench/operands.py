@@ -1,6 +1,6 @@
 """Operands for one problem, the same in every runtime, and the result that each runtime is checked against.
 
-The oracle is NumPy in float64, so no runtime that is measured judges another.
+The oracle (`oracles.py`) is NumPy in float64, so no runtime that is measured judges another.
 """
 
 import math
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench import oracles
 from numbaconv.problem import ConvProblem
 
 RELATIVE_TOLERANCE = 1e-3
@@ -21,25 +22,38 @@ class WrongResultError(AssertionError):
 
 @dataclass(frozen=True)
 class Operands:
-    """Channels-first float32 arrays: x (n, c_in, *spatial), weight (c_out, c_in/groups, *kernel), bias (c_out,)."""
+    """Channels-first float32 arrays, and what is to come out.
+
+    convolution   x (n, c_in, *spatial), weight (c_out, c_in/groups, *kernel), bias (c_out,)
+    transposed    x as the convolution's result, bias (c_in,)
+    gradients     x as for the convolution, and the gradient of its result; expected are those of x, weight and bias
+    convolve      x (*spatial) and weight (*kernel)
+    """
 
     x: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
-    expected: np.ndarray
+    grad_out: np.ndarray
+    expected: np.ndarray | tuple[np.ndarray, ...]
 
-    def check(self, result: np.ndarray) -> float:
+    def check(self, result: np.ndarray | tuple[np.ndarray, ...]) -> float:
         """Largest error over the RMS of the result (channels-first); raises WrongResultError beyond the tolerance."""
-        if result.shape != self.expected.shape:
-            raise WrongResultError(f"the result has shape {result.shape}, the convolution {self.expected.shape}")
-        rms = math.sqrt(np.mean(np.square(self.expected)))
-        error = np.abs(result - self.expected)
-        if not np.all(error <= RELATIVE_TOLERANCE * (np.abs(self.expected) + rms)):
-            raise WrongResultError(f"largest error {error.max():.3g} where the result's RMS is {rms:.3g}")
-        return float(error.max() / rms)
+        if isinstance(self.expected, tuple):
+            return max(map(_error, result, self.expected))
+        return _error(result, self.expected)
 
 
-def make_operands(problem: ConvProblem) -> Operands:
+def _error(result: np.ndarray, expected: np.ndarray) -> float:
+    if result.shape != expected.shape:
+        raise WrongResultError(f"the result has shape {result.shape}, the convolution {expected.shape}")
+    rms = math.sqrt(np.mean(np.square(expected)))
+    error = np.abs(result - expected)
+    if not np.all(error <= RELATIVE_TOLERANCE * (np.abs(expected) + rms)):
+        raise WrongResultError(f"largest error {error.max():.3g} where the result's RMS is {rms:.3g}")
+    return float(error.max() / rms)
+
+
+def make_operands(operation: str, problem: ConvProblem) -> Operands:
     """Normally distributed operands from a seed that depends on the problem alone, scaled for an output of RMS 1.
 
     A bias is always there: inference folds batch normalisation into one.
@@ -50,7 +64,18 @@ def make_operands(problem: ConvProblem) -> Operands:
     weight = rng.standard_normal((problem.c_out, depth, *problem.kernel), np.float32)
     weight /= np.float32(math.sqrt(depth * math.prod(problem.kernel)))
     bias = rng.standard_normal(problem.c_out, np.float32)
-    return Operands(aligned(x), aligned(weight), aligned(bias), convolve(problem, x, weight, bias))
+    grad_out = rng.standard_normal((problem.n, problem.c_out, *problem.out_spatial), np.float32)
+    if operation == "transposed":
+        x, bias = grad_out, rng.standard_normal(problem.c_in, np.float32)
+        expected = oracles.transposed(problem, x, weight, bias)
+    elif operation == "gradients":
+        expected = oracles.gradients(problem, x, weight, grad_out)
+    elif operation == "convolve":
+        x, weight = x[0, 0], weight[0, 0]
+        expected = oracles.convolve(problem, x, weight)
+    else:
+        expected = oracles.convolution(problem, x, weight, bias)
+    return Operands(*map(aligned, (x, weight, bias, grad_out)), expected)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
@@ -64,20 +89,3 @@ def aligned(array: np.ndarray) -> np.ndarray:
     copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
-
-
-def convolve(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The convolution as a sum over kernel taps of strided slices times matrices, in float64, channels-first."""
-    g, n = problem.groups, problem.n
-    padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *problem.padding])
-    # One matrix a tap: (taps, groups, c_out/groups, c_in/groups).
-    taps = np.moveaxis(weight.astype(np.float64).reshape(g, problem.c_out // g, problem.c_in // g, -1), -1, 0)
-    sizes = problem.out_spatial
-    y = np.zeros((n, g, problem.c_out // g, math.prod(sizes)))
-    for matrix, tap in zip(taps, np.ndindex(*problem.kernel)):
-        window = tuple(
-            slice(t * dilation, t * dilation + (size - 1) * stride + 1, stride)
-            for t, dilation, size, stride in zip(tap, problem.dilation, sizes, problem.stride)
-        )
-        y += matrix @ padded[(..., *window)].reshape(n, g, problem.c_in // g, -1)
-    return y.reshape(n, problem.c_out, *sizes) + bias.astype(np.float64).reshape(-1, *[1] * len(sizes))

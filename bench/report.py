@@ -144,7 +144,7 @@ def as_json(results: list[Result]) -> list[dict]:
             "problem": result.layer.text,
             "kind": result.layer.kind,
             "threads": result.threads,
-            "flops": result.layer.problem.flops,
+            "flops": result.layer.flops,
             "peak_gflops": result.peak,
             "speedup": result.speedup(),
             "speedup_channels_first": result.speedup("channels_first"),

@@ -97,7 +97,7 @@ def test_convolution(benchmark, pool, pytestconfig, text, runtime):
     benchmark.extra_info |= {
         "gflops": round(measurement.gflops, 1),
         "percent_of_peak": round(100 * measurement.gflops / peak.gflops, 1),
-        "kind": suites.kind_of(suites.ConvProblem.parse(text)),
+        "kind": suites.Layer("", "", text).kind,
         "error": measurement.error,
         "version": worker.version,
     }

@@ -4,19 +4,20 @@
 
 On start it says {"ready": version} or {"absent": reason}. Then, one reply a request:
 
-    {"prepare": problem}                   {"flops": count, "error": relative} or {"unsupported": reason}
-    {"time": problem, "min_time": 0.05}    {"seconds": [one a call]}
+    {"prepare": line of a suite}           {"flops": count, "error": relative, "once": seconds} or {"unsupported": reason}
+    {"time": the same, "min_time": 0.05}   {"seconds": [one a call]}
 
 and {"failed": message} for whatever goes wrong. A process each, because every runtime brings a thread pool, and the
 threads of a pool spin for a while after their work.
 """
 
 import argparse
+import time
 
 from bench import peers
 from bench.operands import make_operands
+from bench.suites import flops, parse
 from numbaconv.cli.serving import sample, serve
-from numbaconv.problem import ConvProblem
 
 
 class Server:
@@ -39,16 +40,24 @@ class Server:
 
     def prepare(self, text: str) -> dict:
         self.text, self.prepared, self.operands = None, None, None
-        problem = ConvProblem.parse(text)
-        # The peak has no operands, hence nothing to check.
-        self.operands = None if self.module.__name__ == "bench.peak" else make_operands(problem)
+        operation, problem = parse(text)
+        # The peak has no operands, hence nothing to check, and is the same beside any operation.
+        at_peak = self.module.__name__ == "bench.peak"
+        prepare = self.module.prepare if at_peak else getattr(self.module, operation, None)
+        if prepare is None:
+            return {"unsupported": f"no such operation: {operation}"}
+        self.operands = None if at_peak else make_operands(operation, problem)
         try:
-            self.prepared = self.module.prepare(problem, self.operands, self.threads, self.variant, self.algorithm)
+            self.prepared = prepare(problem, self.operands, self.threads, self.variant, self.algorithm)
         except peers.UnsupportedProblemError as reason:
             return {"unsupported": str(reason)}
         self.prepared.call()
+        error = self.check()
         self.text = text
-        return {"flops": self.prepared.flops or problem.flops, "error": self.check()}
+        start = time.perf_counter()
+        self.prepared.call()
+        once = time.perf_counter() - start
+        return {"flops": self.prepared.flops or flops(operation, problem), "error": error, "once": once}
 
     def check(self) -> float:
         """The error of the last result. Asked for after timing too: a buffer freed too early spoils later calls only."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime: a model of one Conv node, bound to preallocated input and output.
+"""ONNX Runtime: a model of one Conv or ConvTranspose node, bound to preallocated input and output.
 
 all         the default optimisations; Conv runs in blocked NCHWc, and the reorders at both ends are part of the model
 extended    without that layout transformation, which is faster where the reorders are not amortised
@@ -9,7 +9,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.operands import aligned
-from bench.peers import Prepared
+from bench.peers import Prepared, output_padding
 
 OPSET, IR_VERSION = 13, 8
 LEVELS = {
@@ -22,11 +22,20 @@ def version() -> str:
     return ort.__version__
 
 
-def prepare(problem, operands, threads, variant, algorithm) -> Prepared:
+def convolution(problem, operands, threads, variant, algorithm) -> Prepared:
+    return _session(_model(problem, operands, "Conv"), operands, threads, variant)
+
+
+def transposed(problem, operands, threads, variant, algorithm) -> Prepared:
+    model = _model(problem, operands, "ConvTranspose", output_padding=output_padding(problem))
+    return _session(model, operands, threads, variant)
+
+
+def _session(model: bytes, operands, threads, variant) -> Prepared:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = LEVELS[variant]
-    session = ort.InferenceSession(_model(problem, operands), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     out = aligned(np.zeros(operands.expected.shape, np.float32))
     # OrtValues share the arrays' memory, so both stay aligned and nothing is copied per run.
     x_value, y_value = ort.OrtValue.ortvalue_from_numpy(operands.x), ort.OrtValue.ortvalue_from_numpy(out)
@@ -36,10 +45,10 @@ def prepare(problem, operands, threads, variant, algorithm) -> Prepared:
     return Prepared(lambda: session.run_with_iobinding(binding), y_value.numpy, keep=(operands, x_value, out))
 
 
-def _model(problem, operands) -> bytes:
+def _model(problem, operands, operator: str, **attributes) -> bytes:
     before, after = zip(*problem.padding)
     node = helper.make_node(
-        "Conv",
+        operator,
         ["x", "weight", "bias"],
         ["y"],
         kernel_shape=problem.kernel,
@@ -47,6 +56,7 @@ def _model(problem, operands) -> bytes:
         dilations=problem.dilation,
         pads=[*before, *after],
         group=problem.groups,
+        **attributes,
     )
     graph = helper.make_graph(
         [node],

@@ -3,21 +3,35 @@
 channels_last declares that the operands arrive as NHWC, which spares the plugin a reorder on most layers.
 """
 
+from functools import partial
+
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
 from bench.operands import aligned
-from bench.peers import Prepared
+from bench.peers import Prepared, output_padding
 
 
 def version() -> str:
     return ov.__version__.split("-")[0]
 
 
-def prepare(problem, operands, threads, variant, algorithm) -> Prepared:
+def convolution(problem, operands, threads, variant, algorithm) -> Prepared:
+    operators = ops.convolution, ops.group_convolution
+    return _request(_model(problem, operands, *operators), problem, operands, threads, variant)
+
+
+def transposed(problem, operands, threads, variant, algorithm) -> Prepared:
+    operators = (
+        partial(operator, output_padding=list(output_padding(problem)))
+        for operator in (ops.convolution_backprop_data, ops.group_convolution_backprop_data)
+    )
+    return _request(_model(problem, operands, *operators), problem, operands, threads, variant)
+
+
+def _request(model: ov.Model, problem, operands, threads, variant) -> Prepared:
     last = variant == "channels_last"
-    model = _model(problem, operands)
     if last:
         model = _with_channels_last_ends(model, "DHW"[-len(problem.kernel) :])
     config = {
@@ -40,16 +54,16 @@ def prepare(problem, operands, threads, variant, algorithm) -> Prepared:
     return Prepared(call, lambda: np.moveaxis(out, -1, 1) if last else out, keep=(x, out))
 
 
-def _model(problem, operands) -> ov.Model:
+def _model(problem, operands, dense, grouped) -> ov.Model:
+    """One of two operators, as there are groups or not, and a bias."""
     x = ops.parameter(operands.x.shape, np.float32)
     before, after = map(list, zip(*problem.padding))
-    strides, dilations = list(problem.stride), list(problem.dilation)
-    if problem.groups == 1:
-        y = ops.convolution(x, ops.constant(operands.weight), strides, before, after, dilations)
-    else:
+    geometry = {"pads_begin": before, "pads_end": after, "dilations": list(problem.dilation)}
+    operator, weight = dense, operands.weight
+    if problem.groups > 1:
         g = problem.groups
-        weight = operands.weight.reshape(g, problem.c_out // g, *operands.weight.shape[1:])
-        y = ops.group_convolution(x, ops.constant(weight), strides, before, after, dilations)
+        operator, weight = grouped, weight.reshape(g, problem.c_out // g, *weight.shape[1:])
+    y = operator(x, ops.constant(weight), list(problem.stride), **geometry)
     bias = operands.bias.reshape(1, -1, *[1] * len(problem.kernel))
     return ov.Model([ops.add(y, ops.constant(bias))], [x], "conv")
 

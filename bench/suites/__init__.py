@@ -1,7 +1,8 @@
 """Shape files as data, and the kinds that results are grouped by.
 
 A suite is a text file beside this module: one problem string a line, `# name` after it, and lines that hold a
-comment only are skipped. Adding a network means adding a file.
+comment only are skipped. Adding a network means adding a file. A line may begin with what is done with the convolution
+that the problem string tells: `transposed n1c64h56w56o64k2s2` is its adjoint, from its result's shape to its input's.
 """
 
 import re
@@ -14,6 +15,9 @@ from numbaconv.problem import ConvProblem
 FOLDER = Path(__file__).parent
 #: The most input channels a group of a "narrow" layer.
 NARROW = 8
+#: What can be done with a problem: its sums, its adjoint, all three gradients, or scipy.signal's `convolve` of its one channel.
+#: To each the multiply-adds that it takes over those of the convolution.
+OPERATIONS = {"convolution": 1, "transposed": 1, "gradients": 2, "convolve": 1}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ KINDS = (
     Kind("grouped", "grouped, wider, and grouped 1x1", 1.2, 1.0),
     Kind("1-D", "signals", 1.5, 1.0),
     Kind("3-D", "volumes", 1.3, 1.0),
+    Kind("transposed", "transposed", 1.3, 1.0),
+    Kind("gradients", "gradients", 1.0, 0.8),
+    Kind("convolve", "one channel by one kernel", 1.5, 0.9),
 )
 #: Every layer, where operands and result are channels-first.
 CHANNELS_FIRST = Kind("cf", "all of them, channels-first in and out", 1.15, 0.85)
@@ -50,12 +57,36 @@ class Layer:
     text: str
 
     @property
+    def prefix(self) -> str:
+        """What stands before the problem string."""
+        return self.text[: self.text.rfind(" ") + 1]
+
+    @property
+    def operation(self) -> str:
+        return parse(self.text)[0]
+
+    @property
     def problem(self) -> ConvProblem:
-        return ConvProblem.parse(self.text)
+        return parse(self.text)[1]
+
+    @property
+    def flops(self) -> int:
+        return flops(*parse(self.text))
 
     @property
     def kind(self) -> str:
-        return kind_of(self.problem)
+        return kind_of(self.problem) if self.operation == "convolution" else self.operation
+
+
+def parse(text: str) -> tuple[str, ConvProblem]:
+    """The operation and the problem of a line of a suite."""
+    operation, _, problem = text.rpartition(" ")
+    return operation or "convolution", ConvProblem.parse(problem)
+
+
+def flops(operation: str, problem: ConvProblem) -> int:
+    """Operations as they are defined, 2 for a multiply-add, whatever a runtime does instead."""
+    return OPERATIONS[operation] * problem.flops
 
 
 def names() -> list[str]:
@@ -74,7 +105,7 @@ def load(suite: str, pattern: str = "", kinds: Collection[str] = (), batch: int 
         if text:
             layers.append(Layer(suite, name or text, text))
     if batch is not None:
-        layers = [replace(layer, text=str(replace(layer.problem, n=batch))) for layer in layers]
+        layers = [replace(layer, text=f"{layer.prefix}{replace(layer.problem, n=batch)}") for layer in layers]
     return [
         layer
         for layer in layers
