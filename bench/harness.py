@@ -15,7 +15,7 @@ HOPELESS, PATIENCE = 20.0, 0.2
 
 @dataclass
 class Measurement(Timing):
-    """One runtime on one problem; `once` is what its second call took."""
+    """One runtime on one problem; `once` is what its first call took."""
 
     flops: int = 0
     error: float = 0.0

@@ -51,13 +51,11 @@ class Server:
             self.prepared = prepare(problem, self.operands, self.threads, self.variant, self.algorithm)
         except peers.UnsupportedProblemError as reason:
             return {"unsupported": str(reason)}
-        self.prepared.call()
-        error = self.check()
-        self.text = text
         start = time.perf_counter()
         self.prepared.call()
         once = time.perf_counter() - start
-        return {"flops": self.prepared.flops or flops(operation, problem), "error": error, "once": once}
+        self.text = text
+        return {"flops": self.prepared.flops or flops(operation, problem), "error": self.check(), "once": once}
 
     def check(self) -> float:
         """The error of the last result. Asked for after timing too: a buffer freed too early spoils later calls only."""

@@ -2,7 +2,7 @@
 
 Every weight is read once, in the order of memory, whatever the stride, so it wins where weights outgrow the caches and images
 are small: the first layers of generators, which read tens of megabytes for a few pixels.  Larger images would write and read more
-products than their result is.
+products than their result is; a single pixel's products are the result, which phases write at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.addressed import AddressedPlan, address
 from numbaconv.algorithms.base import Cost, DirectSums
-from numbaconv.algorithms.cost import BEYOND_L3, L3_SHARE
+from numbaconv.algorithms.cost import in_order_cycles
 from numbaconv.codegen.records import NEIGHBOURS
 from numbaconv.dispatch.select import best_compiled, make_plan
 from numbaconv.epilogue import Epilogue
@@ -30,8 +30,8 @@ from numbaconv.workspace import rounded, view
 
 #: The most pairs of an output pixel and a tap.
 MOST_PAIRS = 1 << 18
-#: The part of the weights' transfer that tiles which ask for the next ones do not hide; measured with 33 MB.
-_WAITED = 0.35
+#: Seconds to start adding, besides the products' plan.
+_LAUNCH = 12e-6
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,13 @@ class Gather(DirectSums):
         inner = _products(problem)
         algorithm, cost, _ = best_compiled(inner, Epilogue(), machine, self.accuracy)
         weights = prod(inner.weight_shape) * problem.itemsize
-        far = 0.0
-        if weights > machine.l2 // 2:
-            far = _WAITED * weights * (BEYOND_L3 if weights > L3_SHARE else 1.0) / machine.rates.far_bytes
         staging = prod(inner.output_shape) * problem.itemsize
         added = len(_met(problem)[1]) * problem.c_out * problem.itemsize
         moved = (staging + added) / (
             machine.rates.copy_bytes if staging <= machine.l2 // 2 else machine.rates.far_bytes
         )
-        cycles = algorithm.near_cycles(inner, machine) + far + moved
-        return cost._replace(seconds=cycles / machine.rates.clock, staging_bytes=staging)
+        cycles = algorithm.near_cycles(inner, machine) + in_order_cycles(weights, machine) + moved
+        return cost._replace(seconds=_LAUNCH + cycles / machine.rates.clock, staging_bytes=staging)
 
     def plan(
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine

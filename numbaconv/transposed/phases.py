@@ -114,6 +114,9 @@ class _Split(TiledAlgorithm):
         self._counts = np.outer(
             [len(pattern) for pattern in self._rows.patterns], [len(taps) for _, taps, _ in self._line.patterns]
         )
+        met = int(self._counts[self._rows.pattern[:, None], self._line.pattern].sum())
+        #: whether each tap's weights are read by one tile, as those of a single pixel are
+        self._read_once = problem.n * met <= problem.taps
 
     @property
     def plan_bytes(self) -> int:
@@ -197,6 +200,8 @@ class _Split(TiledAlgorithm):
     def far_cycles(self, g, machine):
         """Each remainder reads weights of its own, and all its tiles follow one another where a panel outgrows the L2."""
         panels = g["groups"] * g["panels_per_group"]
+        if self._read_once:
+            return cost.far_cycles(g, machine, 0, 1, 1) + cost.in_order_cycles(panels * g["panel_bytes"], machine)
         return cost.far_cycles(g, machine, panels * g["panel_bytes"], -(-panels // g["column_block"]), 1)
 
     def extra_cycles(self, problem, g, machine):
