@@ -9,7 +9,7 @@ from bench import peers
 from numbaconv.cli import workers as processes
 from numbaconv.cli.workers import Timing, Worker, WorkerError, take_turns
 
-#: A runtime that is so many times as slow as the fastest is not timed, if a call of it takes so many seconds.
+#: A peer that is so many times as slow as the fastest is not timed, if a call of it takes so many seconds.
 HOPELESS, PATIENCE = 20.0, 0.2
 
 
@@ -51,7 +51,11 @@ def prepare(worker: Worker, text: str) -> Measurement:
 def measure(running: dict[str, Worker], text: str, rounds: int, min_time: float) -> dict[str, Measurement]:
     """Time one problem in every runtime, `rounds` interleaved rounds of `min_time` seconds each."""
     results = {name: prepare(worker, text) for name, worker in running.items()}
-    able = [result for name, result in results.items() if result.refusal is None and name != peers.PEAK]
+    able = [
+        result
+        for name, result in results.items()
+        if result.refusal is None and name != peers.PEAK and not peers.is_ours(name)
+    ]
     fastest = min((result.once for result in able), default=0.0)
     for result in able:
         if result.once > max(HOPELESS * fastest, PATIENCE):
