@@ -4,6 +4,7 @@ python -m bench.compare --suite resnet50 --threads 1 2 --kinds 1x1 3x3 --rounds 
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
@@ -50,12 +51,17 @@ def main() -> None:
             for name, reason in absent.items():
                 print(f"absent: {name} ({reason})")
             at_these_threads = []
-            for number, layer in enumerate(layers, 1):
-                print(f"\r{threads} thread(s), layer {number} of {len(layers)} ", end="", file=sys.stderr, flush=True)
-                measurements = harness.measure(running, layer.text, args.rounds, args.min_time)
-                at_these_threads.append(report.Result(layer, threads, measurements))
+            # what was measured before somebody lost patience is shown
+            with contextlib.suppress(KeyboardInterrupt):
+                for number, layer in enumerate(layers, 1):
+                    print(
+                        f"\r{threads} thread(s), layer {number} of {len(layers)} ", end="", file=sys.stderr, flush=True
+                    )
+                    measurements = harness.measure(running, layer.text, args.rounds, args.min_time)
+                    at_these_threads.append(report.Result(layer, threads, measurements))
         print(file=sys.stderr)
-        show(at_these_threads, list(running), args.unit)
+        if at_these_threads:
+            show(at_these_threads, list(running), args.unit)
         results += at_these_threads
     if args.json:
         machine = {"processor": processor(), "system": platform.platform(), "python": platform.python_version()}

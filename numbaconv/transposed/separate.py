@@ -17,6 +17,7 @@ from typing import ClassVar
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Algorithm, Cost, DirectSums
+from numbaconv.algorithms.cost import MISSED, fetched_bytes
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.split import Split
@@ -71,11 +72,14 @@ class Separate(DirectSums):
         return next(filter(None, reasons), None)
 
     def estimate(self, problem: TransposedProblem, machine: Machine) -> Cost:
-        """All remainders of all images, one after the other."""
+        """All remainders of all images, one after the other, each of which drives the others' weights from the L3."""
         parts = _parts(problem, machine)
         costs = [self._best(part, Epilogue(problem.bias), machine).cost for part in parts]
         rounds = problem.n // max(parts[0].n, 1)
-        seconds = rounds * sum(_LAUNCH + cost.seconds for cost in costs)
+        apart = [prod(part.kernel) * part.c_in * part.c_out // part.groups * part.itemsize for part in parts]
+        driven_out = fetched_bytes(sum(apart), 1, machine) - sum(fetched_bytes(nbytes, 1, machine) for nbytes in apart)
+        far = MISSED * max(driven_out, 0.0) / machine.rates.far_bytes / machine.rates.clock
+        seconds = rounds * (far + sum(_LAUNCH + cost.seconds for cost in costs))
         return Cost(seconds, max(cost.workspace_bytes for cost in costs), sum(cost.plan_bytes for cost in costs))
 
     def plan(
