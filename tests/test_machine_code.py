@@ -277,7 +277,7 @@ def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, kind, assembly):
     framed = re.search(r"movq\s+%rsp, %rbp", body)
     stack = r"\(%r[sb]p[,)]" if framed else r"\(%rsp[,)]"
     spills = [line for line in hot if REGISTERS[isa] in line and re.search(stack, line)]
-    # sixteen registers do not hold weights and sums from branch to branch of a tile that looks for padding, at no cost that was found
+    # where tiles look for padding, sixteen registers do not hold weights and sums from branch to branch, at no cost that was found
     assert not spills or (isa, kind) == ("avx2", "depthwise_k3s1"), spills
 
 
