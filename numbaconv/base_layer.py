@@ -15,7 +15,7 @@ from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.errors import ShapeError
 from numbaconv.loops.launch import usable_threads
 from numbaconv.options import options
-from numbaconv.workspace import scratch
+from numbaconv.workspace import fresh, scratch
 
 _KERNEL = ("k_d", "k_h", "k_w")
 
@@ -105,10 +105,10 @@ class BaseLayer:
         if residual is not None:
             residual = shaped("residual", operand("residual", residual, self.dtype, "weight"), shape, "the result")
         if out is None:
-            result = target = np.empty(shape, self.dtype)
+            result = target = fresh(shape, self.dtype)
         else:
             result = result_array(out, shape, self.dtype, {"x": x, "residual": residual})
-            target = result if plain(result) else np.empty(shape, self.dtype)
+            target = result if plain(result) else fresh(shape, self.dtype)
         # only now, when nothing can be refused any more, is memory taken for copies
         x = contiguous(x)
         residual = None if residual is None else contiguous(residual)

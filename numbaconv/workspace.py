@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from math import prod
 
 import numpy as np
 
 ALIGNMENT = 64
+#: Bytes of a result from which on its alignment pays.
+_LARGE = 16 << 10
 
 _buffers = threading.local()
 
@@ -21,6 +24,14 @@ def aligned(nbytes: int) -> np.ndarray:
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]
+
+
+def fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A new array for results.  A large one starts with a cache line: vectors that span two take twice as long to store."""
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    if nbytes < _LARGE:
+        return np.empty(shape, dtype)
+    return aligned(nbytes).view(dtype).reshape(shape)
 
 
 def scratch(nbytes: int) -> int:

@@ -584,3 +584,13 @@ def test_estimates_are_positive_and_pure(problem):
             cost = algorithm.estimate(problem, machine())
             assert cost == algorithm.estimate(problem, machine())
             assert cost.seconds >= 0 and (cost.seconds > 0 or problem.n == 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_large_results_start_with_a_cache_line(layout, rng):
+    layer = nc.Conv2d(rng.standard_normal((40, 3, 1, 1)), layout=layout)
+    for pixels in (3, 40, 41, 57):
+        shape = (2, pixels, pixels, 3) if layout == "channels_last" else (2, 3, pixels, pixels)
+        results = [layer(np.ones(shape)) for _ in range(4)]
+        assert all(y.ctypes.data % 64 == 0 for y in results) or results[0].nbytes < 16 << 10
+        assert all(y.flags.c_contiguous and y.flags.writeable for y in results)

@@ -17,7 +17,7 @@ from numbaconv.graph.memory import plan_arena
 from numbaconv.graph.tensors import Place, Tensor
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.shares import run_steps
-from numbaconv.workspace import aligned, rounded
+from numbaconv.workspace import aligned, fresh, rounded
 
 _WORDS = STEP.itemsize // 8
 _FIELDS = {name: index for index, name in enumerate(STEP.names)}
@@ -61,7 +61,7 @@ class Program:
             if given is not None:
                 check_output(name, given, known.shape, known.dtype)
             if isinstance(known, Tensor):
-                results[name] = np.empty(known.shape, known.dtype) if given is None else given
+                results[name] = fresh(known.shape, known.dtype) if given is None else given
             elif given is None:
                 results[name] = known.copy()
             else:

@@ -234,7 +234,8 @@ def multiply(
         if end < last:
             ask = conv.panels + (number + end) * conv.panel_bytes
             ask_bytes = min(conv.column_block, last - end) * conv.panel_bytes
-        results = ask_bytes == 0 and conv.far_results != 0
+        # lines that are written past the caches come from nowhere
+        results = ask_bytes == 0 and conv.far_results != 0 and conv.streamed == 0
         asked = (
             lines_a_tap(2 * height * conv.out_pixel, taps) if results else lines_a_tap(ask_bytes, (tiles - 1) * taps)
         )
