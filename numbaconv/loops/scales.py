@@ -11,6 +11,8 @@ Kernels of one pixel have a scale for each, and need none of this: see `codegen.
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbaconv.codegen.jit import njit
 from numbaconv.codegen.scales import BIAS, END, LEAST, MOST, START, USUAL, largest_exponent, met_exponent, put_scale
 
@@ -27,16 +29,18 @@ def piece_lines(conv):
 
 
 @njit
-def image_at(conv, planes, x, image):
-    """The address of an image."""
-    return x + image * (conv.groups * conv.c_in * conv.in_pixels * conv.itemsize if planes else conv.x_image)
+def image_at(conv, x, image):
+    """The address of an image.  Here as below, only blocks of channels-first tensors have a pitch of pairs."""
+    return x + image * (
+        conv.groups * conv.c_in * conv.in_pixels * conv.itemsize if conv.pair_pitch > 0 else conv.x_image
+    )
 
 
 @njit
-def largest_of_columns(conv, planes, at, count):
+def largest_of_columns(conv, at, count):
     """The exponent of the largest of `count` neighbouring pixels from an address on, in the channels of all groups."""
     channels = conv.groups * conv.c_in
-    if planes:
+    if conv.pair_pitch > 0:
         return largest_exponent(at, conv.in_pixels * conv.itemsize, channels, count)
     if conv.x_pixel == channels * conv.itemsize:
         return largest_exponent(at, 0, 1, count * channels)
@@ -44,38 +48,38 @@ def largest_of_columns(conv, planes, at, count):
 
 
 @njit
-def largest_of_lines(conv, planes, image, d, first, last):
+def largest_of_lines(conv, image, d, first, last):
     """The same in the columns of lines `first`..`last` of a slice that the kernel meets."""
     if d < 0 or d >= conv.d_in or conv.met_last <= conv.met_first:
         return 0
-    pixel, columns = conv.itemsize if planes else conv.x_pixel, conv.met_last - conv.met_first
+    pixel, columns = conv.itemsize if conv.pair_pitch > 0 else conv.x_pixel, conv.met_last - conv.met_first
     at = image + ((d * conv.h_in + first) * conv.w_in + conv.met_first) * pixel
     if columns == conv.w_in:
-        return largest_of_columns(conv, planes, at, max(last - first, 0) * columns)
+        return largest_of_columns(conv, at, max(last - first, 0) * columns)
     largest = 0
     for _ in range(first, last):
-        largest = max(largest, largest_of_columns(conv, planes, at, columns))
+        largest = max(largest, largest_of_columns(conv, at, columns))
         at += conv.w_in * pixel
     return largest
 
 
 @njit
-def largest_met(conv, planes, image, d_out, first, last):
+def largest_met(conv, image, d_out, first, last):
     """The same in all slices that the kernel meets."""
     largest = 0
     for k_d in range(conv.k_d):
         d = d_out * conv.stride_d - conv.pad_front + k_d * conv.dilation_d
-        largest = max(largest, largest_of_lines(conv, planes, image, d, first, last))
+        largest = max(largest, largest_of_lines(conv, image, d, first, last))
     return largest
 
 
 @njit
-def largest_of_image(conv, planes, image):
+def largest_of_image(conv, image):
     """The same in a whole image, or in its first pixels, if they are in the usual range."""
     largest = 0
     for first in range(0, conv.in_pixels, _PIXELS):
-        at = image + first * (conv.itemsize if planes else conv.x_pixel)
-        largest = max(largest, largest_of_columns(conv, planes, at, min(_PIXELS, conv.in_pixels - first)))
+        at = image + first * (conv.itemsize if conv.pair_pitch > 0 else conv.x_pixel)
+        largest = max(largest, largest_of_columns(conv, at, min(_PIXELS, conv.in_pixels - first)))
         if largest >= START:
             return largest
     return largest
@@ -102,7 +106,7 @@ def range_of(largest):
 
 
 @njit
-def lines_of_a_range(conv, planes, image, d_out, row, lines, each):
+def lines_of_a_range(conv, image, d_out, row, lines, each):
     """How many of these output lines read numbers of the same range as the first one, and the number of that range.
 
     A line whose pieces are of several has the largest, and is alone.
@@ -111,7 +115,7 @@ def lines_of_a_range(conv, planes, image, d_out, row, lines, each):
     number, same = 0, True
     for piece in range(first, last):
         h = piece * each
-        found = range_of(largest_met(conv, planes, image, d_out, h, min(h + each, conv.h_in)))
+        found = range_of(largest_met(conv, image, d_out, h, min(h + each, conv.h_in)))
         same = same and (piece == first or found == number)
         number = max(number, found)
     count = 1
@@ -119,7 +123,7 @@ def lines_of_a_range(conv, planes, image, d_out, row, lines, each):
         _, end = pieces_under(conv, each, row + count, row + count + 1)
         for piece in range(last, end):
             h = piece * each
-            if range_of(largest_met(conv, planes, image, d_out, h, min(h + each, conv.h_in))) != number:
+            if range_of(largest_met(conv, image, d_out, h, min(h + each, conv.h_in))) != number:
                 return count, number
         last = max(last, end)
         count += 1
@@ -127,33 +131,33 @@ def lines_of_a_range(conv, planes, image, d_out, row, lines, each):
 
 
 @njit
-def scale_lines(conv, planes, x, unit, row, lines, known):
+def scale_lines(conv, x, unit, row, lines, known):
     """For how many of some lines of a slice one scale is right, from the first one on, and its exponent.
 
     Then come an image of small numbers and the exponent of its scale, as far as one is known, like the two in `known`.
     """
     image, d_out = divmod(unit, conv.d_out)
-    address = image_at(conv, planes, x, image)
+    address = image_at(conv, x, image)
     each = piece_lines(conv)
     first, last = pieces_under(conv, each, row, row + lines)
-    largest = largest_met(conv, planes, address, d_out, first * each, min(last * each, conv.h_in))
+    largest = largest_met(conv, address, d_out, first * each, min(last * each, conv.h_in))
     if largest >= END:
-        lines, number = lines_of_a_range(conv, planes, address, d_out, row, lines, each)
+        lines, number = lines_of_a_range(conv, address, d_out, row, lines, each)
         return lines, max(USUAL - _SPAN * number, LEAST), known
     if largest >= START:
         return lines, USUAL, known
     if known[0] != image:
-        largest = largest_of_image(conv, planes, address)
+        largest = largest_of_image(conv, address)
         ranges = 0 if largest >= START else (START - 1 - largest) // _SPAN + 1
         known = image, min(USUAL + _SPAN * ranges, MOST)
     return lines, known[1], known
 
 
 @njit
-def scale_block(conv, planes, block, x, unit, units, row, lines, known):
+def scale_block(conv, block, x, unit, units, row, lines, known):
     """Write the scales of a block, and return how many of its slices and lines they are for, and `known`."""
     for i in range(units):
-        same, exponent, known = scale_lines(conv, planes, x, unit + i, row, lines, known)
+        same, exponent, known = scale_lines(conv, x, unit + i, row, lines, known)
         if same < lines and i > 0:
             return i, lines, known
         put_scale(block + i * conv.unit_pitch + conv.scales, exponent, conv.unit)
@@ -163,7 +167,7 @@ def scale_block(conv, planes, block, x, unit, units, row, lines, known):
 
 
 @njit
-def first_block(conv, planes, block, x, line, last_line, known):
+def first_block(conv, block, x, line, last_line, known):
     """The block of a share that starts with line number `line` of all slices: slices, the first and how many, and lines; `known`.
 
     Small slices share the weights that come for one of them.  Where scales are `guessed`, those are written, else the right ones.
@@ -172,7 +176,7 @@ def first_block(conv, planes, block, x, line, last_line, known):
     lines = min(conv.line_block, conv.line - row, last_line - line)
     units = min(conv.unit_block, (last_line - line) // lines) if lines == conv.line else 1
     if conv.scaled > conv.guessed:
-        units, lines, known = scale_block(conv, planes, block, x, unit, units, row, lines, known)
+        units, lines, known = scale_block(conv, block, x, unit, units, row, lines, known)
     elif conv.scale_step == 0:
         for i in range(units):
             exponent = guess(conv, unit + i, known) if conv.guessed != 0 else BIAS
@@ -187,18 +191,18 @@ def guess(conv, unit, known):
 
 
 @njit
-def right_guess(conv, planes, block, x, unit, units, row, lines, known):
+def right_guess(conv, block, x, unit, units, row, lines, known):
     """Whether guesses are right for the numbers that were met when a block was split, and for those that count with them."""
     each = piece_lines(conv)
     for i in range(units):
         largest = met_exponent(block + i * conv.unit_pitch + conv.scales)
         if each > 1:
             image, d_out = divmod(unit + i, conv.d_out)
-            address = image_at(conv, planes, x, image)
-            first, last = pieces_under(conv, 1, row, row + lines)
+            address = image_at(conv, x, image)
+            first, last = pieces_under(conv, np.int64(1), row, row + lines)
             before, end = first // each * each, min((last + each - 1) // each * each, conv.h_in)
-            largest = max(largest, largest_met(conv, planes, address, d_out, before, first))
-            largest = max(largest, largest_met(conv, planes, address, d_out, last, end))
+            largest = max(largest, largest_met(conv, address, d_out, before, first))
+            largest = max(largest, largest_met(conv, address, d_out, last, end))
         usual = START <= largest < END
         small = largest < START and known[0] == (unit + i) // conv.d_out
         if not small and (not usual or guess(conv, unit + i, known) != USUAL):

@@ -10,6 +10,8 @@ are those at the start of the next.  Strides are taken apart into phases, so tha
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configure, matrix_tile, release
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, clear
@@ -334,15 +336,15 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
     line, last_line = share(conv.n * conv.d_out * conv.line, part // column_parts, row_parts)
     first, last = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     configure(conv.tables)
-    known = -1, 0
+    known = np.int64(-1), np.int64(0)
     while line < last_line:
-        unit, units, row, lines, known = first_block(conv, False, block, x, line, last_line, known)
+        unit, units, row, lines, known = first_block(conv, block, x, line, last_line, known)
         coming, nbytes = coming_lines(conv, x + unit // conv.d_out * conv.x_image, row, lines, row + last_line - line)
         for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
             before = group * conv.panels_per_group
             fill_units(conv, block, x, unit, units, row, lines, group, alpha)
-            if conv.guessed != 0 and not right_guess(conv, False, block, x, unit, units, row, lines, known):
-                units, lines, known = scale_block(conv, False, block, x, unit, units, row, lines, known)
+            if conv.guessed != 0 and not right_guess(conv, block, x, unit, units, row, lines, known):
+                units, lines, known = scale_block(conv, block, x, unit, units, row, lines, known)
                 fill_units(conv, block, x, unit, units, row, lines, group, alpha)
             multiply(
                 conv,

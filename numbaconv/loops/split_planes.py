@@ -10,6 +10,8 @@ L2 once a block.
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, configure, matrix_tile_of_planes, release
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, put
@@ -226,14 +228,14 @@ def split_planes_part(part, row_parts, column_parts, conv_address, x, out, resid
     line, last_line = share(conv.n * conv.d_out * conv.line, part // column_parts, row_parts)
     first, last = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     configure(conv.tables)
-    known = -1, 0
+    known = np.int64(-1), np.int64(0)
     while line < last_line:
-        unit, units, row, lines, known = first_block(conv, True, block, x, line, last_line, known)
+        unit, units, row, lines, known = first_block(conv, block, x, line, last_line, known)
         for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
             before = group * conv.panels_per_group
             fill_planes_units(conv, block, table, x, unit, units, row, lines, group)
-            if conv.guessed != 0 and not right_guess(conv, True, block, x, unit, units, row, lines, known):
-                units, lines, known = scale_block(conv, True, block, x, unit, units, row, lines, known)
+            if conv.guessed != 0 and not right_guess(conv, block, x, unit, units, row, lines, known):
+                units, lines, known = scale_block(conv, block, x, unit, units, row, lines, known)
                 fill_planes_units(conv, block, table, x, unit, units, row, lines, group)
             multiply_planes(
                 conv,
