@@ -92,6 +92,16 @@ def _call(builder, size: int, arguments, planes: bool) -> None:
     branch_to(builder, number, [case(vectors) for vectors in (1, _VECTORS)])
 
 
+def _stored(alpha, beta, planes: bool):
+    """Signature and code of the functions below."""
+
+    def codegen(context, builder, signature, arguments):
+        _call(builder, alpha.bitwidth // 8, arguments, planes)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 12, alpha, beta), codegen
+
+
 @intrinsic
 def store_rows(
     typingctx,
@@ -115,11 +125,7 @@ def store_rows(
     Each is multiplied by its scale, which lie `scale_step` bytes apart.
     """
 
-    def codegen(context, builder, signature, arguments):
-        _call(builder, alpha.bitwidth // 8, arguments, planes=False)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 12, alpha, beta), codegen
+    return _stored(alpha, beta, planes=False)
 
 
 @intrinsic
@@ -142,8 +148,4 @@ def store_planes(
 ):
     """The same with an element of the bias for each row: rows are channels, columns their pixels."""
 
-    def codegen(context, builder, signature, arguments):
-        _call(builder, alpha.bitwidth // 8, arguments, planes=True)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 12, alpha, beta), codegen
+    return _stored(alpha, beta, planes=True)

@@ -48,6 +48,12 @@ def filling(v: Vectors, magnitudes, unit):
         largest = _larger(v, largest, b.shuffle_vector(largest, largest, order))
     exponent = b.sub(v.integers(2 * BIAS + 14), b.lshr(largest, v.integers(_MANTISSA)))
     exponent = v.call(f"llvm.umin.v{v.lanes}i32", v.integer, exponent, v.integers(MOST))
+    return _scale_and_inverse(v, exponent, unit)
+
+
+def _scale_and_inverse(v: Vectors, exponent, unit):
+    """The powers of two with these exponents, and their inverses times `unit`: finite, so that zeros stay zero."""
+    b = v.builder
     scale, back = (
         b.bitcast(b.shl(e, v.integers(_MANTISSA)), v.type) for e in (exponent, b.sub(v.integers(2 * BIAS), exponent))
     )
@@ -119,17 +125,12 @@ def put_scale(typingctx, at, exponent, unit):
 
     def codegen(context, builder, signature, arguments):
         at, exponent, unit = arguments
-        v, exponent = Vectors(builder, 4, LANES), builder.trunc(exponent, I32)
-        powers = [
-            builder.bitcast(builder.shl(e, ir.Constant(I32, _MANTISSA)), v.scalar)
-            for e in (exponent, builder.sub(ir.Constant(I32, 2 * BIAS), exponent))
-        ]
-        back = builder.fmul(powers[1], v.load_scalar(builder.inttoptr(unit, BYTES)))
-        most = ir.Constant(v.scalar, _MAX)
-        back = builder.select(builder.fcmp_ordered("<", back, most), back, most)
-        at = builder.inttoptr(at, BYTES)
-        for value, place in ((powers[0], at), (back, offset(builder, at, i64(INVERSE)))):
-            builder.store(value, builder.bitcast(place, v.scalar.as_pointer()), align=v.itemsize)
+        v, at = Vectors(builder, 4, LANES), builder.inttoptr(at, BYTES)
+        unit = v.splat(v.load_scalar(builder.inttoptr(unit, BYTES)))
+        pair = _scale_and_inverse(v, v.splat(builder.trunc(exponent, I32)), unit)
+        for values, place in zip(pair, (at, offset(builder, at, i64(INVERSE)))):
+            first = builder.extract_element(values, ir.Constant(I32, 0))
+            builder.store(first, builder.bitcast(place, v.scalar.as_pointer()), align=v.itemsize)
         v.store(v.constant(0), offset(builder, at, i64(MAGNITUDES)))
         return context.get_dummy_value()
 
