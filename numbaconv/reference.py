@@ -107,7 +107,7 @@ def _three(values: tuple[int, ...], unit: int) -> tuple[int, int, int]:
     return (unit,) * (3 - len(values)) + values
 
 
-@njit
+@njit(entry=True)
 def _conv3d(x, weight, stride, dilation, before, groups, y):
     """Add to y (n, c_out, d, h, w) the convolution of x (n, c_in, d, h, w), all of one dtype and contiguous."""
     n, c_out, d_out, h_out, w_out = y.shape

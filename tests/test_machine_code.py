@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import re
 import shutil
@@ -17,9 +18,11 @@ import numbaconv
 from numbaconv.algorithms import ALGORITHMS
 from numbaconv.algorithms.layout import ChannelsFirst
 from numbaconv.algorithms.weights import Weights
+from numbaconv.codegen.linked import LinkedFunction
 from numbaconv.codegen.target import TARGETS
 from numbaconv.codegen.tile import UNROLL
 from numbaconv.loops.gemm import MR
+from numbaconv.loops.walk import share
 from numbaconv.machine import VECTOR_BYTES, machine
 from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.workspace import aligned
@@ -81,6 +84,20 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_only(python, tmp_path):
     assert ours > 0 and folder == "None"
     assert "NUMBACONV_CACHE_DIR" in done.stderr and str(file) in done.stderr
     assert file.read_text() == "not a folder"
+
+
+def test_only_entry_points_are_machine_code(python, tmp_path):
+    counted(python(COUNTING, NUMBACONV_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="2"))
+    names = {tuple(file.name.split("-")[0].split(".")) for file in tmp_path.rglob("*.nbi")}
+    assert ("packing", "pack_part") in names and ("packing", "pack_taps") not in names
+    for module, name in names:
+        assert not isinstance(getattr(importlib.import_module(f"numbaconv.loops.{module}"), name), LinkedFunction)
+
+
+def test_python_is_refused_by_what_only_compiled_code_calls():
+    for _ in range(2):
+        with pytest.raises(TypeError, match="share is called by compiled functions only"):
+            share(np.int64(10), np.int64(0), np.int64(2))
 
 
 DIGEST = "from numbaconv.codegen.jit import source_digest; print(source_digest())"

@@ -31,6 +31,7 @@ from numba.core.ccallback import CFunc
 from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
 
+from numbaconv.codegen.linked import LinkedFunction
 from numbaconv.options import options
 
 logger = logging.getLogger("numbaconv")
@@ -156,7 +157,8 @@ class _DiskCache(_Announced, _ReadyCache):
 
 
 class _NoCache(_Announced, NullCache):
-    pass
+    def __init__(self, name):
+        self.name = name
 
 
 def _attach_cache(compiled, function, name: str) -> None:
@@ -171,8 +173,11 @@ class _LazyCache(NullCache):
         self._owner, self._function, self._name = owner, function, name
 
     def _resolve(self):
-        cache = _DiskCache(self._function) if cache_folder() else _NoCache()
-        cache.name = self._name
+        if cache_folder():
+            cache = _DiskCache(self._function)
+            cache.name = self._name
+        else:
+            cache = _NoCache(self._name)
         self._owner._cache = cache
         return cache
 
@@ -186,12 +191,17 @@ class _LazyCache(NullCache):
 _COMMON = {"nogil": True, "error_model": "numpy"}
 
 
-def njit(function=None, *, parallel: bool = False):
-    """`numba.njit` with our cache; compiled at the first call for each signature."""
+def njit(function=None, *, entry: bool = False, parallel: bool = False):
+    """A function for compiled callers or, as an `entry` or if `parallel`, for Python: `numba.njit` with our cache."""
     if function is None:
-        return functools.partial(njit, parallel=parallel)
+        return functools.partial(njit, entry=entry, parallel=parallel)
+    name = function.__name__
+    if not (entry or parallel):
+        linked = LinkedFunction(function, **_COMMON)
+        linked._cache = _NoCache(name)
+        return linked
     dispatcher = numba.njit(parallel=parallel, **_COMMON)(function)
-    _attach_cache(dispatcher, function, function.__name__)
+    _attach_cache(dispatcher, function, name)
     return dispatcher
 
 

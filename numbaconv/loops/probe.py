@@ -6,7 +6,7 @@ from numbaconv.codegen.jit import njit
 from numbaconv.codegen.memory import call_core
 
 
-@njit
+@njit(entry=True)
 def repeat_core(core, call, times, like):
     """Call the core at address `core` `times` times; `like` is a scalar of its element type."""
     for _ in range(times):

@@ -61,7 +61,7 @@ def share_address(function: NativeFunction, np_dtype) -> int:
     return function.address(types.void(*(types.intp,) * 8, scalar, scalar))
 
 
-@njit
+@njit(entry=True)
 def _alone(function, record, x, out, residual, workspace, alpha, beta):
     """All the work as one share."""
     call_share(function, 0, 1, 1, record, x, out, residual, workspace, alpha, beta)
@@ -94,14 +94,14 @@ def _step_alone(step, like):
     )
 
 
-@njit
+@njit(entry=True)
 def _steps_alone(steps, count, like):
     """Step after step of a program for one thread."""
     for i in range(count):
         _step_alone(step_record(steps + i * _STEP_BYTES), like)
 
 
-@njit
+@njit(entry=True)
 def _steps_together(steps, count, like):
     """Step after step of a program for several threads."""
     for i in range(count):

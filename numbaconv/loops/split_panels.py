@@ -8,7 +8,7 @@ from numbaconv.codegen.split import split_pair, split_pixels
 from numbaconv.loops.gemm import PANEL_ROW
 
 
-@njit
+@njit(entry=True)
 def pack_split(to, panels, count, k, run, zeros, scale):
     """`count` panels of `k` rows in runs of so many; a row of zeros stands for what fills up the last step of a run."""
     register = PAIRS * ROW_BYTES
@@ -26,7 +26,7 @@ def pack_split(to, panels, count, k, run, zeros, scale):
         panels += k * PANEL_ROW
 
 
-@njit
+@njit(entry=True)
 def pack_split_rows(to, rows, groups, c_out, height, taps, run, scale):
     """Rows of (taps, run) elements to two registers of `height` of them a panel; what has no row there is zero already."""
     register = ROWS * ROW_BYTES

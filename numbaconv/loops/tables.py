@@ -112,7 +112,7 @@ def tap_tiles(conv, tiles, first, count, tables, corners):
         tiles += 8 * TILE
 
 
-@njit
+@njit(entry=True)
 def build_indirection(conv_address, tiles, tables, corners):
     """The whole tile list of one image, every tile with a table of its own."""
     conv = conv_record(conv_address)
