@@ -79,35 +79,40 @@ class StoredTile:
             self._store_straight(accumulators, v.stream if number & 1 else v.store, clamp=not number & 2)
 
     def _store_straight(self, accumulators, store: Callable, *, residual: bool = False, clamp: bool = True) -> None:
-        def finish(value, to, origin, _):
-            if residual:
-                value = self.v.builder.fadd(value, self.v.load(origin))
-            store(self._clamped(value) if clamp else value, to)
-
-        self._each(accumulators, finish)
+        clamped = self._clamp() if clamp else lambda value: value
+        self._each(
+            accumulators,
+            residual,
+            lambda origin, _: self.v.load(origin),
+            lambda value, to, _: store(clamped(value), to),
+        )
 
     def _store_masked(self, accumulators, masks: list, *, residual: bool) -> None:
-        def finish(value, to, origin, j):
-            if residual:
-                value = self.v.builder.fadd(value, self.v.masked_load(origin, masks[j]))
-            self.v.masked_store(self._clamped(value), to, masks[j])
+        v, clamped = self.v, self._clamp()
 
-        self._each(accumulators, finish)
+        def load(origin, j):
+            return v.masked_load(origin, masks[j])
 
-    def _clamped(self, value):
-        v = self.v
-        return v.minimum(v.splat(self.beta), v.maximum(v.splat(self.alpha), value))
+        self._each(accumulators, residual, load, lambda value, to, j: v.masked_store(clamped(value), to, masks[j]))
 
-    def _each(self, accumulators, finish: Callable) -> None:
-        """`finish(value, address in C, address in the residual, column vector)` for every accumulator."""
+    def _clamp(self) -> Callable:
+        """The clamp between bounds that are made vectors here."""
+        v, low, high = self.v, self.v.splat(self.alpha), self.v.splat(self.beta)
+        return lambda value: v.minimum(high, v.maximum(low, value))
+
+    def _each(self, accumulators, residual: bool, load: Callable, store: Callable) -> None:
+        """`store(value, address in C, column vector)` of every accumulator, plus what `load(address, column vector)` finds."""
         b, size = self.v.builder, self.v.nbytes
-        c, residual = self.c, self.residual
+        c, origins = self.c, self.residual
         for i in range(self.spec.rows):
             for j in range(self.spec.vectors):
-                to, origin = (offset(b, pointer, i64(j * size)) for pointer in (c, residual))
-                finish(accumulators[i * self.spec.vectors + j], to, origin, j)
+                value = accumulators[i * self.spec.vectors + j]
+                if residual:
+                    value = b.fadd(value, load(offset(b, origins, i64(j * size)), j))
+                store(value, offset(b, c, i64(j * size)), j)
             c = offset(b, c, self.c_pitch)
-            residual = offset(b, residual, self.residual_pitch)
+            if residual:
+                origins = offset(b, origins, self.residual_pitch)
         b.branch(self.stored)
 
     def _store_rolled(self, accumulators, no_residual) -> None:

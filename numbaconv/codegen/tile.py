@@ -175,8 +175,10 @@ def _gemm_tap(v: Vectors, spec: TileSpec, k, panel, panel_bytes, following):
             def body(channel, accumulators):
                 if spec.ahead and count > 1:
                     _ask_for_following(v, spec, panel, following, weights, channel)
+                here = [offset(b, row, b.mul(channel, i64(v.itemsize))) for row in rows]
+                b_rows = offset(b, weights, b.mul(channel, i64(spec.panel_vectors * v.nbytes)))
                 for step in range(count):
-                    accumulators = _step(v, spec, rows, weights, panel_bytes, channel, step, accumulators)
+                    accumulators = _step(v, spec, here, b_rows, panel_bytes, step, accumulators)
                 return accumulators
 
             return body
@@ -197,11 +199,10 @@ def _ask_for_following(v: Vectors, spec: TileSpec, panel, distance, weights, cha
         v.prefetch(offset(b, at, i64(line)), near=False)
 
 
-def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step: int, accumulators) -> list:
-    """One channel: load `vectors` of B, then for every row broadcast one element of A and multiply."""
+def _step(v: Vectors, spec: TileSpec, rows, b_rows, panel_bytes, step: int, accumulators) -> list:
+    """Channel number `step` of some: load `vectors` of B, then for every row broadcast one element of A and multiply."""
     b = v.builder
-    b_row = offset(b, weights, b.mul(channel, i64(spec.panel_vectors * v.nbytes)))
-    b_row = offset(b, b_row, i64(step * spec.panel_vectors * v.nbytes))
+    b_row = offset(b, b_rows, i64(step * spec.panel_vectors * v.nbytes))
     own = range(min(spec.vectors, spec.panel_vectors))
     columns = [v.load(offset(b, b_row, i64(j * v.nbytes))) for j in own]
     if spec.vectors > spec.panel_vectors:
@@ -210,11 +211,9 @@ def _step(v: Vectors, spec: TileSpec, rows, weights, panel_bytes, channel, step:
     if spec.ahead and spec.vectors <= spec.panel_vectors:
         for j in own:
             v.prefetch(offset(b, b_row, i64(AHEAD + j * v.nbytes)))
-    a_column = b.mul(channel, i64(v.itemsize))
     new = []
     for i, row in enumerate(rows):
-        element = v.load_scalar(offset(b, offset(b, row, a_column), i64(step * v.itemsize)))
-        broadcast = v.splat(element)
+        broadcast = v.splat(v.load_scalar(offset(b, row, i64(step * v.itemsize))))
         new += [v.fma(broadcast, columns[j], accumulators[i * spec.vectors + j]) for j in range(spec.vectors)]
     return new
 

@@ -59,7 +59,7 @@ class Vectors:
         builder = self.builder
         undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
         first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), None))
 
     def load_scalar(self, pointer):
         """One element."""
