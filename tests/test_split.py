@@ -55,9 +55,14 @@ USUAL = 1e-5
 #: Bits of a half.
 BITS = {"fp16": 11, "bf16": 8}[HALVES.name]
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-#: A cache that holds so little that a block is a line, and panels come one by one; and one of blocks of a few lines.
-TINY, SMALL = (replace(machine(), l2=nbytes) for nbytes in (1 << 10, 12 << 10))
-MACHINES = machine(), TINY, SMALL
+#: A cache that holds so little that a block is a line, and panels come one by one; one of blocks of a few lines; and one that
+#: holds those and a panel if channels come in chunks.
+TINY, SMALL, CHUNKS = (replace(machine(), l2=nbytes) for nbytes in (1 << 10, 12 << 10, 1 << 17))
+MACHINES = machine(), TINY, SMALL, CHUNKS
+CHUNKED = (
+    "n2c160h9w11o40k3p2dil2", "c320h7w8o70k3p1s2", "c150h9w8o33k3p1", "n2c128d3h5w6o33kd2kh3kw3pd0ph1pw1", "n2c192h6w7o48k3p1g2",
+    "n2c288w40o33k5p4dil2", "n3c96h4w5o33k3p1",
+)  # fmt: skip
 #: Channels in blocks, and kernel rows as runs, for each kind of line: of an image, of one pixel, of all images.
 CORNERS = (
     "c1h1w1o1k1", "n0c8h8w8o8k3p1", "c3h1w1o5k3p1", "n3c20h5w7o33k1", "n2c70h5w7o34k1g2", "c40h9w8o31k1s2", "n2c8h4w4o70k1p2_1s3",
@@ -72,6 +77,7 @@ CORNERS = (
     "n2c17w50o33k3p1", "c40w90o20k5p4dil2s3", "c3w200o40k9p4g1", "c5d4h7w6o7k3p1", "n2c17d5h9w9o33k3p1sd2sh1sw1",
     "c9d7h8w8o20kd3kh3kw3p2_1dild2dilh1dilw1", "n2c33d3h4w5o40k3p3s2", "c40d3h4w5o9kd1kh3kw3pd0ph1pw1", "n2c20d3h4w5o9k1",
     "c8h7w9o8k3p2reflect", "c40d3h7w6o8k3p1replicate", "c8h5w9o8k3p1s2circular", "n2c5w40o6k5p4_0reflect",
+    *CHUNKED,
 )  # fmt: skip
 
 
@@ -127,9 +133,12 @@ def test_corners_equal_the_oracle(text, layout):
 
 def test_the_machines_cut_in_different_ways():
     g = geometry(parsed("n2c17h9w11o65k3p1"))
-    whole, tiny, small = (SPLIT.cut(g, on).fields for on in MACHINES)
+    whole, tiny, small, _ = (SPLIT.cut(g, on).fields for on in MACHINES)
     assert whole["line_block"] == 9 > small["line_block"] > tiny["line_block"] == 1
     assert tiny["column_block"] == 1 < g["panels_per_group"] <= whole["column_block"]
+    for text in CHUNKED:
+        chunks = [SPLIT.cut(geometry(parsed(text)), on).fields["chunks"] for on in (machine(), CHUNKS)]
+        assert chunks[0] == 1 < chunks[1]
 
 
 @every_layout
@@ -323,6 +332,18 @@ def test_neither_threads_nor_blocks_nor_the_batch_change_a_bit(text, layout):
         given_, problem=replace(given_.problem, n=1), x=given_.x[1:2].copy(), residual=given_.residual[1:2].copy()
     )
     assert bits(run(plan_of(alone), alone)) == bits(one[1:2])
+
+
+@pytest.mark.parametrize("text", CHUNKED)
+def test_nor_do_they_where_channels_come_in_chunks(text):
+    given_ = make_operands(replace(parsed(text), n=2), normals, bias=True, residual=True, activation="silu")
+    one = run(plan_of(given_, CHUNKS), given_)
+    for threads in range(2, THREADS + 1):
+        assert bits(run(plan_of(given_, CHUNKS), given_, threads)) == bits(one)
+    alone = replace(
+        given_, problem=replace(given_.problem, n=1), x=given_.x[1:2].copy(), residual=given_.residual[1:2].copy()
+    )
+    assert bits(run(plan_of(alone, CHUNKS), alone)) == bits(one[1:2])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import bits, every_kind, make_operands, normals
-from test_split import HALVES, MACHINES, THREADS, every_layout, parsed, plan_of, pytestmark, run  # noqa: F401
+from test_split import (  # noqa: F401
+    CHUNKED,
+    CHUNKS,
+    HALVES,
+    MACHINES,
+    THREADS,
+    every_layout,
+    parsed,
+    plan_of,
+    pytestmark,
+    run,
+)
 
 from numbaconv.reference import reference_conv
 
@@ -97,6 +108,19 @@ def test_numbers_that_an_output_does_not_meet_leave_it_alone(text, layout):
             before = np.take(results[0], outputs[ends <= first], place)
             if axis == 0 and len(p.spatial) == 2 and p.taps > 1:
                 assert bits(before) == bits(np.take(clean, outputs[ends <= first], place))
+
+
+@needs_scales
+@pytest.mark.parametrize("text", CHUNKED)
+@pytest.mark.parametrize("exponent", (-40, -12, 14, 60))
+def test_chunks_of_channels_share_a_scale(text, exponent):
+    """Whichever of them shows that the usual one is wrong."""
+    given_ = make_operands(replace(parsed(text), bias=False), normals)
+    for loud in (slice(0, 1), slice(-1, None), slice(None)):
+        exponents = np.full(given_.problem.c_in, min(exponent, 0))
+        exponents[loud] = exponent
+        large = scaled(given_, exponents)
+        assert_accurate(run(plan_of(large, CHUNKS), large), large)
 
 
 TEXTS = "n2c40h9w10o33k3p1", "c3h9w30o20k5s2p2", "n2c40h9w10o33k1", "c40h9w10o33k1s2", "n2c48h9w10o96k3p1g3"

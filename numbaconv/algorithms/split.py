@@ -38,7 +38,8 @@ from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES
 from numbaconv.codegen.memory import LINE as CACHE_LINE
 from numbaconv.codegen.scales import INVERSE, SCALE_BYTES
-from numbaconv.loops.split import split_share
+from numbaconv.loops.split import SUMS_BYTES, split_share
+from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT, rounded
 
 #: The part of the L2 that panels that tiles share may take.
@@ -47,6 +48,8 @@ _PANEL_PART = 4
 _APART_PART = 4
 #: What a block and a panel may take together, if both are to stay.
 _TOGETHER = 0.8
+#: Cycles to load the sums of a tile that are carried from chunk to chunk, and to store them.
+_CARRIED = 600.0
 #: Tiles of no more steps wait for the lines of results that they write, if those are not asked for.
 _FEW_STEPS = 4
 #: With fewer steps for each cache line of the input, lines that are asked for come no sooner, and stand in the way of others.
@@ -65,9 +68,23 @@ class Split(MatrixTiles):
     share = split_share
 
     def cut(self, g, machine):
-        turned = turned_lines(g)
-        g = g | turned
-        stride_w, c_in, k_d, steps = g["stride_w"], g["c_in"], g["k_d"], _steps(g)
+        """Channels at once, unless chunks of them are wanted for a slice and a panel to stay in the L2: then the fewest.
+
+        Sums must not depend on the batch, so that only the first slice of a block counts.
+        """
+        g = g | (turned := turned_lines(g))
+        whole = self._cut(g, 1, machine)
+        fields, alone = whole.fields, {"unit_block": 1}
+        if fields["scale_step"] or not fields["block_pitch"] or _stays(fields | alone, machine):
+            return Cut(turned | fields, *whole[1:])
+        blocks = -(-g["c_in"] // DEPTH)
+        cuts = (self._cut(g, chunks, machine) for chunks in range(2, blocks + 1) if blocks % chunks == 0)
+        cut = next((cut for cut in cuts if _stays(cut.fields | alone, machine)), whole)
+        return Cut(turned | cut.fields, *cut[1:])
+
+    def _cut(self, g, chunks, machine):
+        c_in = g["c_in"] if chunks == 1 else -(-g["c_in"] // DEPTH) // chunks * DEPTH
+        stride_w, k_d, steps = g["stride_w"], g["k_d"], _steps(g | {"c_in": c_in})
         phases_h, reach_h = g["stride_h"] if g["k_h"] > 1 else 1, (g["k_h"] - 1) * g["dilation_h"] // g["stride_h"]
         # no more than what lies between lines, so that each output has a position of its own
         shared = reach_w = (g["k_w"] - 1) * g["dilation_w"] // stride_w
@@ -99,10 +116,12 @@ class Split(MatrixTiles):
         # one for all, or the inverse of each position's
         unit_pitch = rounded(scales + (INVERSE + g["itemsize"] * lines * positions if each else SCALE_BYTES))
         units = 1
-        if lines == g["h_out"]:
+        if lines == g["h_out"] and chunks == 1:
             units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
         total = (lines - 1) * positions + g["w_out"]
-        fields = turned | {
+        registers = -(-total // ROWS)
+        carried = 0 if chunks == 1 else -(-registers // 2) * g["panels_per_group"] * SUMS_BYTES
+        fields = {
             "line": g["h_out"],
             "line_block": lines,
             "unit_block": units,
@@ -121,19 +140,22 @@ class Split(MatrixTiles):
             "scales": scales,
             "scale_step": g["itemsize"] if each else 0,
             "scaled": int(self.halves.scaled and not each),
+            "chunks": chunks,
+            "chunk": c_in,
+            "sums_pitch": SUMS_BYTES if carried else 0,
             "steps": taken,
-            "tile_height": -(-total // max(-(-total // ROWS), 1)) or 1,
-            "panel_bytes": taken * STEP_BYTES,
-            "column_block": column_block,
+            "tile_height": -(-total // max(registers, 1)) or 1,
+            "panel_bytes": chunks * taken * STEP_BYTES,
+            "column_block": column_block if chunks == 1 else 1,
             # what the L2 keeps needs no asking for
-            "fetch": int(asked and g["n"] * g["x_image"] > machine.l2 // INPUT_PART),
+            "fetch": int(asked and chunks == 1 and g["n"] * g["x_image"] > machine.l2 // INPUT_PART),
             # nor do results that many products hide
-            "far_results": int(taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
+            "far_results": int(chunks * taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
         }
         # where splitting meets all numbers that count
         apart = g["k_w"] == 1 < stride_w or positions == g["k_h"] == 1 < g["stride_h"]
         fields |= met_columns(g) | {"guessed": int(fields["scaled"] and g["groups"] == 1 and not apart)}
-        return Cut(fields, units * unit_pitch, taken * 8 + ROW_BYTES)
+        return Cut(fields, units * unit_pitch + carried, taken * 8 + ROW_BYTES)
 
     def tables(self, g, cut):
         g = g | cut.fields
@@ -143,7 +165,7 @@ class Split(MatrixTiles):
         if g["block_pitch"]:
             across, phase = np.divmod(w * g["dilation_w"], g["stride_w"])
             base = base + phase * g["phase_pitch"] + across * ROW_BYTES
-            blocks = np.arange(-(-g["c_in"] // DEPTH)) * g["block_pitch"]
+            blocks = np.arange(-(-g["chunk"] // DEPTH)) * g["block_pitch"]
         else:
             base = base + 0 * w[..., :1]
             blocks = np.arange(-(-g["k_w"] * g["c_in"] // DEPTH)) * ROW_BYTES
@@ -151,16 +173,16 @@ class Split(MatrixTiles):
         return {"taps": taps, "tables": self.configuration(g)}
 
     def operands(self, weights, g):
-        run = g["c_in"] if g["block_pitch"] else g["c_in"] * g["k_w"]
-        return self.packed(weights.form(SplitPanels(run, self.halves))) | {"bias": weights.packed_bias}
+        run, chunk = (g["c_in"], g["chunk"]) if g["block_pitch"] else (g["c_in"] * g["k_w"],) * 2
+        return self.packed(weights.form(SplitPanels(run, chunk, self.halves))) | {"bias": weights.packed_bias}
 
     def gemm_cycles(self, g, machine):
         """Products of registers, and what each tile, row and line costs besides."""
         registers, panels, halves = _registers(g), -(-g["c_out"] // (2 * ROWS)), -(-g["c_out"] // ROWS)
         product = machine.rates.matrix * (g["tile_height"] + 1) / (ROWS + 1)
-        products = 3 * registers * halves * g["steps"] * _met(g) * product
+        products = 3 * registers * halves * g["chunks"] * g["steps"] * _met(g) * product
         lines = g["line_block"] if g["positions"] > 1 else 0
-        finished = -(-registers // 2) * TILE + lines * LINE
+        finished = -(-registers // 2) * (TILE + (g["chunks"] - 1) * _CARRIED) + lines * LINE
         return blocks_of(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
@@ -182,8 +204,7 @@ class Split(MatrixTiles):
         moved = x + out * (_ASKED_RESULTS if g["far_results"] else 1) + _lines_apart(g)
         blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
         fetched = cost.fetched_bytes(weights, blocks, machine)
-        block = g["unit_block"] * g["unit_pitch"]
-        if block + g["panel_bytes"] > _TOGETHER * machine.l2:
+        if not _stays(g, machine):
             fetched += weights * blocks * (g["unit_block"] * -(-_registers(g) // 2) - 1)
         return cost.waiting_cycles(x + out + weights, moved + ASKED_WEIGHTS * fetched, machine)
 
@@ -203,6 +224,11 @@ def _lines_apart(g: dict[str, int]) -> int:
     sides = (g["in_pixels"], g["x_pixel"], g["c_in"]), (g["out_pixels"], g["out_pixel"], g["c_out"])
     lines = sum(pixels * ceil(c * g["itemsize"] / CACHE_LINE) for pixels, pitch, c in sides if pitch >= _APART)
     return g["n"] * g["groups"] * lines * CACHE_LINE
+
+
+def _stays(g: dict[str, int], machine: Machine) -> bool:
+    """Whether the L2 keeps a block and what a chunk reads of a panel."""
+    return g["unit_block"] * g["unit_pitch"] + g["panel_bytes"] // g["chunks"] <= _TOGETHER * machine.l2
 
 
 class _Steps(NamedTuple):

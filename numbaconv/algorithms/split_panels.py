@@ -26,9 +26,10 @@ _LEAST, _MOST = -126, 126
 
 @dataclass(frozen=True)
 class SplitPanels:
-    """Packs runs of so many elements of K: the channels of a tap, or the elements of a kernel row."""
+    """Packs runs of so many elements of K, the channels of a tap or the elements of a kernel row, chunk by chunk."""
 
     run: int
+    chunk: int
     halves: Halves
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
@@ -37,7 +38,8 @@ class SplitPanels:
         form, scale = _form(weight, self.halves, count * (k // self.run) * -(-self.run // DEPTH))
         spare = np.zeros(2 * COLUMNS, np.float32)
         to = form[UNIT_BYTES:]
-        pack_split(to.ctypes.data, panels.ctypes.data, count, k, self.run, spare.ctypes.data, scale.ctypes.data)
+        runs = self.run, self.chunk
+        pack_split(to.ctypes.data, panels.ctypes.data, count, k, *runs, spare.ctypes.data, scale.ctypes.data)
         return form
 
 

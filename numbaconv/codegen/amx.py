@@ -33,8 +33,8 @@ CONFIG_BYTES = 64
 _SUMS, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 
 
-#: Types of `x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines`.
-_ARGUMENTS = [BYTES, BYTES, I64, I64, BYTES, I64, BYTES, BYTES, I64, BYTES, I64]
+#: Types of `x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried`.
+_ARGUMENTS = [BYTES, BYTES, I64, I64, BYTES, I64, BYTES, BYTES, I64, BYTES, I64, I64]
 
 
 def configuration(rows: int) -> bytes:
@@ -68,14 +68,14 @@ class _Tiles:
 
 
 def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
-    """void(x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines): see `matrix_tile`, and `matrix_tile_of_planes`."""
+    """void(x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried): see `matrix_tile` and the other one."""
     name = f"f32_{halves().name}x3_{'planes_' if planes else ''}{rows}x{columns}_amx"
     if (existing := module.globals.get(name)) is not None:
         return existing
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), _ARGUMENTS), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines = function.args
+    x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, 4, COLUMNS)
     tiles = _Tiles(v)
@@ -102,8 +102,8 @@ def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
         v.prefetch(*at, near=False)
         return [offset(b, *at, i64(LINE))]
 
-    def one_tap(tap, carried):
-        here, asked = carried
+    def one_tap(tap, places):
+        here, asked = places
         distance = load_i64(b, offset(b, taps, b.mul(tap, i64(8))))
         places = [offset(b, x, distance) for x in (x_0, x_1)]
 
@@ -122,13 +122,19 @@ def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
         products({})
         return [offset(b, here, i64(STEP_BYTES)), *counted_loop(b, i64(0), lines, 1, [asked], ask_line, "ask")]
 
-    for _, _, cell in cells:
-        tiles.clear(cell)
+    def each_cell(move):
+        for i, j, cell in cells:
+            at = b.add(b.mul(height, i64(2 * i * ROW_BYTES)), i64(j * ROW_BYTES))
+            move(cell, offset(b, sums, at), i64(2 * ROW_BYTES))
+
+    with b.if_else(b.icmp_signed("!=", carried, i64(0))) as (then, otherwise):
+        with then:
+            each_cell(tiles.load)
+        with otherwise:
+            for _, _, cell in cells:
+                tiles.clear(cell)
     counted_loop(b, i64(0), n_taps, 1, [panel, ask], one_tap, "tap")
-    pitch = i64(2 * ROW_BYTES)
-    for i, j, cell in cells:
-        at = b.add(b.mul(height, i64(2 * i * ROW_BYTES)), i64(j * ROW_BYTES))
-        tiles.store(cell, offset(b, sums, at), pitch)
+    each_cell(tiles.store)
     b.ret_void()
     return function
 
@@ -149,24 +155,26 @@ def _call(builder, arguments, planes: bool) -> None:
 
 
 @intrinsic
-def matrix_tile(typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines):
+def matrix_tile(typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried):
     """Sums of one or two registers of rows by one or two of columns, to `sums`: rows of 32 float32, those of the second register
     after the `height` rows of the first.
 
     Row r of register i is at `x_i` + r `step` plus the byte offset of a tap, its low parts `low` bytes after it; `n_taps` offsets
     lie at `taps`.  The panel has `STEP_BYTES` a tap, see `loops.split_panels`.  With each tap so many `lines` are asked for, from
-    address `ask` on.
+    address `ask` on.  Sums that are `carried` start from what is there.
     """
 
     def codegen(context, builder, signature, arguments):
         _call(builder, arguments, planes=False)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 13), codegen
+    return types.void(*[types.intp] * 14), codegen
 
 
 @intrinsic
-def matrix_tile_of_planes(typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines):
+def matrix_tile_of_planes(
+    typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried
+):
     """The same with the weights for rows and the input for columns: pair r of elements of K of 16 neighbouring positions is at
     `x_j` + r `step` plus a tap's offset.
     """
@@ -175,7 +183,7 @@ def matrix_tile_of_planes(typingctx, rows, columns, x_0, x_1, step, low, taps, n
         _call(builder, arguments, planes=True)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 13), codegen
+    return types.void(*[types.intp] * 14), codegen
 
 
 @intrinsic

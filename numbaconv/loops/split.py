@@ -4,6 +4,9 @@ Positions of a block follow one another: line after line of output pixels and of
 16 rows of memory for every tap, wherever lines end.  What lies between lines is computed and dropped.  Zeros at the end of one line
 are those at the start of the next.  Strides are taken apart into phases, so that neighbours stay neighbours.
 
+Where a block of all channels and a panel would not stay in the L2, as with many channels of a dilated kernel, channels come in
+chunks, and the sums of all tiles are carried from one to the next.
+
     wide: channels in blocks of 32, a position is 64 bytes: block by block, phase by phase, line by line
     narrow: a position is all channels of `phases` pixels, and a tap a stretch of 32 elements of a kernel row
 """
@@ -28,15 +31,14 @@ SUMS_BYTES = 2 * ROWS * PANEL_ROW
 
 
 @njit
-def fill_stretch(conv, to, count, first, hop, size, x, x_step, scale, like):
+def fill_stretch(conv, to, count, first, hop, size, x, x_step, channels, scale, like):
     """Split `count` positions from number `first` of an axis on, every `hop`-th; those outside of its `size` are zeros.
 
     `scale` is the address of the scale of all, or of the inverse of each one's.
     """
     before = min(max((-first + hop - 1) // hop, 0), count)
     stop = min(max((size - first + hop - 1) // hop, before), count)
-    blocks = (conv.c_in + DEPTH - 1) // DEPTH
-    for block in range(blocks):
+    for block in range((channels + DEPTH - 1) // DEPTH):
         for part in range(2):
             here = to + block * conv.block_pitch + part * conv.low
             clear(here, before * ROW_BYTES // 4, like)
@@ -45,16 +47,16 @@ def fill_stretch(conv, to, count, first, hop, size, x, x_step, scale, like):
     to += before * ROW_BYTES
     pixels = stop - before
     if conv.scale_step == 0:
-        split_pixels(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, conv.c_in, scale)
+        split_pixels(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, channels, scale)
         return
     clear(scale, before, like)
     clear(scale + stop * conv.scale_step, count - stop, like)
     scale += before * conv.scale_step
-    split_each_pixel(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, conv.c_in, scale, conv.unit)
+    split_each_pixel(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, channels, scale, conv.unit)
 
 
 @njit
-def fill_wide(conv, to, image, d, line, lines, scale, like):
+def fill_wide(conv, to, image, d, line, lines, channels, scale, like):
     """The lines under `lines` output lines from number `line` on, for a slice of the input that is inside if `d` >= 0."""
     rows = lines + conv.reach_h
     for phase_h in range(conv.phases_h):
@@ -75,6 +77,7 @@ def fill_wide(conv, to, image, d, line, lines, scale, like):
                     size,
                     plane + w * conv.x_pixel,
                     conv.w_in * conv.x_pixel,
+                    channels,
                     scale,
                     like,
                 )
@@ -94,6 +97,7 @@ def fill_wide(conv, to, image, d, line, lines, scale, like):
                     conv.w_in if inside else 0,
                     plane + h * conv.w_in * conv.x_pixel,
                     conv.x_pixel,
+                    channels,
                     scale + row * conv.positions * conv.scale_step,
                     like,
                 )
@@ -216,10 +220,11 @@ def inverses_of(conv, block, unit):
 
 @njit
 def multiply(
-    conv, sums, block, units, row, lines, group, first, last, coming, coming_bytes, out, residual, alpha, beta
+    conv, sums, block, units, row, lines, group, chunk, first, last, coming, coming_bytes, out, residual, alpha, beta
 ):
     """Panels `first`..`last` of a group by all positions of a block: `lines` lines from number `row` of slices `units`.
 
+    The sums of each tile are complete with the last chunk of channels; between chunks they stay `sums_pitch` bytes apart.
     What comes from beyond the L2 is asked for before it is needed: by the first tiles of a set of panels the next panel, by the
     others the next set, or what is `coming` after this block, or else the lines of results that the next tiles write.
     """
@@ -229,13 +234,15 @@ def multiply(
     first_unit, last_unit = units
     tiles = (last_unit - first_unit) * ((registers + 1) // 2)
     number = group * conv.panels_per_group
+    # each has chunk after chunk
+    panels = conv.panels + chunk * conv.steps * STEP_BYTES
     for begin in range(first, last, conv.column_block):
         end = min(begin + conv.column_block, last)
         taps = (end - begin) * conv.steps
         ask, ask_bytes = coming, coming_bytes
         if end < last:
-            ask = conv.panels + (number + end) * conv.panel_bytes
-            ask_bytes = min(conv.column_block, last - end) * conv.panel_bytes
+            ask = panels + (number + end) * conv.panel_bytes
+            ask_bytes = min(conv.column_block, last - end) * conv.steps * STEP_BYTES
         # lines that are written past the caches come from nowhere
         results = ask_bytes == 0 and conv.far_results != 0 and conv.streamed == 0
         asked = (
@@ -256,7 +263,8 @@ def multiply(
                 ask = c + (line * conv.line_step + column * conv.column_step) * conv.out_pixel
             for panel in range(begin, end):
                 columns = min(conv.c_out - panel * 2 * ROWS, 2 * ROWS)
-                weights = conv.panels + (number + panel) * conv.panel_bytes
+                weights = panels + (number + panel) * conv.panel_bytes
+                own = sums + (tile * (last - first) + panel - first) * conv.sums_pitch
                 this, ahead = ask, asked if tile > 0 or results else 0
                 ask += ahead * conv.steps * LINE
                 if tile == 0 and panel + 1 < end:
@@ -271,15 +279,18 @@ def multiply(
                     conv.taps + 8 * step_first,
                     step_last - step_first,
                     weights + step_first * STEP_BYTES,
-                    sums,
+                    own,
                     height,
                     this,
                     ahead,
+                    chunk,
                 )
+                if chunk + 1 < conv.chunks:
+                    continue
                 column = (group * conv.c_out + panel * 2 * ROWS) * conv.itemsize
                 finish_tile(
                     conv,
-                    sums,
+                    own,
                     scales,
                     position,
                     count,
@@ -305,7 +316,7 @@ def coming_lines(conv, image, row, lines, stop):
 
 
 @njit
-def fill_block(conv, block, x, unit, row, lines, like):
+def fill_block(conv, block, x, unit, row, lines, channels, like):
     """The lines under `lines` output lines from number `row` of a slice, in all slices that the kernel meets."""
     image, d_out = divmod(unit, conv.d_out)
     scale = block + conv.scales
@@ -316,23 +327,27 @@ def fill_block(conv, block, x, unit, row, lines, like):
         d = d if d < conv.d_in else -1
         to = block + k_d * conv.strip_pitch
         if conv.block_pitch > 0:
-            fill_wide(conv, to, x + image * conv.x_image, d, row, lines, scale, like)
+            fill_wide(conv, to, x + image * conv.x_image, d, row, lines, channels, scale, like)
         else:
             fill_narrow(conv, to, x + image * conv.x_image, d, row, lines, scale, like)
 
 
 @njit
-def fill_units(conv, block, x, unit, units, row, lines, group, like):
-    """The same of a group's channels for `units` slices from number `unit` on."""
+def fill_units(conv, block, x, unit, units, row, lines, group, chunk, like):
+    """The same of a chunk of a group's channels for `units` slices from number `unit` on."""
+    first = chunk * conv.chunk
+    source = x + (group * conv.c_in + first) * conv.itemsize
     for i in range(units):
-        source = x + group * conv.c_in * conv.itemsize
-        fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, like)
+        channels = min(conv.chunk, conv.c_in - first)
+        fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, channels, like)
 
 
 def split_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
     """One thread's share: lines of all images, panels of all groups.  Workspace: the sums of a tile, a block in two parts."""
     conv = conv_record(conv_address)
     block = workspace + SUMS_BYTES
+    # those that are carried from chunk to chunk lie behind the block
+    sums = workspace if conv.sums_pitch == 0 else block + conv.unit_block * conv.unit_pitch
     line, last_line = share(conv.n * conv.d_out * conv.line, part // column_parts, row_parts)
     first, last = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     configure(conv.tables)
@@ -342,27 +357,35 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
         coming, nbytes = coming_lines(conv, x + unit // conv.d_out * conv.x_image, row, lines, row + last_line - line)
         for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
             before = group * conv.panels_per_group
-            fill_units(conv, block, x, unit, units, row, lines, group, alpha)
-            if conv.guessed != 0 and not right_guess(conv, block, x, unit, units, row, lines, known):
-                units, lines, known = scale_block(conv, block, x, unit, units, row, lines, known)
-                fill_units(conv, block, x, unit, units, row, lines, group, alpha)
-            multiply(
-                conv,
-                workspace,
-                block,
-                (unit, unit + units),
-                row,
-                lines,
-                group,
-                max(first - before, 0),
-                min(last - before, conv.panels_per_group),
-                coming,
-                nbytes,
-                out,
-                residual,
-                alpha,
-                beta,
-            )
+            chunk, guessed = np.int64(0), conv.guessed != 0
+            while chunk < conv.chunks:
+                fill_units(conv, block, x, unit, units, row, lines, group, chunk, alpha)
+                if guessed and chunk + 1 == conv.chunks:
+                    # all numbers have been met
+                    guessed = False
+                    if not right_guess(conv, block, x, unit, units, row, lines, known):
+                        units, lines, known = scale_block(conv, block, x, unit, units, row, lines, known)
+                        chunk = np.int64(0)
+                        continue
+                multiply(
+                    conv,
+                    sums,
+                    block,
+                    (unit, unit + units),
+                    row,
+                    lines,
+                    group,
+                    chunk,
+                    max(first - before, 0),
+                    min(last - before, conv.panels_per_group),
+                    coming,
+                    nbytes,
+                    out,
+                    residual,
+                    alpha,
+                    beta,
+                )
+                chunk += 1
         line += units * lines
     release()
 

@@ -9,20 +9,24 @@ from numbaconv.loops.gemm import PANEL_ROW
 
 
 @njit(entry=True)
-def pack_split(to, panels, count, k, run, zeros, scale):
-    """`count` panels of `k` rows in runs of so many; a row of zeros stands for what fills up the last step of a run."""
+def pack_split(to, panels, count, k, run, chunk, zeros, scale):
+    """`count` panels of `k` rows in runs of so many, chunk by chunk of all runs.
+
+    A row of zeros stands for what fills up the last step of a run.
+    """
     register = PAIRS * ROW_BYTES
     for _ in range(count):
-        for first in range(0, k, run):
-            for start in range(0, run, DEPTH):
-                for pair in range(PAIRS):
-                    number = start + 2 * pair
-                    for half in range(2):
-                        at = panels + (first + number) * PANEL_ROW + half * 4 * COLUMNS
-                        even = at if number < run else zeros
-                        odd = at + PANEL_ROW if number + 1 < run else zeros
-                        split_pair(to + half * register + pair * ROW_BYTES, 2 * register, even, odd, scale)
-                to += STEP_BYTES
+        for begin in range(0, run, chunk):
+            for first in range(0, k, run):
+                for start in range(begin, min(begin + chunk, run), DEPTH):
+                    for pair in range(PAIRS):
+                        number = start + 2 * pair
+                        for half in range(2):
+                            at = panels + (first + number) * PANEL_ROW + half * 4 * COLUMNS
+                            even = at if number < run else zeros
+                            odd = at + PANEL_ROW if number + 1 < run else zeros
+                            split_pair(to + half * register + pair * ROW_BYTES, 2 * register, even, odd, scale)
+                    to += STEP_BYTES
         panels += k * PANEL_ROW
 
 

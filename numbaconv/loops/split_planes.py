@@ -179,6 +179,7 @@ def multiply_planes(conv, sums, block, units, row, lines, group, first, last, ou
                     height,
                     ask,
                     count,
+                    np.int64(0),
                 )
                 x += 2 * COLUMNS * conv.position_bytes
                 ask += count * conv.steps * LINE
