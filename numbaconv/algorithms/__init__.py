@@ -14,6 +14,7 @@ from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.split_planes import SplitPlanes
+from numbaconv.algorithms.tiled import TiledAlgorithm
 from numbaconv.algorithms.winograd import Winograd
 from numbaconv.algorithms.winograd_form import SIZES
 from numbaconv.codegen.halves import KINDS
@@ -35,3 +36,8 @@ ALGORITHMS: tuple[Algorithm, ...] = (
 
 #: Those for weights that are new in each call.
 REPACKED = tuple(algorithm for algorithm in ALGORITHMS if algorithm.repacked)
+
+#: Those that multiply matrices both of which are computed; see `algorithms.matmul`.
+MATMULS: tuple[TiledAlgorithm, ...] = tuple(
+    algorithm for algorithm in ALGORITHMS if isinstance(algorithm, TiledAlgorithm) and algorithm.operand is not None
+)

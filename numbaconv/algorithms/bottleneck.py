@@ -32,8 +32,9 @@ from numbaconv.algorithms.weights import Weights, row_pitch
 from numbaconv.codegen.halves import KINDS
 from numbaconv.codegen.records import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
-from numbaconv.loops.bottleneck import RECORD_BYTES, bottleneck_share
+from numbaconv.loops.bottleneck import bottleneck_share
 from numbaconv.loops.shares import Shares, run_shares, share_address
+from numbaconv.loops.walk import RECORD_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import ALIGNMENT, rounded

@@ -16,9 +16,10 @@ from numbaconv.algorithms.geometry import (
     tile_block,
     tile_list_bytes,
 )
-from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.tiled import Cut, Operand, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR
+from numbaconv.loops.packing import pack_share
 from numbaconv.loops.tables import CORNERS
 
 
@@ -26,6 +27,7 @@ class Pointwise(TiledAlgorithm):
     """Rows are packed only where they collide; strided and padded problems address each row through a table of one tap."""
 
     name = "pointwise"
+    operand = Operand(pack_share)
     floors = (cost.least_seconds, cost.least_core_seconds)
 
     def unsupported(self, problem, epilogue, machine):

@@ -34,11 +34,12 @@ from numbaconv.algorithms.matrix_tiles import (
     turned_lines,
 )
 from numbaconv.algorithms.split_panels import SplitPanels
-from numbaconv.algorithms.tiled import Cut
+from numbaconv.algorithms.tiled import Cut, Operand
 from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES
 from numbaconv.codegen.memory import LINE as CACHE_LINE
 from numbaconv.codegen.scales import INVERSE, SCALE_BYTES
 from numbaconv.loops.split import SUMS_BYTES, split_share
+from numbaconv.loops.split_operand import pack_split_share
 from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT, rounded
 
@@ -66,6 +67,7 @@ class Split(MatrixTiles):
     """Blocks are lines of a slice; where a line is one pixel, as in signals and 1x1 kernels, pixels are lines."""
 
     share = split_share
+    operand = Operand(pack_split_share, SCALE_BYTES, INVERSE, staged=True)
 
     def cut(self, g, machine):
         """Channels at once, unless chunks of them are wanted for a slice and a panel to stay in the L2: then the fewest.

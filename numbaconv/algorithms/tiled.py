@@ -15,6 +15,7 @@ from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.geometry import geometry, record, streamed
 from numbaconv.algorithms.weights import Weights
+from numbaconv.codegen.jit import NativeFunction
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.gemm import PANEL_ROW, core_address, gemm_core
 from numbaconv.loops.in_place import in_place_share
@@ -33,6 +34,18 @@ class Cut(NamedTuple):
     plan_bytes: int = 0
 
 
+class Operand(NamedTuple):
+    """How a loop nest packs weights that are computed: a function, and where in what it makes panels and their `unit` lie.
+
+    One that is `staged` takes room for unsplit panels in its workspace.
+    """
+
+    packer: NativeFunction
+    head: int = 0
+    unit: int = 0
+    staged: bool = False
+
+
 class TiledAlgorithm(DirectSums):
     """Base of the tile family; `share` is the loop nest that computes a share of the work."""
 
@@ -42,6 +55,8 @@ class TiledAlgorithm(DirectSums):
     share = in_place_share
     #: whether its loops read and write channels-first tensors
     reads_planes = False
+    #: for algorithms that multiply computed matrices, too
+    operand: Operand | None = None
 
     def core(self, dtype: np.dtype) -> int:
         """Address of the compiled core that the loop nests call."""

@@ -146,6 +146,18 @@ BOTTLENECK = _integers(
     "at_expanded at_deep"
 )
 
+#: Products of `distinct_0` x `distinct_1` matrices B of so many `panels`, each with `alike` matrices A: `packer` packs
+#: `panel_block` panels at a time, by the `PACKING` record at `packing` and times `factor`; `function` multiplies by them, by the
+#: `CONV` record at `conv`.  Matrices of A, B, C and residuals lie so many bytes apart.  In the workspace, panels and the inverse of
+#: their scale lie `head` and `unit` bytes behind `at_panels`; the workspace of both functions starts at `at_inner`.
+MATMUL = np.dtype(
+    _integers(
+        "distinct_0 distinct_1 alike panels panel_block packer packing function conv a_0 a_1 a_alike b_0 b_1 c_0 c_1 c_alike "
+        "residual_0 residual_1 residual_alike head unit at_panels at_inner"
+    ).descr
+    + [("factor", "f8")]
+)
+
 #: The gradient of a convolution's weights as the loops see it: x and y (the gradient of the result) with their pitches in bytes,
 #: and a block of work, `slices` of lines of y; see `loops.gradient` and, for narrow groups, `loops.lanewise_gradient`.
 GRADIENT = _integers(
@@ -191,3 +203,4 @@ neighbours_record = record_at(NEIGHBOURS)
 enlarge_record = record_at(ENLARGE)
 phases_record = record_at(PHASES)
 bottleneck_record = record_at(BOTTLENECK)
+matmul_record = record_at(MATMUL)

@@ -26,6 +26,7 @@ _MOVED = 1e10
 class Compiled:
     """One share-out of compiled work: `inputs` are x and, where there is one, the residual or second operand.
 
+    Where they are `tabled`, work is given the address of a table of all but x instead, with a 0 at its end.
     `in_place` are those inputs whose memory the output may take over: each element is read before it is written.
     """
 
@@ -41,6 +42,7 @@ class Compiled:
     #: multiplications and additions, and an estimate of the seconds that they take on one thread
     flops: float = 0.0
     seconds: float | None = None
+    tabled: bool = False
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:

@@ -4,6 +4,8 @@ Nodes are values in an order in which they can run.  Operators keep their ONNX n
 
 - `Conv`, `ConvTranspose` (x, weight, bias, residual) with an attribute `activation`: an epilogue that the tiles apply;
 - `Dense` (x, weight, bias, residual), a matrix product over the last axis of x with a constant weight (c_out, c_in);
+- `Product` (a, b, addend) with attributes `alpha` and `activation`: alpha a b + addend of computed operands, and what follows it;
+  one that was a Gemm has its attributes `transA` and `transB`;
 - `Activation` (x), one of the tiles' activations on its own.
 
 Normalisations and arithmetic may have the attribute `activation`, too.

@@ -102,32 +102,42 @@ class _Bound:
         self._memory = aligned(start + workspace)
         self._base = self._memory.ctypes.data
         self._keep = works
-        self._steps = np.zeros(len(works), STEP)
-        self._words = self._steps.view(np.int64)
-        self._address = self._steps.ctypes.data
+        # behind the steps, tables of operands, each with a 0 at its end
+        tables = [len(i.inputs) if isinstance(i, Compiled) and i.tabled else 0 for i in program.instructions]
+        self._words = np.zeros(len(works) * _WORDS + sum(tables), np.int64)
+        self._steps = self._words[: len(works) * _WORDS].view(STEP)
+        self._address = self._words.ctypes.data
         #: for each array of the caller, the words that hold its address, and what to add to it
         self._patches: defaultdict[tuple[Place, str], list[tuple[int, int]]] = defaultdict(list)
+        table = len(works) * _WORDS
         for number, (instruction, work) in enumerate(zip(program.instructions, works)):
             if work is not None:
-                self._fill(number, instruction, work, self._base + start)
+                self._fill(number, instruction, work, self._base + start, table)
+            table += tables[number]
         self._stretches = self._cut(works)
 
-    def _fill(self, number: int, instruction: Compiled, work, workspace: int) -> None:
-        step = self._steps[number]
+    def _fill(self, number: int, instruction: Compiled, work, workspace: int, table: int) -> None:
+        step, words = self._steps[number], number * _WORDS
         for name in ("function", "rows", "columns", "record", "pitch", "alpha", "beta"):
             step[name] = getattr(work, name)
         step["workspace"] = workspace
-        operands = zip(("x", "residual", "out"), (*instruction.inputs, None)[:2] + (instruction.output,))
-        for name, tensor in operands:
-            if tensor is None:
-                continue
-            buffer = tensor.buffer.root()
-            if buffer.place in (Place.INPUT, Place.OUTPUT):
-                self._patches[buffer.place, buffer.name].append((number * _WORDS + _FIELDS[name], tensor.start))
-            elif buffer.place is Place.CONSTANT:
-                step[name] = buffer.array.ctypes.data + tensor.start
-            else:
-                step[name] = self._base + self._offsets[buffer] + tensor.start
+        x, *others = instruction.inputs
+        self._place(x, words + _FIELDS["x"])
+        self._place(instruction.output, words + _FIELDS["out"])
+        if instruction.tabled:
+            step["residual"] = self._address + 8 * table
+        for place, tensor in enumerate(others, table if instruction.tabled else words + _FIELDS["residual"]):
+            self._place(tensor, place)
+
+    def _place(self, tensor: Tensor, word: int) -> None:
+        """Put the address of a tensor into a word, now or, where it is one of the caller's, in each run."""
+        buffer = tensor.buffer.root()
+        if buffer.place in (Place.INPUT, Place.OUTPUT):
+            self._patches[buffer.place, buffer.name].append((word, tensor.start))
+        elif buffer.place is Place.CONSTANT:
+            self._words[word] = buffer.array.ctypes.data + tensor.start
+        else:
+            self._words[word] = self._base + self._offsets[buffer] + tensor.start
 
     def _cut(self, works) -> list[_Stretch | int]:
         """Compiled stretches, and the numbers of host steps between them."""

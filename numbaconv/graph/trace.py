@@ -95,6 +95,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         self.outputs = self.graph.output_names()
+        self.users = self.graph.users()
         self.node = Node("", (), ())
         self._wholes: dict[str, Tensor] = {}
         self._copies: dict[tuple, Tensor] = {}

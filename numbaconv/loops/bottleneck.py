@@ -6,26 +6,15 @@ Each of the three is the loop nest that runs it alone, on a few rows.  The rows 
 from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import call_share, copy, element, get, put
-from numbaconv.codegen.records import CONV, bottleneck_record, conv_record
+from numbaconv.codegen.memory import call_share, copy, element
+from numbaconv.codegen.records import bottleneck_record, conv_record
 from numbaconv.loops.gemm import MR
-from numbaconv.loops.walk import share
-
-#: A 1x1 convolution of a strip reads a copy of its record, in which the strip's length is filled in.
-RECORD_BYTES = CONV.itemsize
-_FIELDS = RECORD_BYTES // 8
-
-
-@njit
-def copy_record(source, to):
-    """Copy a `CONV` record."""
-    for i in range(_FIELDS):
-        put(to, i, get(source, i))
+from numbaconv.loops.walk import copy_record, share
 
 
 @njit
 def pointwise(function, record, pixels, x, out, residual, workspace, scalars, like):
-    """The 1x1 convolution of a record on so many pixels in a row."""
+    """The 1x1 convolution of a record, in which the strip's length is filled in: on so many pixels in a row."""
     conv = conv_record(record)
     conv.line = pixels
     conv.tiles_per_line = (pixels + MR - 1) // MR

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import clear, copy
-from numbaconv.codegen.packing import PACKING, packing_record
+from numbaconv.codegen.packing import PACKING, pack_rows, packing_record
+from numbaconv.codegen.rows import run_affine
 from numbaconv.codegen.transpose import transpose_block
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.launch import usable_threads
@@ -22,7 +22,7 @@ from numbaconv.loops.walk import share
 #: Bytes below which a second thread costs more than it saves.
 _WORTH_THREADS = 1 << 16
 #: Input channels of one piece of work.
-_CHANNELS = 8
+_CHANNELS = 16
 
 
 @njit
@@ -49,8 +49,9 @@ def pack_channels(p, to, source, columns, first, last, like):
     for tap in range(p.taps):
         here, there = source + tap * p.tap_step, to + tap * p.k * PANEL_ROW
         if p.column_step == p.itemsize:
-            for channel in range(first, last):
-                copy(there + channel * PANEL_ROW, here + channel * p.k_step, columns, like)
+            pack_rows(
+                there + first * PANEL_ROW, PANEL_ROW, here + first * p.k_step, p.k_step, last - first, columns, like
+            )
             continue
         for channel in range(first, last, lanes):
             transpose_block(
@@ -59,35 +60,50 @@ def pack_channels(p, to, source, columns, first, last, like):
             )  # fmt: skip
 
 
-def pack_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
-    """One thread's share of the panels of all groups, a few channels at a time."""
-    p = packing_record(record)
+@njit
+def pack_piece(p, to, x, block, number, factor):
+    """Block number `block` of the channels of one panel, counted over all groups, times `factor`."""
     lanes = VECTOR_BYTES // p.itemsize
+    group, panel = divmod(number, p.panels)
+    first, last = block * _CHANNELS, min((block + 1) * _CHANNELS, p.k)
+    to += number * p.taps * p.k * PANEL_ROW
+    zero = type(factor)(0)
+    for vector in range(NV):
+        column = ((p.first + panel) * NV + vector) * lanes
+        count = min(lanes, p.columns - column)
+        here = to + vector * VECTOR_BYTES
+        if count < lanes:
+            for tap in range(p.taps):
+                pack_rows(here + (tap * p.k + first) * PANEL_ROW, PANEL_ROW, x, 0, last - first, np.int64(0), factor)
+        if count <= 0:
+            continue
+        source = x + group * p.group_step + column * p.column_step
+        if p.taps > 1 and abs(p.tap_step) == p.itemsize:
+            pack_taps(p, here, source, count, first, last, factor)
+        else:
+            pack_channels(p, here, source, count, first, last, factor)
+    if factor != 1:
+        for tap in range(p.taps):
+            here = to + (tap * p.k + first) * PANEL_ROW
+            run_affine(here, here, 0, 0, (last - first) * NV * lanes, zero, factor, zero)
+
+
+@njit
+def pack_pieces(p, to, x, part, parts, factor):
+    """Part number `part` of the panels of all groups, a few channels at a time."""
     panels, blocks = p.groups * p.panels, (p.k + _CHANNELS - 1) // _CHANNELS
-    begin, end = share(panels * blocks, part, rows * columns)
+    begin, end = share(panels * blocks, part, parts)
     for item in range(begin, end):
         # what lies closest together is walked inside, so that memory is read in its order
         block, number = divmod(item, panels)
         if p.column_step > p.k_step:
             number, block = divmod(item, blocks)
-        group, panel = divmod(number, p.panels)
-        first, last = block * _CHANNELS, min((block + 1) * _CHANNELS, p.k)
-        to = out + number * p.taps * p.k * PANEL_ROW
-        for vector in range(NV):
-            column = (panel * NV + vector) * lanes
-            count = min(lanes, p.columns - column)
-            here = to + vector * VECTOR_BYTES
-            if count < lanes:
-                for tap in range(p.taps):
-                    for channel in range(first, last):
-                        clear(here + (tap * p.k + channel) * PANEL_ROW, lanes, alpha)
-            if count <= 0:
-                continue
-            source = x + group * p.group_step + column * p.column_step
-            if p.taps > 1 and abs(p.tap_step) == p.itemsize:
-                pack_taps(p, here, source, count, first, last, alpha)
-            else:
-                pack_channels(p, here, source, count, first, last, alpha)
+        pack_piece(p, to, x, block, number, factor)
+
+
+def pack_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """One thread's share of the panels of all groups: numbers times `alpha`."""
+    pack_pieces(packing_record(record), out, x, part, rows * columns, alpha)
 
 
 pack_share = NativeFunction(pack_part, "pack_weights_share")
@@ -101,10 +117,10 @@ def pack_panels(packed: np.ndarray, weight: np.ndarray) -> None:
     groups, panels, taps, k, _ = packed.shape
     if weight.itemsize not in map(abs, weight.strides[1:]):
         weight = np.ascontiguousarray(weight)
-    record = np.array((groups, panels, weight.shape[1], k, taps, *weight.strides, weight.itemsize), PACKING)
+    record = np.array((groups, 0, panels, weight.shape[1], k, taps, *weight.strides, weight.itemsize), PACKING)
     threads = usable_threads() if packed.nbytes >= _WORTH_THREADS else 1
-    zero = weight.dtype.type(0)
+    zero, one = weight.dtype.type(0), weight.dtype.type(1)
     parts = min(threads, groups * panels * -(-k // _CHANNELS))
     function = share_address(pack_share, weight.dtype)
-    work = Shares(function, parts, 1, record.ctypes.data, 0, zero, zero, record)
+    work = Shares(function, parts, 1, record.ctypes.data, 0, one, zero, record)
     run_shares(work, weight.ctypes.data, packed.ctypes.data, 0, 0)

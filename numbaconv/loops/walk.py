@@ -5,11 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.codegen.jit import njit
-from numbaconv.codegen.records import CALL, call_record
+from numbaconv.codegen.memory import get, put
+from numbaconv.codegen.records import CALL, CONV, call_record
 from numbaconv.loops.gemm import run_panels
 
 #: A thread's workspace starts with its call record.
 CALL_BYTES = CALL.itemsize
+#: A loop nest that fills in what another one is to do hands it a copy of its record.
+RECORD_BYTES = CONV.itemsize
+_FIELDS = RECORD_BYTES // 8
+
+
+@njit
+def copy_record(source, to):
+    """Copy a `CONV` record."""
+    for i in range(_FIELDS):
+        put(to, i, get(source, i))
 
 
 @njit

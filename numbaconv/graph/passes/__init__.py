@@ -15,6 +15,7 @@ from numbaconv.graph.passes.dense import make_dense
 from numbaconv.graph.passes.elementwise import fuse_activations
 from numbaconv.graph.passes.identities import remove_identities
 from numbaconv.graph.passes.layer_norm import name_layer_norms
+from numbaconv.graph.passes.matmul import fuse_matrix_products
 from numbaconv.graph.passes.packing import pack_weights, weight_bytes
 from numbaconv.graph.passes.padding import fold_padding
 from numbaconv.graph.passes.products import name_products
@@ -35,6 +36,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_padding,
     fold_batch_norms,
     fuse_epilogues,
+    fuse_matrix_products,
     remove_dead_code,
 )
 

@@ -22,7 +22,7 @@ def _residual(draft: Draft, node: Node) -> Edit | None:
     if node.op not in ("Add", "Sum") or len(node.inputs) != 2 or node.attributes:
         return None
     first, second = node.inputs
-    if any(draft.constant(name) is not None for name in node.inputs) or _known_to_differ(
+    if any(draft.constant(name) is not None for name in node.inputs) or known_to_differ(
         draft, *node.inputs, *node.outputs
     ):
         return None
@@ -44,7 +44,7 @@ def _residual(draft: Draft, node: Node) -> Edit | None:
     return Edit.fuse([linear.node, node], fused)
 
 
-def _known_to_differ(draft: Draft, *names: str) -> bool:
+def known_to_differ(draft: Draft, *names: str) -> bool:
     """Whether two of these values have different shapes, by what is known of them."""
     shapes = [shape for name in names if (shape := draft.type(name).shape) is not None]
     if len({len(shape) for shape in shapes}) > 1:

@@ -1,0 +1,32 @@
+"""A computed matrix as the right operand of matrix tiles: packed as any other, then split; all of it has one scale."""
+
+from __future__ import annotations
+
+from numbaconv.codegen.amx import COLUMNS
+from numbaconv.codegen.jit import NativeFunction
+from numbaconv.codegen.memory import clear, put_element
+from numbaconv.codegen.packing import packing_record
+from numbaconv.codegen.scales import BIAS, INVERSE, LEAST, MOST, SCALE_BYTES, largest_exponent, put_scale
+from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.packing import pack_pieces
+from numbaconv.loops.split_panels import pack_split
+
+#: The exponent of numbers that stay below the largest float16.
+_BELOW = BIAS + 14
+
+
+def pack_split_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """Put a scale at `out`, its inverse times `alpha` behind it, and then panels; the workspace takes a row of zeros and panels."""
+    p = packing_record(record)
+    pack_pieces(p, workspace + PANEL_ROW, x, 0, 1, type(alpha)(1))
+    if p.column_step == p.itemsize:
+        largest = largest_exponent(x, p.k_step, p.k, p.columns)
+    else:
+        largest = largest_exponent(x, p.column_step, p.columns, p.k)
+    put_element(out + INVERSE, alpha)
+    put_scale(out, min(max(_BELOW + BIAS - largest, LEAST), MOST), out + INVERSE)
+    clear(workspace, 2 * COLUMNS, alpha)
+    pack_split(out + SCALE_BYTES, workspace + PANEL_ROW, p.panels, p.k, p.k, workspace, out)
+
+
+pack_split_share = NativeFunction(pack_split_part, "pack_split_share")
