@@ -1,7 +1,7 @@
 """Activations on a vector of accumulators, as one LLVM function that switches on the activation's code.
 
-Exponentials are our own: a Taylor polynomial on [-ln2/2, ln2/2] and a power of two, to about one unit in the last place,
-since a call into the C library would go lane by lane and spill every register.
+Exponentials are our own: a polynomial on [-ln2/2, ln2/2] and a power of two, to about one unit in the last place, since a
+call into the C library would go lane by lane and spill every register.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from llvmlite import ir
 from numbaconv.codegen.vector import I64, Vectors
 from numbaconv.epilogue import KINDS
 
-#: itemsize -> (degree of the Taylor polynomial, smallest and largest useful argument of exp, mantissa bits, exponent bias)
-_EXP = {4: (7, -104.0, 89.0, 23, 127), 8: (13, -746.0, 710.0, 52, 1023)}
+#: itemsize -> (degree of the polynomial, smallest and largest useful argument of exp, mantissa bits, exponent bias)
+_EXP = {4: (6, -104.0, 89.0, 23, 127), 8: (11, -746.0, 710.0, 52, 1023)}
 #: itemsize -> degree of the fit of erfcx; beyond _ERF_END erfc is zero or next to it
 _ERF_DEGREE = {4: 12, 8: 30}
 _ERF_END = {4: 10.0, 8: 26.0}
@@ -118,8 +118,8 @@ ACTIVATIONS = {
 
 
 def _reduced(v: Vectors, x):
-    """x = n ln2 + r; returns expm1(r) and n as a vector of whole numbers."""
-    degree, low, high, _, _ = _EXP[v.itemsize]
+    """x = n ln2 + r; returns expm1(r) / r, r, and n as a vector of whole numbers."""
+    _, low, high, _, _ = _EXP[v.itemsize]
     b = v.builder
     x = _clip(v, x, v.constant(low), v.constant(high))
     n = v.intrinsic("rint", b.fmul(x, v.constant(1 / math.log(2))))
@@ -127,10 +127,32 @@ def _reduced(v: Vectors, x):
     first = math.floor(math.log(2) * 2 ** (15 if v.itemsize == 4 else 33)) / 2 ** (15 if v.itemsize == 4 else 33)
     second = (math.log(2) - first) if v.itemsize == 4 else _LN2_TAIL
     r = v.fma(n, v.constant(-second), v.fma(n, v.constant(-first), x))
-    polynomial = v.constant(1 / math.factorial(degree))
-    for power in range(degree - 1, 0, -1):
-        polynomial = v.fma(polynomial, r, v.constant(1 / math.factorial(power)))
-    return b.fmul(polynomial, r), n
+    return _polynomial(v, (1, *_exp_fit(v.itemsize)), r), r, n
+
+
+def _polynomial(v: Vectors, coefficients, x):
+    """The sum of these numbers times powers of x, the zeroth first."""
+    *rest, last = coefficients
+    total = v.constant(last)
+    for coefficient in rest[::-1]:
+        total = v.fma(total, x, v.constant(coefficient))
+    return total
+
+
+def _exp_fit(itemsize: int) -> np.ndarray:
+    """Coefficients of (expm1(r) / r - 1) / r where r is at most ln2/2."""
+    half, degree = math.log(2) / 2, _EXP[itemsize][0] - 2
+
+    def target(r):
+        return sum(r**power / math.factorial(power + 2) for power in range(20))
+
+    return _fit(target, degree, [-half, half])
+
+
+def _fit(target, degree: int, domain) -> np.ndarray:
+    """Coefficients of a polynomial that interpolates a function on a domain at Chebyshev's points."""
+    fit = np.polynomial.Chebyshev.interpolate(target, degree, domain=domain)
+    return fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef
 
 
 def _ln2_tail() -> float:
@@ -161,18 +183,23 @@ def _halves(v: Vectors, n):
 def exp(v: Vectors, x):
     """e**x, to infinity and to zero at the ends of the range; NaN stays."""
     b = v.builder
-    q, n = _reduced(v, x)
+    quotient, r, n = _reduced(v, x)
+    mantissa = v.fma(quotient, r, v.constant(1))
+    if v.scales:
+        return v.times_power_of_two(mantissa, n)
     first, second = _halves(v, n)
-    return b.fmul(b.fmul(b.fadd(v.constant(1), q), first), second)
+    return b.fmul(b.fmul(mantissa, first), second)
 
 
 def expm1(v: Vectors, x):
     """e**x - 1 for x <= 0, precise near zero; NaN stays."""
     b = v.builder
-    q, n = _reduced(v, x)
-    first, second = _halves(v, n)
-    scale = b.fmul(first, second)
-    return v.fma(q, scale, b.fsub(scale, v.constant(1)))
+    quotient, r, n = _reduced(v, x)
+    if v.scales:
+        scale = v.times_power_of_two(v.constant(1), n)
+    else:
+        scale = b.fmul(*_halves(v, n))
+    return v.fma(b.fmul(quotient, r), scale, b.fsub(scale, v.constant(1)))
 
 
 def erfc_abs(v: Vectors, x):
@@ -185,10 +212,7 @@ def erfc_abs(v: Vectors, x):
     far = v.intrinsic("fabs", x)
     a = v.minimum(v.constant(_ERF_END[v.itemsize]), far)
     t = b.fdiv(b.fsub(a, v.constant(_ERF_SHIFT)), b.fadd(a, v.constant(_ERF_SHIFT)))
-    coefficients = _erfcx_fit(v.itemsize)
-    polynomial = v.constant(coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        polynomial = v.fma(polynomial, t, v.constant(coefficient))
+    polynomial = _polynomial(v, _erfcx_fit(v.itemsize), t)
     decay = exp(v, b.fsub(v.constant(-0.0), b.fmul(far, far)))
     return b.fdiv(b.fmul(polynomial, decay), v.fma(v.constant(2), a, v.constant(1)))
 
@@ -201,5 +225,4 @@ def _erfcx_fit(itemsize: int) -> np.ndarray:
         a = _ERF_SHIFT * (1 + t) / (1 - t)
         return np.array([(1 + 2 * s) * math.exp(s * s) * math.erfc(s) for s in np.atleast_1d(a)])
 
-    fit = np.polynomial.Chebyshev.interpolate(target, _ERF_DEGREE[itemsize], domain=[-1, end])
-    return fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef
+    return _fit(target, _ERF_DEGREE[itemsize], [-1, end])

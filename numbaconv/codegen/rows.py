@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from numbaconv.codegen.activations import exp
-from numbaconv.codegen.reduce import REDUCTIONS, folded, pointer, reduced_run, vectors_like
-from numbaconv.codegen.vector import I1, I32, I64, counted_loop, i64, offset
+from numbaconv.codegen.reduce import REDUCTIONS, Reduction, folded, pointer, reduced_run, vectors_like
+from numbaconv.codegen.vector import I1, I32, I64, Vectors, counted_loop, i64, offset
 
 
 def _first_lane(v, vector):
@@ -22,6 +24,21 @@ def run_maximum(typingctx, x, count, like):
     def codegen(context, builder, signature, arguments):
         x, count, like = arguments
         v, reduction = vectors_like(builder, signature.args[-1]), REDUCTIONS["maximum"]
+        start = v.constant(reduction.neutral)
+        total = reduced_run(v, reduction, start, start, pointer(builder, x), count)
+        return _first_lane(v, folded(v, reduction.merge, total))
+
+    return like(types.intp, types.intp, like), codegen
+
+
+@intrinsic
+def run_bound(typingctx, x, count, like):
+    """The largest of `count` elements, any number if one is NaN: a third of the instructions of `run_maximum`."""
+
+    def codegen(context, builder, signature, arguments):
+        x, count, like = arguments
+        v = vectors_like(builder, signature.args[-1])
+        reduction = Reduction(-math.inf, Vectors.maximum, Vectors.maximum)
         start = v.constant(reduction.neutral)
         total = reduced_run(v, reduction, start, start, pointer(builder, x), count)
         return _first_lane(v, folded(v, reduction.merge, total))
@@ -87,6 +104,40 @@ def run_deviation(typingctx, x, count, center):
     return center(types.intp, types.intp, center), codegen
 
 
+def _each_vector(v, count, carried, emit, name: str) -> list:
+    """`carried = emit(load, store, mask, carried)` for whole vectors of a run, without a mask, then for what is left under one.
+
+    `load(pointer)` and `store(vector, pointer)` take pointers to the starts of runs.
+    """
+    builder = v.builder
+    whole = builder.and_(count, i64(-v.lanes))
+
+    def vector(i, carried):
+        at = builder.mul(i, i64(v.itemsize))
+
+        def load(start):
+            return v.load(offset(builder, start, at))
+
+        def store(value, start):
+            v.store(value, offset(builder, start, at))
+
+        return emit(load, store, None, carried)
+
+    def rest(i, carried):
+        at, mask = builder.mul(i, i64(v.itemsize)), v.first_lanes(builder.sub(count, i))
+
+        def load(start):
+            return v.masked_load(offset(builder, start, at), mask)
+
+        def store(value, start):
+            v.masked_store(value, offset(builder, start, at), mask)
+
+        return emit(load, store, mask, carried)
+
+    carried = counted_loop(builder, i64(0), whole, v.lanes, carried, vector, name)
+    return counted_loop(builder, whole, count, v.lanes, carried, rest, f"{name}.rest")
+
+
 @intrinsic
 def run_exponentials(typingctx, out, x, count, center):
     """out = exp(x - center) for `count` elements; returns their sum."""
@@ -96,22 +147,13 @@ def run_exponentials(typingctx, out, x, count, center):
         v = vectors_like(builder, signature.args[-1])
         centers, source, to = v.splat(center), pointer(builder, x), pointer(builder, out)
 
-        def vectors(i, carried):
-            at = builder.mul(i, i64(v.itemsize))
-            y = exp(v, builder.fsub(v.load(offset(builder, source, at)), centers))
-            v.store(y, offset(builder, to, at))
-            return [builder.fadd(carried[0], y)]
+        def emit(load, store, mask, carried):
+            y = exp(v, builder.fsub(load(source), centers))
+            store(y, to)
+            total = builder.fadd(carried[0], y)
+            return [total if mask is None else builder.select(mask, total, carried[0])]
 
-        def tail(i, carried):
-            mask = v.first_lanes(builder.sub(count, i))
-            at = builder.mul(i, i64(v.itemsize))
-            y = exp(v, builder.fsub(v.masked_load(offset(builder, source, at), mask), centers))
-            v.masked_store(y, offset(builder, to, at), mask)
-            return [builder.select(mask, builder.fadd(carried[0], y), carried[0])]
-
-        whole = builder.and_(count, i64(-v.lanes))
-        total = counted_loop(builder, i64(0), whole, v.lanes, [v.constant(0)], vectors, "exponentials")
-        (total,) = counted_loop(builder, whole, count, v.lanes, total, tail, "exponentials.tail")
+        (total,) = _each_vector(v, count, [v.constant(0)], emit, "exponentials")
         return _first_lane(v, folded(v, REDUCTIONS["sum"].merge, total))
 
     return center(types.intp, types.intp, types.intp, center), codegen
@@ -127,26 +169,20 @@ def run_affine(typingctx, out, x, gain, bias, count, center, scale, shift):
         centers, scales, shifts = (v.splat(value) for value in (center, scale, shift))
         source, to, gains, biases = (pointer(builder, address) for address in (x, out, gain, bias))
 
-        def walk(finish, name):
-            def body(i, _):
-                mask = v.first_lanes(builder.sub(count, i))
-                at = builder.mul(i, i64(v.itemsize))
-                y = v.fma(builder.fsub(v.masked_load(offset(builder, source, at), mask), centers), scales, shifts)
-                v.masked_store(finish(y, at, mask), offset(builder, to, at), mask)
-                return []
+        def plain(load, store, mask, carried):
+            store(v.fma(builder.fsub(load(source), centers), scales, shifts), to)
+            return []
 
-            counted_loop(builder, i64(0), count, v.lanes, [], body, name)
+        def gained(load, store, mask, carried):
+            y = v.fma(builder.fsub(load(source), centers), scales, shifts)
+            store(v.fma(y, load(gains), load(biases)), to)
+            return []
 
-        def with_gain(y, at, mask):
-            return v.fma(
-                y, v.masked_load(offset(builder, gains, at), mask), v.masked_load(offset(builder, biases, at), mask)
-            )
-
-        with builder.if_else(builder.icmp_signed("==", gain, i64(0))) as (plain, gained):
-            with plain:
-                walk(lambda y, at, mask: y, "affine")
-            with gained:
-                walk(with_gain, "gained")
+        with builder.if_else(builder.icmp_signed("==", gain, i64(0))) as (without, with_gain):
+            with without:
+                _each_vector(v, count, [], plain, "affine")
+            with with_gain:
+                _each_vector(v, count, [], gained, "gained")
         return context.get_dummy_value()
 
     return types.void(*(types.intp,) * 5, center, scale, shift), codegen

@@ -91,6 +91,17 @@ class Vectors:
         function_type = ir.FunctionType(result, [argument.type for argument in arguments])
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function_type, symbol), arguments)
 
+    @property
+    def scales(self) -> bool:
+        """Whether there is an instruction for `times_power_of_two`: AVX-512 has one."""
+        return self.nbytes == 64
+
+    def times_power_of_two(self, x, n):
+        """x * 2**n for whole n, to infinity and to zero at the ends of the range."""
+        everywhere, current = ir.Constant(ir.IntType(max(self.lanes, 8)), -1), ir.Constant(I32, 4)
+        name = {4: "ps", 8: "pd"}[self.itemsize]
+        return self.call(f"llvm.x86.avx512.mask.scalef.{name}.512", self.type, x, n, x, everywhere, current)
+
     def fma(self, a, b, c):
         """a * b + c, in one rounding where the machine has the instruction."""
         return self.intrinsic("fma" if self.fused else "fmuladd", a, b, c)

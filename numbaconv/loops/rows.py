@@ -9,7 +9,15 @@ import numpy as np
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import element, itemsize, put, put_element
 from numbaconv.codegen.records import classes_record, rows_record
-from numbaconv.codegen.rows import run_affine, run_deviation, run_exponentials, run_maximum, run_position, run_sum
+from numbaconv.codegen.rows import (
+    run_affine,
+    run_bound,
+    run_deviation,
+    run_exponentials,
+    run_maximum,
+    run_position,
+    run_sum,
+)
 from numbaconv.codegen.weave import softmax_of_streams
 from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.walk import share
@@ -51,7 +59,8 @@ def softmax_part(part, rows, columns, record, x, out, residual, workspace, alpha
         return
     for row in range(first, last):
         source, to = x + row * r.x_row, out + row * r.out_row
-        top = run_maximum(source, r.count, alpha)
+        # where one is NaN, so are all exponentials' shares
+        top = run_bound(source, r.count, alpha)
         # the result may take the place of x, which the logarithm still needs: its exponentials go to the workspace
         total = run_exponentials(workspace if r.logarithm else to, source, r.count, top)
         if r.logarithm:
