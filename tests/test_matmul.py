@@ -241,3 +241,13 @@ def test_random_operands_come_as_near_as_the_accuracy_says(rng):
         nc.set_accuracy("strict")
     exact = a.astype(np.float64) @ b
     assert np.sqrt(np.mean((y - exact) ** 2)) < 1e-5 * np.sqrt(np.mean(exact**2))
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 8), (1, 5, 8), (5, 1, 1, 8), (1, 1, 8), (8,)], ids=str)
+def test_rows_of_a_constant_product_follow_one_another_however_many_axes_there_are(rng, shape):
+    """An axis of length one could be taken for one of channels, which are neighbours in memory."""
+    x, w, v, r = whole(rng, *shape), whole(rng, 8, 7), whole(rng, 7, 40), whole(rng, *shape[:-1], 40)
+    steps = node("MatMul", "x w", "p"), node("MatMul", "p v", "q"), node("Add", "q r")
+    y, made = result(*steps, feed={"x": x, "r": r}, w=w, v=v)
+    np.testing.assert_array_equal(y, x @ w @ v + r)
+    assert made == ["Dense", "Dense+Add"]

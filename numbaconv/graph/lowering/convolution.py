@@ -135,15 +135,17 @@ def convolve(
     activation = node.attributes.get("activation", IDENTITY)
     fused = residual is not None and residual.shape == shape
     if residual is not None and not fused:
-        partial = _emit(trace, node, problem, x, None, IDENTITY, trace.temporary(shape, x.dtype, order))
+        partial = _emit(trace, node, problem, x, None, IDENTITY, trace.temporary(shape, x.dtype, order), order)
         total = combine(trace, "add", partial, residual, "" if not activation.is_identity else node.outputs[0])
         return total if activation.is_identity else activate(trace, total, activation, node.outputs[0])
     if fused:
         residual = trace.pixels(residual) if order is channels_last else trace.ordered(residual, row_major)
-    return _emit(trace, node, problem, x, residual, activation, trace.new(node.outputs[0], shape, x.dtype, order))
+    return _emit(
+        trace, node, problem, x, residual, activation, trace.new(node.outputs[0], shape, x.dtype, order), order
+    )
 
 
-def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
+def _emit(trace, node, problem, x, residual, activation, out, order) -> Tensor:
     epilogue = Epilogue(problem.bias, residual is not None, activation)
     candidate, weights = best_compiled(problem, epilogue, trace.store.machine), node.attributes["weights"]
     made = []
@@ -151,7 +153,7 @@ def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
     def work(threads: int) -> Shares:
         if not made:
             made.append(candidate.algorithm.plan(problem, weights, epilogue, trace.store.machine))
-        pitches = tuple(_pitch(tensor, channels) for tensor, channels in (
+        pitches = tuple(_pitch(tensor, channels, order) for tensor, channels in (
             (x, problem.c_in), (out, problem.c_out), (residual, problem.c_out)))  # fmt: skip
         shares = made[0].shares(threads, pitches)
         if trace.store.final:
@@ -175,12 +177,11 @@ def _emit(trace, node, problem, x, residual, activation, out) -> Tensor:
     return out
 
 
-def _pitch(tensor: Tensor | None, channels: int) -> int:
+def _pitch(tensor: Tensor | None, channels: int, order) -> int:
     """Elements from pixel to pixel; row-major matrices have none between their rows."""
-    if tensor is None or len(tensor.shape) < 3:
+    if tensor is None or order is row_major:
         return channels
-    pitch = tensor.pitch()
-    return channels if pitch is None else pitch
+    return tensor.pitch()
 
 
 def _computed_weight(trace: Trace, node: Node, x, weight, bias, geometry) -> Sequence[Value]:
