@@ -123,9 +123,7 @@ def _reduced(v: Vectors, x):
     b = v.builder
     x = _clip(v, x, v.constant(low), v.constant(high))
     n = v.intrinsic("rint", b.fmul(x, v.constant(1 / math.log(2))))
-    # ln2 in two parts: the first has few enough bits that n times it is exact
-    first = math.floor(math.log(2) * 2 ** (15 if v.itemsize == 4 else 33)) / 2 ** (15 if v.itemsize == 4 else 33)
-    second = (math.log(2) - first) if v.itemsize == 4 else _LN2_TAIL
+    first, second = _ln2_parts(v.itemsize)
     r = v.fma(n, v.constant(-second), v.fma(n, v.constant(-first), x))
     return _polynomial(v, (1, *_exp_fit(v.itemsize)), r), r, n
 
@@ -153,6 +151,13 @@ def _fit(target, degree: int, domain) -> np.ndarray:
     """Coefficients of a polynomial that interpolates a function on a domain at Chebyshev's points."""
     fit = np.polynomial.Chebyshev.interpolate(target, degree, domain=domain)
     return fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef
+
+
+def _ln2_parts(itemsize: int) -> tuple[float, float]:
+    """ln2 as a sum of two numbers, the first of which has few enough bits that its product with an exponent is exact."""
+    unit = 2.0 ** (15 if itemsize == 4 else 33)
+    first = math.floor(math.log(2) * unit) / unit
+    return first, math.log(2) - first if itemsize == 4 else _LN2_TAIL
 
 
 def _ln2_tail() -> float:
@@ -200,6 +205,40 @@ def expm1(v: Vectors, x):
     else:
         scale = b.fmul(*_halves(v, n))
     return v.fma(b.fmul(quotient, r), scale, b.fsub(scale, v.constant(1)))
+
+
+def log1p(v: Vectors, x):
+    """log(1 + x) for x from sqrt(1/2) - 1 to 1: 2 artanh(s) with s = x / (2 + x), which is at most 1/3, a series in s^2.
+
+    Its first term is 2 s = x - s x, so that x itself is rounded once.
+    """
+    b = v.builder
+    s = b.fdiv(x, b.fadd(v.constant(2), x))
+    terms = {4: 8, 8: 18}[v.itemsize]
+    square = b.fmul(s, s)
+    series = _polynomial(v, [2 / (2 * number + 1) for number in range(1, terms)], square)
+    return b.fsub(x, b.fmul(s, b.fsub(x, b.fmul(series, square))))
+
+
+def log(v: Vectors, x):
+    """The natural logarithm: x = m 2**n with m from sqrt(1/2) to sqrt(2).  Minus infinity for zero, NaN for what is less."""
+    b = v.builder
+    _, _, _, bits, bias = _EXP[v.itemsize]
+    zero, root_half = v.constant(0), v.integers(int(np.array(_SQRT_HALF, f"f{v.itemsize}").view(f"i{v.itemsize}")))
+    # numbers without a leading one are brought among the others
+    lift = 8 * v.itemsize
+    tiny = b.fcmp_ordered("<", x, v.constant(2.0 ** (1 - bias)))
+    lifted = b.select(tiny, b.fmul(x, v.constant(2.0**lift)), x)
+    distance = b.sub(b.bitcast(lifted, v.integer), root_half)
+    n = b.sitofp(b.ashr(distance, v.integers(bits)), v.type)
+    n = b.fsub(n, b.select(tiny, v.constant(lift), zero))
+    mantissa = b.add(b.and_(distance, v.integers((1 << bits) - 1)), root_half)
+    y = log1p(v, b.fsub(b.bitcast(mantissa, v.type), v.constant(1)))
+    first, second = _ln2_parts(v.itemsize)
+    y = v.fma(n, v.constant(first), v.fma(n, v.constant(second), y))
+    y = b.select(b.fcmp_ordered("==", x, v.constant(math.inf)), x, y)
+    y = b.select(b.fcmp_ordered("==", x, zero), v.constant(-math.inf), y)
+    return b.select(b.fcmp_unordered("ult", x, zero), v.constant(math.nan), y)
 
 
 def erfc_abs(v: Vectors, x):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.activations import ACTIVATIONS, erfc_abs, exp, expm1
+from numbaconv.codegen.activations import ACTIVATIONS, erfc_abs, exp, expm1, log, log1p
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, Vectors, branch_to, counted_loop, i64, offset
 
@@ -54,16 +54,10 @@ def _erf(v: Vectors, x, *_):
 
 
 def _softplus(v: Vectors, x, *_):
-    """max(x, 0) + log(1 + e) with e = exp(-|x|); the logarithm is 2 artanh(s) with s = e / (2 + e) <= 1/3, a series in s^2."""
-    b, zero = v.builder, v.constant(0)
+    """max(x, 0) + log(1 + exp(-|x|))."""
+    b = v.builder
     e = exp(v, b.fsub(v.constant(-0.0), v.intrinsic("fabs", x)))
-    s = b.fdiv(e, b.fadd(v.constant(2), e))
-    square = b.fmul(s, s)
-    terms = {4: 8, 8: 18}[v.itemsize]
-    series = zero
-    for number in reversed(range(terms)):
-        series = v.fma(series, square, v.constant(2 / (2 * number + 1)))
-    return v.fma(series, s, v.maximum(zero, x))
+    return b.fadd(log1p(v, e), v.maximum(v.constant(0), x))
 
 
 def _softsign(v: Vectors, x, *_):
@@ -87,6 +81,7 @@ UNARY: dict[str, Callable] = {
     "sqrt": lambda v, x, *_: v.intrinsic("sqrt", x),
     "reciprocal": lambda v, x, *_: v.builder.fdiv(v.constant(1), x),
     "exp": lambda v, x, *_: exp(v, x),
+    "log": lambda v, x, *_: log(v, x),
     "floor": lambda v, x, *_: v.intrinsic("floor", x),
     "ceil": lambda v, x, *_: v.intrinsic("ceil", x),
     "inverse_root": lambda v, x, alpha, _: v.builder.fdiv(v.constant(1), v.intrinsic("sqrt", v.builder.fadd(x, alpha))),

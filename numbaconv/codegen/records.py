@@ -97,6 +97,9 @@ RESAMPLE = _integers(
 #: Rows of `count` elements: their exponentials' shares of the sum, or their logarithms; or normalised, times `gain`, plus `bias`.
 ROWS = _integers("rows count x_row out_row logarithm gain bias")
 
+#: Rows of `count` elements, each times a power of `bias` plus `scale` times the sum of the squares of `size` elements around it.
+RESPONSE = np.dtype(_integers("rows count x_row out_row size").descr + [("scale", "f8"), ("bias", "f8")])
+
 #: Softmax over few `classes` of `pixels` of each image; classes lie `x_class` and `out_class` bytes apart, or 0 where each pixel's
 #: classes are neighbours.
 CLASSES = _integers("images pixels classes x_image x_class out_image out_class")
@@ -194,6 +197,7 @@ reduce_record = record_at(REDUCE)
 pool_record = record_at(POOL)
 resample_record = record_at(RESAMPLE)
 rows_record = record_at(ROWS)
+response_record = record_at(RESPONSE)
 classes_record = record_at(CLASSES)
 scaling_record = record_at(SCALING)
 step_record = record_at(STEP)

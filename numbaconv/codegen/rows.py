@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.activations import exp
+from numbaconv.codegen.activations import exp, log
 from numbaconv.codegen.reduce import REDUCTIONS, Reduction, folded, pointer, reduced_run, vectors_like
 from numbaconv.codegen.vector import I1, I32, I64, Vectors, counted_loop, i64, offset
 
@@ -186,3 +186,49 @@ def run_affine(typingctx, out, x, gain, bias, count, center, scale, shift):
         return context.get_dummy_value()
 
     return types.void(*(types.intp,) * 5, center, scale, shift), codegen
+
+
+@intrinsic
+def run_squares(typingctx, out, x, count, like):
+    """out = x^2 for `count` elements."""
+
+    def codegen(context, builder, signature, arguments):
+        out, x, count, _ = arguments
+        v = vectors_like(builder, like)
+        source, to = pointer(builder, x), pointer(builder, out)
+
+        def emit(load, store, mask, carried):
+            value = load(source)
+            store(builder.fmul(value, value), to)
+            return []
+
+        _each_vector(v, count, [], emit, "squares")
+        return context.get_dummy_value()
+
+    return types.void(*(types.intp,) * 3, like), codegen
+
+
+@intrinsic
+def run_response(typingctx, out, x, squares, count, size, scale, bias, power):
+    """out[i] = x[i] (bias + scale (squares[i] + ... + squares[i + size - 1]))^power for `count` elements."""
+
+    def codegen(context, builder, signature, arguments):
+        out, x, squares, count, size, scale, bias, power = arguments
+        v = vectors_like(builder, power_type)
+        scales, biases, powers = (v.splat(value) for value in (scale, bias, power))
+        source, to, start = (pointer(builder, address) for address in (x, out, squares))
+
+        def emit(load, store, mask, carried):
+            def add(number, total):
+                return [builder.fadd(total[0], load(offset(builder, start, builder.mul(number, i64(v.itemsize)))))]
+
+            (total,) = counted_loop(builder, i64(0), size, 1, [v.constant(0)], add, "window")
+            exponent = builder.fmul(powers, log(v, v.fma(total, scales, biases)))
+            store(builder.fmul(load(source), exp(v, exponent)), to)
+            return []
+
+        _each_vector(v, count, [], emit, "response")
+        return context.get_dummy_value()
+
+    power_type = power
+    return types.void(*(types.intp,) * 5, scale, bias, power), codegen

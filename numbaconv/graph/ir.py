@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -187,6 +188,20 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     if missing := [value.name for value in outputs if value.name not in computed]:
         raise ModelError(f"output {missing[0]!r} is produced by no node")
     return Graph(inputs, outputs, nodes, constants, _types(model, constants), opsets)
+
+
+class Branch(NamedTuple):
+    """A graph inside a node: it reads values of the one around it by their names, which its own do not repeat."""
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, np.ndarray]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def read(cls, graph: onnx.GraphProto) -> Branch:
+        """The branch of an If."""
+        constants = {tensor.name: models.constant(tensor) for tensor in graph.initializer}
+        return cls(tuple(map(_node, graph.node)), constants, tuple(value.name for value in graph.output))
 
 
 def _node(part: onnx.NodeProto) -> Node:

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from numbaconv.codegen.records import CLASSES, REDUCE, ROWS
+from numbaconv.codegen.records import CLASSES, REDUCE, RESPONSE, ROWS
 from numbaconv.codegen.reduce import NUMBERS
 from numbaconv.codegen.target import target
 from numbaconv.codegen.weave import STREAMS
@@ -16,7 +16,7 @@ from numbaconv.graph.strided import WORTH_THREADS, Axis, merged_axes
 from numbaconv.graph.tensors import Tensor, memory_order
 from numbaconv.graph.trace import Trace
 from numbaconv.loops.reduce import reduce_share
-from numbaconv.loops.rows import normalize_share, position_share, softmax_of_few_share, softmax_share
+from numbaconv.loops.rows import normalize_share, position_share, response_share, softmax_of_few_share, softmax_share
 from numbaconv.loops.shares import Shares, share_address
 from numbaconv.workspace import rounded
 
@@ -241,6 +241,20 @@ def normalize(
         return _work(normalize_share, x, record, 0, x.dtype.type(epsilon), kept)
 
     return _by_rows(trace, x, axes, name, work_of)
+
+
+def local_response(trace: Trace, x: Tensor, name: str, size: int, scale: float, bias: float, power: float) -> Tensor:
+    """Emit x (bias + scale sum)^power, where the sum is that of the squares of `size` channels around an element."""
+
+    def work_of(record: np.ndarray, axes: Sequence[int]) -> Work:
+        response = np.zeros((), RESPONSE)
+        for field in ("rows", "count", "x_row", "out_row"):
+            response[field] = record[field]
+        response["size"], response["scale"], response["bias"] = size, scale, bias
+        pitch = rounded((int(record["count"]) + size) * x.dtype.itemsize)
+        return _work(response_share, x, response, pitch, x.dtype.type(power), response)
+
+    return _by_rows(trace, x, (1,), name, work_of)
 
 
 def _work(function, x: Tensor, record: np.ndarray, pitch: int, alpha: np.floating, owner: object) -> Work:

@@ -179,22 +179,25 @@ class Trace:
     def run(self) -> Trace:
         """Lower all nodes."""
         for number, node in enumerate(self.graph.nodes):
-            self.node = node
-            operands = [self.values[name] if name else None for name in node.inputs]
-            try:
-                results = self._lower(node, operands)
-            except ConvError as error:
-                raise type(error)(f"{node.label}: {error}") from error
-            if results is None:
+            if not self.lower(node):
                 self.stopped = number
                 return self
-            self.values.update((name, result) for name, result in zip(node.outputs, results) if name)
         return self
 
-    def _lower(self, node: Node, operands: list[Value]) -> Sequence[Value] | None:
+    def lower(self, node: Node) -> bool:
+        """Lower a node; False where its results have shapes that only its operands' values tell."""
+        self.node = node
+        operands = [self.values[name] if name else None for name in node.inputs]
         lowering = None if node.domain else LOWERINGS.get(node.op)
-        results = lowering(self, node, operands) if lowering else None
-        return self.fallback(self, node, operands) if results is None else results
+        try:
+            results = lowering(self, node, operands) if lowering else None
+            results = self.fallback(self, node, operands) if results is None else results
+        except ConvError as error:
+            raise type(error)(f"{node.label}: {error}") from error
+        if results is None:
+            return False
+        self.values.update((name, result) for name, result in zip(node.outputs, results) if name)
+        return True
 
     def deliver(self, names: Sequence[str]) -> None:
         """See that the values of these names lie in the caller's memory, row-major."""

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import element, itemsize, put, put_element
-from numbaconv.codegen.records import classes_record, rows_record
+from numbaconv.codegen.memory import clear, element, itemsize, put, put_element
+from numbaconv.codegen.records import classes_record, response_record, rows_record
 from numbaconv.codegen.rows import (
     run_affine,
     run_bound,
@@ -16,6 +16,8 @@ from numbaconv.codegen.rows import (
     run_exponentials,
     run_maximum,
     run_position,
+    run_response,
+    run_squares,
     run_sum,
 )
 from numbaconv.codegen.weave import softmax_of_streams
@@ -108,7 +110,26 @@ def normalize_part(part, rows, columns, record, x, out, residual, workspace, alp
         run_affine(out + row * r.out_row, source, r.gain, r.bias, r.count, center, scale, zero)
 
 
+def response_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
+    """One thread's share of rows: each element times a power, `alpha`, of what the squares around it tell.
+
+    The workspace holds the squares of a row, between the zeros that its ends meet.
+    """
+    r = response_record(record)
+    size = itemsize(alpha)
+    before = (r.size - 1) // 2
+    squares = workspace + before * size
+    clear(workspace, r.count + r.size, alpha)
+    scale, bias = type(alpha)(r.scale), type(alpha)(r.bias)
+    first, last = share(r.rows, part, rows * columns)
+    for row in range(first, last):
+        source = x + row * r.x_row
+        run_squares(squares, source, r.count, alpha)
+        run_response(out + row * r.out_row, source, workspace, r.count, r.size, scale, bias, alpha)
+
+
 position_share = NativeFunction(position_part, "position_share")
 softmax_share = NativeFunction(softmax_part, "softmax_share")
 softmax_of_few_share = NativeFunction(softmax_of_few_part, "softmax_of_few_share")
 normalize_share = NativeFunction(normalize_part, "normalize_share")
+response_share = NativeFunction(response_part, "local_response_share")

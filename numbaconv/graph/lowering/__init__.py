@@ -4,6 +4,7 @@ from numbaconv.graph.lowering import (  # noqa: F401
     activations,
     arrangement,
     bottleneck,
+    branches,
     convolution,
     deformable,
     elementwise,

@@ -14,6 +14,8 @@ from numbaconv.graph.tensors import Tensor, channels_last, memory_order
 from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
 
 _BINARY = {"Add": "add", "Sub": "subtract", "Mul": "multiply", "Div": "divide", "PRelu": "prelu"}
+#: Exponents that are worth multiplying for.
+_LARGEST_POWER = 4
 _VARIADIC = {"Max": "maximum", "Min": "minimum", "Sum": "add"}
 _UNARY = {
     "Neg": "negative",
@@ -21,6 +23,7 @@ _UNARY = {
     "Sqrt": "sqrt",
     "Reciprocal": "reciprocal",
     "Exp": "exp",
+    "Log": "log",
     "Floor": "floor",
     "Ceil": "ceil",
     "Round": "round",
@@ -131,17 +134,33 @@ def _computed_floats(*values: Value) -> bool:
     return _floats(*values) and any(isinstance(value, Tensor) for value in values)
 
 
+def _power_of(trace: Trace, x: Tensor, quarters: int, name: str) -> Tensor:
+    """Emit x to so many quarters, as a product of x, its square root and the root of that."""
+    if quarters < 0:
+        return unary(trace, "reciprocal", _power_of(trace, x, -quarters, ""), name)
+    whole, rest = divmod(quarters, 4)
+    factors, root = [x] * whole, x
+    for part in (2, 1):
+        if rest:
+            last = not factors and rest == part
+            root = unary(trace, "sqrt", root, name if last else "")
+        if rest >= part:
+            factors, rest = [*factors, root], rest - part
+    total = factors[0]
+    for number, factor in enumerate(factors[1:], 2):
+        total = combine(trace, "multiply", total, factor, name if number == len(factors) else "")
+    return total if len(factors) > 1 or quarters < 4 else unary(trace, "affine", x, name, 1.0)
+
+
 @lowers("Pow")
 def _power(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
-    """Squares and square roots; other powers are NumPy's."""
+    """Powers that are products of few roots; others are NumPy's."""
     x, exponent = operands
     if not isinstance(x, Tensor) or not _floats(x):
         return None
     known = isinstance(exponent, np.ndarray) and exponent.size == 1 and exponent.ndim <= len(x.shape)
-    if known and exponent.item() == 2:
-        return [combine(trace, "multiply", x, x, node.outputs[0])]
-    if known and exponent.item() == 0.5:
-        return [unary(trace, "sqrt", x, node.outputs[0])]
+    if known and 1 <= abs(4 * exponent.item()) <= 4 * _LARGEST_POWER and 4 * exponent.item() % 1 == 0:
+        return [_power_of(trace, x, int(4 * exponent.item()), node.outputs[0])]
     shape = np.broadcast_shapes(x.shape, exponent.shape)
     out = trace.new(node.outputs[0], shape, x.dtype)
     trace.emit(

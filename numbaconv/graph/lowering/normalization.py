@@ -170,3 +170,16 @@ def _lp_normalization(trace: Trace, node: Node, operands: Sequence[Value]) -> Se
     # a norm of zero is that of zeros, which stay
     least = np.asarray(np.finfo(x.dtype).tiny)
     return [combine(trace, "divide", x, combine(trace, "maximum", norm, least, ""), node.outputs[0])]
+
+
+@lowers("LRN")
+def _local_response_normalization(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+    (x,) = operands
+    size, alpha, beta, bias = (
+        node.attributes.get(name, usual)
+        for name, usual in (("size", 0), ("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    )
+    # the logarithm is that of a positive number
+    if not _computed(x) or len(x.shape) < 2 or size < 1 or bias <= 0 or alpha < 0:
+        return None
+    return [rows.local_response(trace, x, node.outputs[0], size, alpha / size, bias, -beta)]
