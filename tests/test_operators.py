@@ -107,6 +107,44 @@ def test_the_mean_of_each_window(case, c, everywhere):
     agree("AveragePool", whole_numbers((2, c, *sizes)), count_include_pad=everywhere, **attributes)
 
 
+@pytest.mark.parametrize("kernel, c", [([3, 1, 1], 1), ([3, 1, 1], 3), ([2, 3, 1], 1), ([1, 1, 1], 2)], ids=str)
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_windows_that_do_not_reach_across_the_last_axes(op, kernel, c):
+    pads = [(k > 1) * 1 for k in kernel] * 2
+    agree(op, whole_numbers((2, c, 7, 4, 5)), kernel_shape=kernel, pads=pads)
+    agree(op, whole_numbers((2, c, 7, 4, 5)), kernel_shape=kernel, strides=[2, 1, 1])
+
+
+@pytest.mark.parametrize("c", [1, 5, 16, 40])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_responses_of_neighbouring_channels(c, size):
+    agree("LRN", whole_numbers((2, c, 3, 4)), exact=False, size=size, alpha=0.5, beta=0.6, bias=2.0)
+    agree("LRN", whole_numbers((2, c, 3), np.float64), exact=False, size=size)
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5, 0.75, 1, 1.25, 2, 3, 4, -0.5, -1, -3])
+def test_powers_that_are_products_of_roots(power):
+    x = np.linspace(0.01, 40, 333, dtype=np.float32).reshape(1, 3, 111)
+    agree("Pow", x, np.array(power, np.float32), exact=False)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("op, function, least, most", [("Exp", np.exp, -80, 88), ("Log", np.log, 1e-30, 1e30)])
+def test_exponentials_and_logarithms_are_right_to_the_last_places(op, function, least, most, kind):
+    numbers = np.geomspace(least, most, 4001) if least > 0 else np.linspace(least, most, 4001)
+    x = np.append(numbers, np.linspace(0.5, 1.5, 999)).astype(kind)
+    session = session_of(helper.make_node(op, ["x"], ["y"]), x.dtype, 1, (), None, 1)
+    exact = function(x.astype(np.longdouble))
+    distance = np.abs(session.run(None, {"x": x})[0] - exact)
+    assert (distance <= 1.5 * np.spacing(np.abs(exact).astype(kind))).all()
+
+
+def test_ends_of_exponentials_and_logarithms():
+    x = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, -1.0, 1e-42, 1000.0, -1000.0], np.float32)
+    agree("Exp", x, exact=False)
+    agree("Log", x, exact=False)
+
+
 def test_a_pool_keeps_nan():
     x = whole_numbers((1, 20, 5, 5))
     x[0, 3, 2, 2] = np.nan
@@ -292,7 +330,7 @@ def test_blocks_and_tiles():
 
 ALONE = {
     "Elu": {"alpha": 2.0}, "Selu": {}, "Celu": {"alpha": 0.5}, "Erf": {}, "Softsign": {}, "Softplus": {},
-    "ThresholdedRelu": {"alpha": 0.5}, "Round": {}, "Neg": {}, "Reciprocal": {},
+    "ThresholdedRelu": {"alpha": 0.5}, "Round": {}, "Neg": {}, "Reciprocal": {}, "Log": {},
 }  # fmt: skip
 
 

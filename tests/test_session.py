@@ -324,6 +324,32 @@ def test_a_subgraph_reads_values_around_it():
         assert session.run(None, {"x": np.array(x, np.float32)})[0].tolist() == expected
 
 
+@pytest.mark.parametrize("inside", ["Abs", "NonZero"])
+def test_a_branch_that_the_shapes_choose_is_part_of_the_program(inside):
+    """Unless a shape inside of it depends on numbers."""
+    then = [helper.make_node("Squeeze", ["double", "axes"], ["then"])]
+    steps = [helper.make_node(inside, ["double"], ["inner"]), helper.make_node("Cast", ["inner"], ["other"], to=1)]
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    branches = {
+        "then_branch": helper.make_graph(then, "then", [], [onnx.ValueInfoProto(name="then")], [axes]),
+        "else_branch": helper.make_graph(steps, "else", [], [onnx.ValueInfoProto(name="other")]),
+    }
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["double"]),
+        helper.make_node("Shape", ["x"], ["shape"], end=1),
+        helper.make_node("Equal", ["shape", "one"], ["alone"]),
+        helper.make_node("If", ["alone"], ["chosen"], **branches),
+        helper.make_node("Neg", ["chosen"], ["y"]),
+    ]
+    session = InferenceSession(build(nodes, {"x": ["n", 3]}, ["y"], {"one": np.array([1])}))
+    x = np.array([[1, -2, 3]], np.float32)
+    assert session.run(None, {"x": x})[0].tolist() == [-2, 4, -6]
+    assert {record.algorithm for record in session.report()} == {"compiled"}
+    x = np.vstack([x, 0 * x])
+    (y,) = session.run(None, {"x": x})
+    assert y.tolist() == (-np.abs(2 * x)).tolist() if inside == "Abs" else [[0, 0, 0], [0, -1, -2]]
+
+
 def test_a_model_may_bring_functions():
     body = [helper.make_node("Mul", ["a", "a"], ["square"]), helper.make_node("Neg", ["square"], ["b"])]
     function = helper.make_function("local", "NegSquare", ["a"], ["b"], body, [helper.make_opsetid("", 17)])

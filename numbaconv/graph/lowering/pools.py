@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,26 @@ from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
 from numbaconv.graph.window import pooled
 from numbaconv.loops.pool import pool_share
 from numbaconv.loops.shares import Shares, share_address
+
+
+class _Axis(NamedTuple):
+    """What a window does along one axis, by the fields of the `POOL` record."""
+
+    size: int
+    out: int
+    k: int
+    stride: int
+    dilation: int
+    pad: int
+    end: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each result along it is that of one pixel."""
+        return self.k == self.stride == 1 and self.pad == self.end == 0
+
+
+_ONCE = _Axis(1, 1, 1, 1, 1, 0, 0)
 
 
 @lowers("MaxPool", "AveragePool")
@@ -36,23 +57,20 @@ def _pool(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Value
     mean = node.op == "AveragePool"
     record["operation"], record["mean"] = NUMBERS["sum" if mean else "maximum"], mean
     record["padded"] = node.attributes.get("count_include_pad", 0)
-    record["n"], record["channels"] = x.shape[:2]
-    size = x.dtype.itemsize
-    record["x_pixel"], record["out_pixel"] = x.pitch() * size, out.pitch() * size
-    missing = 3 - len(counts)
-    starts, ends = ([pad[side] for pad in pads] for side in (0, 1))
-    fields = {
-        "size": (1, x.shape[2:]),
-        "out": (1, counts),
-        "k": (1, window.kernel),
-        "stride": (1, window.strides),
-        "dilation": (1, window.dilations),
-        "pad": (0, starts),
-        "end": (0, ends),
-    }
-    for field, (usual, values) in fields.items():
-        for axis, value in zip("dhw", (*(usual,) * missing, *values)):
-            record[f"{field}_{axis}"] = value
+    n, channels, *sizes = x.shape
+    axes = [_Axis(*axis) for axis in zip(sizes, counts, window.kernel, window.strides, window.dilations, *zip(*pads))]
+    pitches = x.pitch(), out.pitch()
+    if pitches == (channels, channels):
+        # pixels along the last axes that windows do not reach across are further channels
+        while len(axes) > 1 and axes[-1].is_plain:
+            channels *= axes.pop().size
+        if len(axes) < len(counts):
+            pitches, axes = (channels, channels), [*axes, _ONCE]
+    record["n"], record["channels"] = n, channels
+    record["x_pixel"], record["out_pixel"] = (pitch * x.dtype.itemsize for pitch in pitches)
+    for name, axis in zip("dhw", [_ONCE] * (3 - len(axes)) + axes):
+        for field, value in zip(_Axis._fields, axis):
+            record[f"{field}_{name}"] = value
     lines = int(record["n"] * record["out_d"] * record["out_h"])
     zero = x.dtype.type(0)
 
