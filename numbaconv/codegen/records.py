@@ -161,6 +161,15 @@ MATMUL = np.dtype(
     + [("factor", "f8")]
 )
 
+#: A recurrent layer: `function` makes the gates of `n` sequences from their last results, by the `CONV` record of each direction,
+#: one `conv_step` bytes behind the other from `conv` on.  Directions from number `backward` on begin with the last of the `steps`.
+#: What x gives and results lie so many bytes apart: from step to step, direction to direction, sequence to sequence.  `initial` and
+#: `initial_state` are addresses, one direction after the other, of results and states before the first step.
+RECURRENT = _integers(
+    "lstm steps directions backward n hidden gates function conv conv_step initial initial_state x_step x_direction x_row out_step "
+    "out_direction out_row at_gates at_inner"
+)
+
 #: The gradient of a convolution's weights as the loops see it: x and y (the gradient of the result) with their pitches in bytes,
 #: and a block of work, `slices` of lines of y; see `loops.gradient` and, for narrow groups, `loops.lanewise_gradient`.
 GRADIENT = _integers(
@@ -207,4 +216,5 @@ neighbours_record = record_at(NEIGHBOURS)
 enlarge_record = record_at(ENLARGE)
 phases_record = record_at(PHASES)
 bottleneck_record = record_at(BOTTLENECK)
+recurrent_record = record_at(RECURRENT)
 matmul_record = record_at(MATMUL)

@@ -104,7 +104,7 @@ def run_deviation(typingctx, x, count, center):
     return center(types.intp, types.intp, center), codegen
 
 
-def _each_vector(v, count, carried, emit, name: str) -> list:
+def each_vector(v: Vectors, count, carried, emit, name: str) -> list:
     """`carried = emit(load, store, mask, carried)` for whole vectors of a run, without a mask, then for what is left under one.
 
     `load(pointer)` and `store(vector, pointer)` take pointers to the starts of runs.
@@ -153,7 +153,7 @@ def run_exponentials(typingctx, out, x, count, center):
             total = builder.fadd(carried[0], y)
             return [total if mask is None else builder.select(mask, total, carried[0])]
 
-        (total,) = _each_vector(v, count, [v.constant(0)], emit, "exponentials")
+        (total,) = each_vector(v, count, [v.constant(0)], emit, "exponentials")
         return _first_lane(v, folded(v, REDUCTIONS["sum"].merge, total))
 
     return center(types.intp, types.intp, types.intp, center), codegen
@@ -180,9 +180,9 @@ def run_affine(typingctx, out, x, gain, bias, count, center, scale, shift):
 
         with builder.if_else(builder.icmp_signed("==", gain, i64(0))) as (without, with_gain):
             with without:
-                _each_vector(v, count, [], plain, "affine")
+                each_vector(v, count, [], plain, "affine")
             with with_gain:
-                _each_vector(v, count, [], gained, "gained")
+                each_vector(v, count, [], gained, "gained")
         return context.get_dummy_value()
 
     return types.void(*(types.intp,) * 5, center, scale, shift), codegen
@@ -202,7 +202,7 @@ def run_squares(typingctx, out, x, count, like):
             store(builder.fmul(value, value), to)
             return []
 
-        _each_vector(v, count, [], emit, "squares")
+        each_vector(v, count, [], emit, "squares")
         return context.get_dummy_value()
 
     return types.void(*(types.intp,) * 3, like), codegen
@@ -227,7 +227,7 @@ def run_response(typingctx, out, x, squares, count, size, scale, bias, power):
             store(builder.fmul(load(source), exp(v, exponent)), to)
             return []
 
-        _each_vector(v, count, [], emit, "response")
+        each_vector(v, count, [], emit, "response")
         return context.get_dummy_value()
 
     power_type = power

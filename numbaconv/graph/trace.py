@@ -117,6 +117,14 @@ class Trace:
             tensor.buffer.place, tensor.buffer.name = Place.OUTPUT, name
         return tensor
 
+    def order_read(self, name: str) -> Callable[[int], tuple[int, ...]]:
+        """The order in memory of a row-major value: that in which a Transpose wants its axes that alone reads it."""
+        users = self.users.get(name, ())
+        if name not in self.outputs and len(users) == 1 and users[0].op == "Transpose":
+            order = tuple(users[0].attributes.get("perm", ()))
+            return lambda rank: order if len(order) == rank and order[-1] == rank - 1 else row_major(rank)
+        return row_major
+
     def whole(self, name: str, dtype: np.dtype) -> Tensor:
         """The result of a Concat, made when the first of its operands is."""
         if name not in self._wholes:

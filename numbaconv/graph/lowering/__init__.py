@@ -11,6 +11,7 @@ from numbaconv.graph.lowering import (  # noqa: F401
     normalization,
     pools,
     products,
+    recurrent,
     reductions,
     resize,
     shapes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def _product(
     if addend is not None and np.broadcast_shapes(shape, addend.shape) != shape:
         product = _emit(trace, node, (a, b), trace.new("", shape, a.dtype), IDENTITY, alpha)
         return _rest(trace, product, addend, activation, name)
-    out = trace.new(name, shape, a.dtype, _order_of(trace, name))
+    out = trace.new(name, shape, a.dtype, trace.order_read(name))
     return _emit(trace, node, (a, b) if addend is None else (a, b, addend), out, activation, alpha)
 
 
@@ -101,15 +101,6 @@ def _rest(trace: Trace, product: Value, addend: Value, activation: Activation, n
     if addend is not None:
         product = combine(trace, "add", product, addend, name if activation.is_identity else "")
     return product if activation.is_identity else activate(trace, trace.tensor(product), activation, name)
-
-
-def _order_of(trace: Trace, name: str) -> Callable[[int], tuple[int, ...]]:
-    """The order of axes in memory: that in which a Transpose wants them that alone reads the value, so that it is a view."""
-    users = trace.users.get(name, ())
-    if name not in trace.outputs and len(users) == 1 and users[0].op == "Transpose":
-        order = tuple(users[0].attributes.get("perm", ()))
-        return lambda rank: order if len(order) == rank and order[-1] == rank - 1 else row_major(rank)
-    return row_major
 
 
 def _emit(
