@@ -189,10 +189,24 @@ def test_integers_stay_with_numpy(rng):
     np.testing.assert_array_equal(InferenceSession(model.SerializeToString()).run(None, {"a": a, "b": b})[0], a @ b)
 
 
-def test_operands_whose_sizes_contradict_each_other_are_refused(rng):
-    a, b = whole(rng, 3, 4), whole(rng, 5, 6)
-    with pytest.raises(nc.ShapeError, match=r"\(3, 4\) and \(5, 6\) have no product"):
-        session_of(node("Gemm", "a b"), feed={"a": a, "b": b}).run(None, {"a": a, "b": b})
+REFUSED = {
+    "sizes of a Gemm": (node("Gemm", "a b"), (3, 4), (5, 6), None, r"\(3, 4\) and \(5, 6\) have no product"),
+    "axes of a Gemm": (node("Gemm", "a b"), (2, 3, 4), (4, 5), None, "Gemm takes matrices"),
+    "batches": (MATMUL, (2, 3, 4), (3, 4, 5), None, "cannot be broadcast"),
+    "a number": (MATMUL, (), (3,), None, "numbers are no matrices"),
+    "an addend": (node("Gemm", "a b c"), (3, 4), (4, 5), (9, 5), "cannot be broadcast"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_operands_that_contradict_each_other_are_refused(case):
+    step, *shapes, message = REFUSED[case]
+    feed = {name: np.ones(shape, np.float32) for name, shape in zip("abc", shapes) if shape is not None}
+    ranks = {name: [None] * array.ndim for name, array in feed.items()}
+    model = model_of(step, x=ranks.pop("a"), kind=F32, inputs=ranks)
+    model.graph.input[0].name = "a"
+    with pytest.raises(nc.ShapeError, match=message):
+        InferenceSession(model.SerializeToString()).run(None, feed)
 
 
 def test_a_warm_run_allocates_nothing(rng):

@@ -389,6 +389,8 @@ REFUSED = {
     "pool": ("MaxPool", (), {"kernel_shape": [9, 9]}, "do not fit"),
     "no stride": ("MaxPool", (), {"kernel_shape": [2, 2], "strides": [0, 1]}, "positive"),
     "index": ("Gather", (np.array(9),), {}, "index 9"),
+    "sum": ("Add", (np.ones((7, 9, 11), np.float32),), {}, "cannot be broadcast"),
+    "power": ("Pow", (np.ones((7, 9, 11), np.float32),), {}, "cannot be broadcast"),
 }
 
 

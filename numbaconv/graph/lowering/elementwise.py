@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from numbaconv.epilogue import IDENTITY, Activation
+from numbaconv.errors import ShapeError
 from numbaconv.graph import strided
 from numbaconv.graph.instructions import Compiled, Host, fused_name
 from numbaconv.graph.ir import Node
@@ -39,6 +40,20 @@ def _order_of(tensor: Tensor) -> Callable[[int], tuple[int, ...]]:
     return lambda rank: order
 
 
+def broadcast_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what two operands make element by element.
+
+    Raises
+    ------
+    ShapeError
+        They contradict each other.
+    """
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError as error:
+        raise ShapeError(f"operands of shapes {a} and {b} cannot be broadcast to one shape") from error
+
+
 def unary(trace: Trace, operation: str, x: Tensor, name: str, alpha: float = 0.0, beta: float = 0.0) -> Tensor:
     """Emit a function of one operand."""
     out = trace.new(name, x.shape, x.dtype, _order_of(x))
@@ -56,7 +71,7 @@ def activate(trace: Trace, x: Tensor, activation: Activation, name: str) -> Tens
 
 def combine(trace: Trace, operation: str, a: Value, b: Value, name: str, clip: Activation = IDENTITY) -> Tensor:
     """Emit a function of two operands, which are broadcast, clamped to the bounds of `clip`."""
-    shape = np.broadcast_shapes(a.shape, b.shape)
+    shape = broadcast_shape(a.shape, b.shape)
     # the result lies as the larger operand does, and constants are laid out to match
     first, second = (trace.tensor(value) for value in (a, b))
     leader = max((v for v in (first, second) if v.shape == shape), key=_computed, default=None)
@@ -161,7 +176,7 @@ def _power(trace: Trace, node: Node, operands: Sequence[Value]) -> Sequence[Valu
     known = isinstance(exponent, np.ndarray) and exponent.size == 1 and exponent.ndim <= len(x.shape)
     if known and 1 <= abs(4 * exponent.item()) <= 4 * _LARGEST_POWER and 4 * exponent.item() % 1 == 0:
         return [_power_of(trace, x, int(4 * exponent.item()), node.outputs[0])]
-    shape = np.broadcast_shapes(x.shape, exponent.shape)
+    shape = broadcast_shape(x.shape, exponent.shape)
     out = trace.new(node.outputs[0], shape, x.dtype)
     trace.emit(
         Host(node.op, node.name, (x, exponent), (out,), lambda x, e: (np.power(x, e).astype(x.dtype, copy=False),))

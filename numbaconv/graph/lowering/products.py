@@ -16,7 +16,7 @@ from numbaconv.errors import DTypeError, ShapeError
 from numbaconv.graph.batches import Batch, batch_of
 from numbaconv.graph.instructions import Compiled, fused_name
 from numbaconv.graph.ir import Node
-from numbaconv.graph.lowering.elementwise import activate, combine
+from numbaconv.graph.lowering.elementwise import activate, broadcast_shape, combine
 from numbaconv.graph.tensors import Tensor, row_major
 from numbaconv.graph.trace import FLOATS, Trace, Value, lowers
 from numbaconv.loops.shares import Shares
@@ -78,7 +78,7 @@ def _product(
     alpha = node.attributes.get("alpha", 1.0)
     if a.shape[-1] == 0:
         return _rest(trace, np.zeros(shape, a.dtype), addend, activation, name)
-    if addend is not None and np.broadcast_shapes(shape, addend.shape) != shape:
+    if addend is not None and broadcast_shape(shape, addend.shape) != shape:
         product = _emit(trace, node, (a, b), trace.new("", shape, a.dtype), IDENTITY, alpha)
         return _rest(trace, product, addend, activation, name)
     out = trace.new(name, shape, a.dtype, trace.order_read(name))
@@ -86,14 +86,12 @@ def _product(
 
 
 def _result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    if not a or not b:
+        raise ShapeError(f"operands of shapes {a} and {b} have no product: numbers are no matrices")
     rows, columns = (() if len(a) == 1 else (a[-2],)), (() if len(b) == 1 else (b[-1],))
-    try:
-        batch = np.broadcast_shapes(a[:-2], b[:-2])
-    except ValueError:
-        batch = None
-    if batch is None or a[-1] != b[-2 if len(b) > 1 else 0]:
+    if a[-1] != b[-2 if len(b) > 1 else 0]:
         raise ShapeError(f"operands of shapes {a} and {b} have no product")
-    return (*batch, *rows, *columns)
+    return (*broadcast_shape(a[:-2], b[:-2]), *rows, *columns)
 
 
 def _rest(trace: Trace, product: Value, addend: Value, activation: Activation, name: str) -> Value:
