@@ -18,7 +18,14 @@ from numbaconv.graph import InferenceSession, SessionOptions
 
 _WINDOW = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
 _TWICE = (None, np.array([1, 1, 2, 2], np.float32))
-_CHANNELS = np.random.default_rng(0).standard_normal((1, 96, 1, 1)).astype(np.float32)
+_LSTM = {"hidden_size": 64, "direction": "bidirectional"}
+
+
+def _random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+_CHANNELS = _random(1, 96, 1, 1)
 _ROW, _EIGHT = np.ones(120, np.float32), np.ones(8, np.float32)
 _NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 #: Operator, shape of x, further operands, attributes.
@@ -40,19 +47,37 @@ CASES = (
     ("LayerNormalization", (40, 120), (_ROW, _ROW), {}),
     ("ReduceMean", (1, 64, 56, 56), (), {"axes": [2, 3]}),
     ("DepthToSpace", (1, 64, 64, 64), (), {"blocksize": 2}),
+    ("LogSoftmax", (1, 40, 6625), (), {}),
+    ("Softmax", (12, 197, 197), (), {}),
+    ("Softmax", (192, 49, 49), (), {}),
+    ("Exp", (1, 64, 56, 56), (), {}),
+    ("LRN", (1, 192, 56, 56), (), {"size": 5}),
+    ("LSTM", (40, 1, 128), (_random(2, 256, 128), _random(2, 256, 64), _random(2, 512)), _LSTM),
+    ("MatMul", (12, 197, 64), (_random(12, 64, 197),), {}),
+    ("MatMul", (12, 197, 197), (_random(12, 197, 64),), {}),
+    ("MatMul", (192, 49, 32), (_random(192, 32, 49),), {}),
+    ("MatMul", (192, 49, 49), (_random(192, 49, 32),), {}),
+    ("MatMul", (8, 40, 15), (_random(8, 15, 40),), {}),
+    ("MatMul", (64, 64), (_random(64, 64),), {}),
+    ("MatMul", (512, 512), (_random(512, 512),), {}),
+    ("MatMul", (1024, 1024), (_random(1024, 1024),), {}),
 )
+#: Those whose further operands are fed.
+_FED = ("MatMul",)
 _ROUNDS = 40
 
 
 def model_of(op: str, shape: tuple[int, ...], constants, attributes) -> bytes:
     """A model of one operator."""
     names = [f"c{i}" if array is not None else "" for i, array in enumerate(constants)]
+    arrays = {name: array for array, name in zip(constants, names) if name}
+    shapes = {"x": shape} | ({name: array.shape for name, array in arrays.items()} if op in _FED else {})
     graph = helper.make_graph(
         [helper.make_node(op, ["x", *names], ["y"], **attributes)],
         "operator",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in shapes.items()],
         [helper.make_tensor_value_info("y", TensorProto.INT64 if op == "ArgMax" else TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(array, name) for array, name in zip(constants, names) if name],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items() if name not in shapes],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
@@ -61,6 +86,8 @@ def measure(op: str, shape: tuple[int, ...], constants, attributes) -> tuple[flo
     """Median seconds of our step, of our whole run, and of ONNX Runtime's."""
     model = model_of(op, shape, constants, attributes)
     feed = {"x": np.random.default_rng(1).random(shape, np.float32)}
+    if op in _FED:
+        feed |= {f"c{i}": array for i, array in enumerate(constants)}
     timed = InferenceSession(model, SessionOptions(1, enable_profiling=True))
     ours = InferenceSession(model, SessionOptions(1))
     settings = onnxruntime.SessionOptions()
