@@ -26,7 +26,8 @@ def pack_split_part(part, rows, columns, record, x, out, residual, workspace, al
     put_element(out + INVERSE, alpha)
     put_scale(out, min(max(_BELOW + BIAS - largest, LEAST), MOST), out + INVERSE)
     clear(workspace, 2 * COLUMNS, alpha)
-    pack_split(out + SCALE_BYTES, workspace + PANEL_ROW, p.panels, p.k, p.k, workspace, out)
+    # with one tap, chunks of channels lie as all of them do
+    pack_split(out + SCALE_BYTES, workspace + PANEL_ROW, p.panels, p.k, p.k, p.k, workspace, out)
 
 
 pack_split_share = NativeFunction(pack_split_part, "pack_split_share")
