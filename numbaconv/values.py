@@ -18,13 +18,13 @@ class HashedOnce:
     The hash depends on the process (strings are salted), hence pickling goes through the constructor and leaves it behind.
     """
 
+    _hash = None
+
     def __hash__(self) -> int:
-        try:
-            return self._hash
-        except AttributeError:
-            values = self.__dict__
-            values["_hash"] = known = hash(self._values)
-            return known
+        known = self._hash
+        if known is None:
+            self.__dict__["_hash"] = known = hash(self._values)
+        return known
 
     def __reduce__(self):
         return type(self), self._values

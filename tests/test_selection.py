@@ -23,6 +23,7 @@ from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.machine import Machine, Rates, machine
 from numbaconv.problem import ConvProblem
 
+GROUPED = next(algorithm for algorithm in ALGORITHMS if algorithm.name == "grouped")
 PLAIN = Epilogue(False, False, Activation.of(None))
 HERE = replace(machine(), l1=48 << 10, l2=2 << 20, l3=32 << 20)
 
@@ -118,6 +119,25 @@ def test_results_that_are_written_past_the_caches_are_waited_for_half_as_long():
     for name in ("direct", "pointwise", "im2col"):
         kept, streamed = (seconds(f"c8w{pixels}o64k1cl")[name] for pixels in (48 << 10, (48 << 10) + 1))
         assert streamed < kept
+
+
+def test_results_that_are_not_aligned_are_not_written_past_the_caches():
+    aligned, apart = (seconds(f"c8w{(48 << 10) + 1}o{c_out}k1cl")["direct"] for c_out in (64, 63))
+    assert apart > 1.2 * aligned
+    # nor are planes of an odd number of pixels
+    even, odd = (seconds(f"c1h570w{width}o64k3")["im2col"] for width in (578, 579))
+    assert odd > 1.1 * even
+
+
+def test_pixels_are_picked_one_by_one_only_as_far_as_there_are_any():
+    # a panel holds all nine of stride 4, and each of its rows is a run of three
+    picked, shuffled = (seconds(f"c752h10w10o30k1s{stride}")["im2col"] for stride in (4, 2))
+    assert picked < shuffled
+
+
+def test_panels_that_the_l1_does_not_keep_come_again_for_each_tile():
+    near, far = (GROUPED.near_cycles(ConvProblem.parse(f"c768w4096o768k{k}g16cl"), HERE) / k for k in (14, 140))
+    assert far > 1.3 * near
 
 
 def test_transposing_small_tensors_costs_its_calls():

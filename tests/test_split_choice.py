@@ -174,6 +174,42 @@ def test_the_bound_of_a_large_layer_is_most_of_its_estimate():
     assert SPLIT.least_seconds(BIG, TILES) > 0.5 * SPLIT.estimate(BIG, TILES).seconds
 
 
+def cut_of(algorithm, text):
+    """The geometry with its cut."""
+    g = geometry(ConvProblem.parse(text), planes=algorithm.reads_planes)
+    return g | algorithm.cut(g, TILES).fields
+
+
+@whole_panels
+def test_taps_that_lie_far_apart_leave_operands_to_wait_for():
+    # as many steps, of 1.3 times as many positions, since lines have longer paddings
+    near, far = (PLANES.gemm_cycles(cut_of(PLANES, f"c32h16w128o8kh1kw9pw{4 * d}dil{d}"), TILES) for d in (1, 12))
+    assert far > 1.5 * near
+
+
+@whole_panels
+def test_narrow_pixels_of_groups_are_split_one_by_one():
+    alone, grouped = (
+        SPLIT.extra_cycles(None, cut_of(SPLIT, text), TILES) for text in ("c4h56w56o8k3p1cl", "c12h56w56o24k3p1g3cl")
+    )
+    assert grouped > 5 * 3 * alone
+
+
+@whole_panels
+def test_strided_pixels_take_longer_to_split():
+    every, second = (PLANES.extra_cycles(None, cut_of(PLANES, f"c64h1w{64 * s}o64k1s{s}"), TILES) for s in (1, 2))
+    assert second > 1.3 * every
+
+
+@whole_panels
+def test_rows_of_planes_from_beyond_the_l2_come_by_the_line():
+    pixels, planes = (
+        algorithm.far_cycles(cut_of(algorithm, f"c656h71w71o32k3s2p1{layout}"), TILES)
+        for algorithm, layout in ((SPLIT, "cl"), (PLANES, "cf"))
+    )
+    assert planes > 2 * pixels
+
+
 def test_explain_tells_why_they_are_refused():
     shown = next(r for r in nc.explain(BIG, accuracy="strict").rows if r.algorithm == SPLIT.name)
     assert shown.reason == (refusal(on=machine()) or "spreads NaN and infinity beyond their place")

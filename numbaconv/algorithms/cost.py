@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from numbaconv.algorithms.geometry import fields_of, past_caches, weights_stay
 from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.gemm import MR
+from numbaconv.loops.gemm import MR, VECTOR_BYTES
 from numbaconv.machine import Machine, Rates
 from numbaconv.problem import ConvProblem
 
@@ -48,6 +48,8 @@ FETCHED = 0.6
 IN_ORDER = 0.35
 #: Storing one row of a tile that ends inside a vector, under a mask.
 PARTIAL = 2.0
+#: Less than any tile takes to store a vector besides what `row` says.
+STORED = 3.0
 #: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
 PATCH, SEGMENT, COPY, ENTRY = 20.0, 40.0, 7.5, 10.0
 #: One record of a tile list that is made while running.
@@ -87,14 +89,12 @@ def _partial(g: dict[str, int], machine: Machine) -> float:
 
 
 def least_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """The multiply-adds of a direct sum, without those in padding, of whole vectors; and tensors from beyond the L2."""
-    g = fields_of(problem, None, False)
-    taps = _padded_taps_met(g, 1.0, 1.0, 1.0) if _much_padding(g) else g["window"]
-    products = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] * g["c_in"] * taps
-    cycles = products / (FMA * TARGETS[machine.isa].lanes(g["itemsize"])) + FETCHED * far_cycles(
-        g, machine, 0, 1, 1, streams=True
-    )
-    return cycles / machine.rates.clock
+    """The multiply-adds of a direct sum, without those in padding, and stores of whole vectors; tensors from beyond the L2."""
+    g, target, rates = fields_of(problem, None, False), TARGETS[machine.isa], machine.rates
+    taps = _padded_taps_met(g, 1.0, 1.0, 1.0) if much_padding(g) else g["window"]
+    vectors = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] / target.lanes(g["itemsize"])
+    cycles = vectors * (g["c_in"] * taps / FMA + min(rates.row / target.vectors, STORED))
+    return (cycles + FETCHED * far_cycles(g, machine, 0, 1, 1, streams=True)) / rates.clock
 
 
 class LeastWork(NamedTuple):
@@ -122,7 +122,7 @@ def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
     tiles = -(-pixels // MR)
     stored = panels * rates.row * (1 + 1 / MR)
     multiply = panels_cycles(1.0, MR, g["c_out"], 0.0, g["itemsize"], machine) / MR - stored
-    met = _padded_taps_met(g, 1.0, 1.0, 1.0) if _much_padding(g) else g["window"]
+    met = _padded_taps_met(g, 1.0, 1.0, 1.0) if much_padding(g) else g["window"]
     pixel = met * g["c_in"] * multiply + panels * (rates.row + rates.tap) + _partial(g, machine)
     times = 1 if weights_stay(g, machine) else panels
     reads = times * g["k_d"] * g["k_h"] * min(pixels * g["stride_w"] + tiles * k_w, pixels * k_w) * g["c_in"]
@@ -160,17 +160,19 @@ def far_cycles(
 ) -> float:
     """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass.
 
-    `beside` are bytes of the workspace that take room in the L2, too; `streams` tells that results are written past the caches
-    that are too large for them.
+    `beside` are bytes of the workspace that take room in the L2, too; `streams` tells that results that are
+    too large for the caches are written past them, where vectors are aligned.
     """
     x = g["n"] * g["in_pixels"] * g["x_pixel"]
     out = g["n"] * g["out_pixels"] * g["out_pixel"]
     near = x + out + beside + weight_bytes
     if near <= machine.l2 / 2:
         return 0.0
-    written = out * STREAMED if streams and past_caches(out) else out
-    moved = written + x * (input_passes if x > machine.l2 / 2 else 1)
-    return waiting_cycles(near, moved + fetched_bytes(weight_bytes, weight_passes, machine), machine)
+    moved = out * STREAMED if streams and past_caches(out) and g["out_pixel"] % VECTOR_BYTES == 0 else out
+    moved += x * (input_passes if x > machine.l2 / 2 else 1)
+    if weight_bytes:
+        moved += fetched_bytes(weight_bytes, weight_passes, machine)
+    return waiting_cycles(near, moved, machine)
 
 
 def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:
@@ -200,7 +202,7 @@ def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY
 
 def taps_met(g: dict[str, int], height: float) -> float:
     """Taps of an average tile of `height` neighbouring pixels that do not lie wholly in padding."""
-    if not _much_padding(g):
+    if not much_padding(g):
         return g["window"]
     # a tile of an image cut as one line runs on into the next row
     rows = 1.0 if g["lines"] > 1 else 1.0 + (height - 1) / g["w_out"]
@@ -210,12 +212,12 @@ def taps_met(g: dict[str, int], height: float) -> float:
 def weights_read(g: dict[str, int], panels: int) -> float:
     """Bytes of so many packed panels that are read at all: those of taps that do not lie in padding for every output."""
     nbytes = panels * g["panel_bytes"]
-    if not _much_padding(g):
+    if not much_padding(g):
         return nbytes
     return nbytes * _padded_taps_met(g, g["d_out"], g["h_out"], g["w_out"]) / g["window"]
 
 
-def _much_padding(g: dict[str, int]) -> bool:
+def much_padding(g: dict[str, int]) -> bool:
     """Whether so many taps lie in padding that they are worth counting."""
     padding = g["pad_front"] + g["pad_top"] + g["pad_left"]
     if not padding or g["padding_mode"]:
@@ -236,11 +238,15 @@ def slices_met(g: dict[str, int], span: float = 1.0) -> float:
 
 def rows_met(g: dict[str, int], span: float = 1.0) -> float:
     """Rows of the kernel that `span` neighbouring outputs meet."""
+    if g["k_h"] == 1 and not g["pad_top"] and (g["h_out"] - 1) * g["stride_h"] < g["h_in"]:
+        return 1.0
     return met(g["h_in"], g["h_out"], g["k_h"], g["stride_h"], g["dilation_h"], g["pad_top"], span)
 
 
 def columns_met(g: dict[str, int], span: float = 1.0) -> float:
     """Columns of the kernel that `span` neighbouring outputs meet."""
+    if g["k_w"] == 1 and not g["pad_left"] and (g["w_out"] - 1) * g["stride_w"] < g["w_in"]:
+        return 1.0
     return met(g["w_in"], g["w_out"], g["k_w"], g["stride_w"], g["dilation_w"], g["pad_left"], span)
 
 

@@ -15,6 +15,7 @@ from numbaconv.algorithms.split_panels import UNIT_BYTES
 from numbaconv.algorithms.tiled import TiledAlgorithm
 from numbaconv.codegen.amx import COLUMNS, ROWS, configuration
 from numbaconv.codegen.halves import Halves, halves_of
+from numbaconv.codegen.memory import LINE as LINE_BYTES
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.split import SUMS_BYTES
 from numbaconv.machine import Machine
@@ -25,6 +26,13 @@ INPUT_PART = 2
 _MOST_INPUT, _FEW_LINES = 0.7, 4
 #: Cycles of starting and finishing a tile of a panel; of finishing one of its lines; of splitting 32 channels of a pixel.  Fitted.
 TILE, LINE, SPLIT = 160.0, 60.0, 16.0
+#: Cycles of a line of operands that comes from the L2, where products do not hide it; measured, with few output channels and taps
+#: that lie far apart.
+_FROM_L2 = 2.0
+#: Panels of no more bytes stay in the L1 from tile to tile.
+_NEAR_PANEL = 24 << 10
+#: Cache lines of 32 elements of a position in two halves.
+_POSITION_LINES = 2
 #: The part of the time of transfers that is left where weights are asked for ahead.  Fitted, too.
 ASKED_WEIGHTS = 0.65
 
@@ -133,13 +141,43 @@ def turned_lines(g: dict[str, int], planes: bool = False) -> dict[str, int]:
     return {}
 
 
+def positions_of_line(g: dict[str, int]) -> tuple[int, int]:
+    """Positions of a line, and how many of them it shares with the next one: no more than what lies between lines, so that each
+    output has a position of its own.
+    """
+    reach = (g["k_w"] - 1) * g["dilation_w"] // g["stride_w"]
+    if not reach:
+        return g["w_out"], 0
+    needed = g["w_out"] + reach
+    # in whichever phase there is least padding
+    before, after = g["pad_left"] // g["stride_w"], needed + -(g["w_in"] + g["pad_left"]) // g["stride_w"]
+    shared = max(min(reach, before, after), 0)
+    return needed - shared, shared
+
+
+def products_hide_operands(halves: int, reach: int) -> bool:
+    """Whether tiles of so many registers of output channels need no `fetching_cycles`: taps reach over so many positions."""
+    return halves > 1 and reach <= 2 * COLUMNS
+
+
+def fetching_cycles(g: dict[str, int], registers: int, halves: int, strips: float, reach: int) -> float:
+    """Cycles that operands of so many registers of positions and of output channels take from the L2 for a block: for each tile
+    the positions that it reaches in so many strips, and the weights of a panel.
+    """
+    lines = -(-halves // 2) * strips * (2 * COLUMNS + reach) * _POSITION_LINES
+    if g["panel_bytes"] > _NEAR_PANEL:
+        lines += halves * g["panel_bytes"] / (2 * LINE_BYTES)
+    return -(-registers // 2) * lines * _FROM_L2
+
+
 def lines_of_block(total: int, reach: int, line_bytes: int, fixed_bytes: int, room: int, machine: Machine) -> int:
     """Lines of a block, blocks as even as can be; a few more than `room` holds where kernels reach over many others."""
-    for nbytes in (room, int(_MOST_INPUT * machine.l2)):
-        fit = max(1, min(total, (nbytes - fixed_bytes) // line_bytes - reach))
-        if _FEW_LINES * fit >= min(reach, total):
-            break
-    return -(-total // -(-total // fit)) if total else 0
+    fit = (room - fixed_bytes) // line_bytes - reach
+    if fit >= total:
+        return total
+    if _FEW_LINES * max(1, fit) < min(reach, total):
+        fit = min(total, (int(_MOST_INPUT * machine.l2) - fixed_bytes) // line_bytes - reach)
+    return -(-total // -(-total // max(1, fit)))
 
 
 def blocks_of(g: dict[str, int]) -> float:

@@ -11,7 +11,7 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, geometry, tile_list_bytes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
-from numbaconv.loops.gemm import MR, NV, PAIR_TILES, PANEL_ROW, TILE
+from numbaconv.loops.gemm import MR, NV, PAIR_TILES, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.planes import planes_share
 from numbaconv.machine import Machine
 
@@ -85,7 +85,8 @@ class Planes(TiledAlgorithm):
     def far_cycles(self, g, machine):
         """Every tap reads x once, and every block of panels the weights."""
         blocks = g["n"] * g["groups"] * -(-g["tiles_per_line"] // g["tile_block"])
-        return cost.far_cycles(g, machine, g["groups"] * g["c_out"] * g["patch_pitch"], 1, blocks, streams=True)
+        aligned = g["out_pixels"] * g["itemsize"] % VECTOR_BYTES == 0
+        return cost.far_cycles(g, machine, g["groups"] * g["c_out"] * g["patch_pitch"], 1, blocks, streams=aligned)
 
     def extra_cycles(self, problem, g, machine):
         """Packing: a run for each row of the image that a panel crosses, for each tap and channel."""
@@ -97,8 +98,8 @@ def _packing_cycles(g: dict[str, int], k: int, machine: Machine) -> float:
     copied = PANEL_ROW / machine.rates.copy_bytes
     if g["window"] == g["stride_w"] == 1:
         return k * (cost.COPY + copied)
-    width = PANEL_ROW // g["itemsize"]
-    runs = 1 + width / g["w_out"]
+    pixels = min(PANEL_ROW // g["itemsize"], g["out_pixels"])
+    runs = min(1 + pixels / g["w_out"], g["d_out"] * g["h_out"])
     # every second pixel is picked by shuffles, pixels further apart one by one
-    run = cost.COPY + (width if g["stride_w"] > 2 else 0)
-    return k * (runs * run + copied) + runs * g["window"] * cost.SEGMENT
+    picked = pixels if g["stride_w"] > 2 else 0
+    return k * (runs * cost.COPY + picked + copied) + runs * g["window"] * cost.SEGMENT

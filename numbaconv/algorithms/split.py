@@ -3,7 +3,8 @@
 Wins on nearly every dense convolution whose accuracy may be 22 or 16 bits of each operand instead of 24.  The input is split a
 block at a time, which the tiles then read in place for every tap; see `loops.split`.
 
-    cycles = matrix products (m + 1) / 17                            of registers: 3 a step, of m rows by 16 columns
+    cycles = max(matrix products (m + 1) / 17,                        of registers: 3 a step, of m rows by 16 columns
+                 FROM_L2 (lines of pixels and panels))                that tiles read for the first time
            + panels (TILE tiles + LINE lines)                        sums that are finished, of two registers a tile
            + SPLIT (blocks of 32 channels of a position)             input that is split
            + MISSED (x + out + ASKED_WEIGHTS weights passes) / far   from beyond the L2
@@ -15,7 +16,6 @@ machine's (`machine.Rates`): the unit is limited by power and by its loads, so t
 from __future__ import annotations
 
 from math import ceil
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,11 @@ from numbaconv.algorithms.matrix_tiles import (
     TILE,
     MatrixTiles,
     blocks_of,
+    fetching_cycles,
     lines_of_block,
     met_columns,
+    positions_of_line,
+    products_hide_operands,
     turned_lines,
 )
 from numbaconv.algorithms.split_panels import SplitPanels
@@ -74,41 +77,35 @@ class Split(MatrixTiles):
 
         Sums must not depend on the batch, so that only the first slice of a block counts.
         """
-        g = g | (turned := turned_lines(g))
-        whole = self._cut(g, 1, machine)
-        fields, alone = whole.fields, {"unit_block": 1}
-        if fields["scale_step"] or not fields["block_pitch"] or _stays(fields | alone, machine):
-            return Cut(turned | fields, *whole[1:])
-        blocks = -(-g["c_in"] // DEPTH)
-        cuts = (self._cut(g, chunks, machine) for chunks in range(2, blocks + 1) if blocks % chunks == 0)
-        cut = next((cut for cut in cuts if _stays(cut.fields | alone, machine)), whole)
-        return Cut(turned | cut.fields, *cut[1:])
+        turned = turned_lines(g)
+        if turned:
+            g = g | turned
+        cut = self._cut(g, 1, machine)
+        fields = cut.fields
+        if not _stays(fields, 1, machine) and fields["block_pitch"] and not fields["scale_step"]:
+            blocks = -(-g["c_in"] // DEPTH)
+            cuts = (self._cut(g, chunks, machine) for chunks in range(2, blocks + 1) if blocks % chunks == 0)
+            cut = next((chunked for chunked in cuts if _stays(chunked.fields, 1, machine)), cut)
+        return cut._replace(fields=turned | cut.fields) if turned else cut
 
     def _cut(self, g, chunks, machine):
         c_in = g["c_in"] if chunks == 1 else -(-g["c_in"] // DEPTH) // chunks * DEPTH
-        stride_w, k_d, steps = g["stride_w"], g["k_d"], _steps(g | {"c_in": c_in})
-        phases_h, reach_h = g["stride_h"] if g["k_h"] > 1 else 1, (g["k_h"] - 1) * g["dilation_h"] // g["stride_h"]
-        # no more than what lies between lines, so that each output has a position of its own
-        shared = reach_w = (g["k_w"] - 1) * g["dilation_w"] // stride_w
-        needed = g["w_out"] + reach_w
-        narrow = steps.narrow < _NARROW * steps.wide
+        stride_w, k_d, h_out, l2 = g["stride_w"], g["k_d"], g["h_out"], machine.l2
+        steps, narrow = _steps(g, c_in)
+        phases_h, reach_h = 1, 0
+        if g["k_h"] > 1:
+            phases_h, reach_h = g["stride_h"], (g["k_h"] - 1) * g["dilation_h"] // g["stride_h"]
         phases = 1 if narrow or g["k_w"] == 1 else stride_w
-        for phase in range(phases):
-            # a narrow form's positions begin with whole pixels
-            before = g["pad_left"] // stride_w if narrow else max(-(-(g["pad_left"] - phase) // stride_w), 0)
-            after = needed - -(-(g["w_in"] + g["pad_left"] - phase) // stride_w)
-            shared = max(min(shared, before, after), 0)
-        positions, position_bytes = needed - shared, 2 * stride_w * c_in if narrow else ROW_BYTES
+        positions, shared = positions_of_line(g)
+        position_bytes = 2 * stride_w * c_in if narrow else ROW_BYTES
         row_pitch, tail = positions * position_bytes, shared * position_bytes + 2 * ROW_BYTES
         blocks = 1 if narrow else -(-c_in // DEPTH)
         strips = 2 * k_d * blocks * phases_h * phases
-        taken = steps.narrow if narrow else steps.wide
-        asked = taken * g["panels_per_group"] >= _STEPS_A_LINE * g["x_pixel"] / CACHE_LINE
-        column_block = max(1, machine.l2 // _PANEL_PART // (taken * STEP_BYTES))
+        column_block = max(1, l2 // _PANEL_PART // (steps * STEP_BYTES))
         # large blocks save what neighbours share, and weights that come again; pixels that share neither are better in small ones
         apart = reach_h == 0 and positions == 1 and column_block >= g["panels_per_group"]
-        room = machine.l2 // (_APART_PART if apart else INPUT_PART)
-        lines = lines_of_block(g["h_out"], reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), room, machine)
+        room = l2 // (_APART_PART if apart else INPUT_PART)
+        lines = lines_of_block(h_out, reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), room, machine)
         phase_pitch = rounded((lines + reach_h) * row_pitch + tail)
         block_pitch = phases_h * phases * phase_pitch
         low = rounded(k_d * blocks * block_pitch)
@@ -118,13 +115,13 @@ class Split(MatrixTiles):
         # one for all, or the inverse of each position's
         unit_pitch = rounded(scales + (INVERSE + g["itemsize"] * lines * positions if each else SCALE_BYTES))
         units = 1
-        if lines == g["h_out"] and chunks == 1:
+        if lines == h_out and chunks == 1:
             units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
         total = (lines - 1) * positions + g["w_out"]
         registers = -(-total // ROWS)
         carried = 0 if chunks == 1 else -(-registers // 2) * g["panels_per_group"] * SUMS_BYTES
         fields = {
-            "line": g["h_out"],
+            "line": h_out,
             "line_block": lines,
             "unit_block": units,
             "unit_pitch": unit_pitch,
@@ -145,19 +142,25 @@ class Split(MatrixTiles):
             "chunks": chunks,
             "chunk": c_in,
             "sums_pitch": SUMS_BYTES if carried else 0,
-            "steps": taken,
+            "steps": steps,
             "tile_height": -(-total // max(registers, 1)) or 1,
-            "panel_bytes": chunks * taken * STEP_BYTES,
+            "panel_bytes": chunks * steps * STEP_BYTES,
             "column_block": column_block if chunks == 1 else 1,
-            # what the L2 keeps needs no asking for
-            "fetch": int(asked and chunks == 1 and g["n"] * g["x_image"] > machine.l2 // INPUT_PART),
-            # nor do results that many products hide
-            "far_results": int(chunks * taken <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > machine.l2),
+            # results that many products hide are not asked for
+            "far_results": int(chunks * steps <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > l2),
         }
+        return Cut(fields, units * unit_pitch + carried, steps * 8 + ROW_BYTES)
+
+    def loop_fields(self, g, machine):
+        """What is asked for, and what a scale depends on."""
+        asked = g["steps"] * g["panels_per_group"] >= _STEPS_A_LINE * g["x_pixel"] / CACHE_LINE
         # where splitting meets all numbers that count
-        apart = g["k_w"] == 1 < stride_w or positions == g["k_h"] == 1 < g["stride_h"]
-        fields |= met_columns(g) | {"guessed": int(fields["scaled"] and g["groups"] == 1 and not apart)}
-        return Cut(fields, units * unit_pitch + carried, taken * 8 + ROW_BYTES)
+        apart = g["k_w"] == 1 < g["stride_w"] or g["positions"] == g["k_h"] == 1 < g["stride_h"]
+        return met_columns(g) | {
+            # what the L2 keeps needs no asking for
+            "fetch": int(asked and g["chunks"] == 1 and g["n"] * g["x_image"] > machine.l2 // INPUT_PART),
+            "guessed": int(g["scaled"] and g["groups"] == 1 and not apart),
+        }
 
     def tables(self, g, cut):
         g = g | cut.fields
@@ -179,21 +182,31 @@ class Split(MatrixTiles):
         return self.packed(weights.form(SplitPanels(run, chunk, self.halves))) | {"bias": weights.packed_bias}
 
     def gemm_cycles(self, g, machine):
-        """Products of registers, and what each tile, row and line costs besides."""
-        registers, panels, halves = _registers(g), -(-g["c_out"] // (2 * ROWS)), -(-g["c_out"] // ROWS)
-        product = machine.rates.matrix * (g["tile_height"] + 1) / (ROWS + 1)
-        products = 3 * registers * halves * g["chunks"] * g["steps"] * _met(g) * product
+        """Products of registers or their operands, and what each tile, row and line costs besides."""
+        registers, height, met, c_out = _registers(g), g["tile_height"], _met(g), g["c_out"]
+        halves, panels = -(-c_out // ROWS), -(-c_out // (2 * ROWS))
+        products = (
+            3 * registers * halves * g["chunks"] * g["steps"] * met * machine.rates.matrix * (height + 1) / (ROWS + 1)
+        )
+        reach = (g["k_w"] - 1) * g["dilation_w"] // g["stride_w"]
+        if not products_hide_operands(halves, reach):
+            strips = g["k_d"] * g["k_h"] * met * g["position_bytes"] / ROW_BYTES
+            if g["block_pitch"]:
+                strips *= min(g["phases"], g["k_w"]) * -(-g["c_in"] // DEPTH)
+            products = max(products, fetching_cycles(g, registers, halves, strips, reach))
         lines = g["line_block"] if g["positions"] > 1 else 0
         finished = -(-registers // 2) * (TILE + (g["chunks"] - 1) * _CARRIED) + lines * LINE
         return blocks_of(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
-        """Splitting: again for each slice of the kernel."""
+        """Splitting: again for each slice of the kernel; narrow pixels of groups, which lie apart, one by one."""
         rows = g["phases_h"] * (g["line_block"] + g["reach_h"]) * g["k_d"]
         if g["block_pitch"]:
             stretches = g["phases"] * g["positions"] * -(-g["c_in"] // DEPTH)
-        else:
+        elif g["groups"] == 1:
             stretches = g["row_pitch"] / ROW_BYTES
+        else:
+            stretches = g["positions"] * g["stride_w"]
         return blocks_of(g) * g["groups"] * rows * stretches * SPLIT
 
     def far_cycles(self, g, machine):
@@ -201,56 +214,63 @@ class Split(MatrixTiles):
 
         They and the results of few steps are asked for ahead.  Lines of pixels that groups share take as long again.
         """
-        x, out = g["n"] * g["in_pixels"] * g["x_pixel"], g["n"] * g["out_pixels"] * g["out_pixel"]
-        weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
-        moved = x + out * (_ASKED_RESULTS if g["far_results"] else 1) + _lines_apart(g)
-        blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
+        n, panel_bytes, l2 = g["n"], g["panel_bytes"], machine.l2
+        x, out = n * g["in_pixels"] * g["x_pixel"], n * g["out_pixels"] * g["out_pixel"]
+        weights = g["groups"] * g["panels_per_group"] * panel_bytes
+        near = x + out + weights
+        if near <= l2 / 2:
+            return 0.0
+        moved = x + (out * _ASKED_RESULTS if g["far_results"] else out)
+        if g["groups"] > 1:
+            moved += _lines_apart(g)
+        blocks = ceil(n * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
         fetched = cost.fetched_bytes(weights, blocks, machine)
-        if not _stays(g, machine):
+        if not _stays(g, g["unit_block"], machine):
             fetched += weights * blocks * (g["unit_block"] * -(-_registers(g) // 2) - 1)
-        return cost.waiting_cycles(x + out + weights, moved + ASKED_WEIGHTS * fetched, machine)
+        return cost.waiting_cycles(near, moved + ASKED_WEIGHTS * fetched, machine)
 
     def least_seconds(self, problem, machine):
-        """Products of full registers, nothing lost, for the taps that an average pixel meets."""
+        """Full registers, nothing lost, of the taps that an average line meets; tiles are finished, and pixels split once."""
         g = fields_of(problem, None, False)
-        pixels = g["n"] * g["out_pixels"] * g["groups"]
-        met = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) / g["window"]
-        cycles = pixels / ROWS * -(-g["c_out"] // ROWS) * min(_steps(g)) * met * 3 * machine.rates.matrix
-        return cycles / machine.rates.clock
+        registers, rates = -(-g["c_out"] // ROWS), machine.rates
+        met = 1.0
+        if cost.much_padding(g):
+            # the lines of a signal are its pixels
+            lines_met = cost.columns_met(g) / g["k_w"] if g["h_in"] == g["k_h"] == 1 else cost.rows_met(g) / g["k_h"]
+            met = cost.slices_met(g) / g["k_d"] * lines_met
+        pixel = (
+            registers * (3 * _steps(g, g["c_in"])[0] * met * rates.matrix + TILE / 4) / ROWS + SPLIT * g["c_in"] / DEPTH
+        )
+        return g["n"] * g["out_pixels"] * g["groups"] * pixel / rates.clock
 
 
 def _lines_apart(g: dict[str, int]) -> int:
     """Bytes of the cache lines that groups read and write for themselves, one after the other."""
-    if g["groups"] == 1:
-        return 0
     sides = (g["in_pixels"], g["x_pixel"], g["c_in"]), (g["out_pixels"], g["out_pixel"], g["c_out"])
     lines = sum(pixels * ceil(c * g["itemsize"] / CACHE_LINE) for pixels, pitch, c in sides if pitch >= _APART)
     return g["n"] * g["groups"] * lines * CACHE_LINE
 
 
-def _stays(g: dict[str, int], machine: Machine) -> bool:
-    """Whether the L2 keeps a block and what a chunk reads of a panel."""
-    return g["unit_block"] * g["unit_pitch"] + g["panel_bytes"] // g["chunks"] <= _TOGETHER * machine.l2
+def _stays(g: dict[str, int], units: int, machine: Machine) -> bool:
+    """Whether the L2 keeps so many slices and what a chunk reads of a panel."""
+    return units * g["unit_pitch"] + g["panel_bytes"] // g["chunks"] <= _TOGETHER * machine.l2
 
 
-class _Steps(NamedTuple):
-    """How many a tile takes in either form."""
-
-    wide: int
-    narrow: int
-
-
-def _steps(g: dict[str, int]) -> _Steps:
-    rows = g["k_d"] * g["k_h"]
-    wide = rows * g["k_w"] * -(-g["c_in"] // DEPTH)
+def _steps(g: dict[str, int], c_in: int) -> tuple[int, bool]:
+    """How many a tile takes of so many channels, and whether it has the narrow form."""
+    rows, k_w = g["k_d"] * g["k_h"], g["k_w"]
+    wide = rows * k_w * -(-c_in // DEPTH)
     # narrow lines begin with the pixels of their padding, of which a remainder of a stride may have less than none
-    if g["dilation_w"] > 1 or g["k_w"] == 1 or g["d_out"] * g["h_out"] == 1 or g["pad_left"] < 0:
-        return _Steps(wide, wide)
-    return _Steps(wide, rows * -(-g["k_w"] * g["c_in"] // DEPTH))
+    if c_in % DEPTH == 0 or k_w == 1 or g["dilation_w"] > 1 or g["d_out"] * g["h_out"] == 1 or g["pad_left"] < 0:
+        return wide, False
+    narrow = rows * -(-k_w * c_in // DEPTH)
+    return (narrow, True) if narrow < _NARROW * wide else (wide, False)
 
 
 def _met(g: dict[str, int]) -> float:
     """The part of the steps that an average pair of registers meets; see `loops.split.steps_met`."""
+    if not cost.much_padding(g):
+        return 1.0
     if g["k_d"] > 1:
         return cost.slices_met(g) / g["k_d"]
     span = min(-(-2 * g["tile_height"] // g["positions"]), g["h_out"])

@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import geometry
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.matrix_tiles import (
     ASKED_WEIGHTS,
     INPUT_PART,
@@ -19,13 +19,17 @@ from numbaconv.algorithms.matrix_tiles import (
     TILE,
     MatrixTiles,
     blocks_of,
+    fetching_cycles,
     lines_of_block,
     met_columns,
+    positions_of_line,
+    products_hide_operands,
     turned_lines,
 )
 from numbaconv.algorithms.split_panels import SplitRows
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, ROW_BYTES, ROWS, STEP_BYTES
+from numbaconv.codegen.memory import LINE as CACHE_LINE
 from numbaconv.codegen.scales import SCALE_BYTES
 from numbaconv.codegen.split_planes import HOPS
 from numbaconv.loops.split_planes import SOURCE_BYTES, split_planes_share
@@ -36,6 +40,8 @@ from numbaconv.workspace import rounded
 _PAIR_BYTES = 4
 #: How much longer products take whose operands lie across cache lines; measured.
 _SPLIT_LINES = 1.22
+#: How much longer it takes to split pixels that are picked out of two vectors; measured.
+_STRIDED = 1.4
 
 
 class SplitPlanes(MatrixTiles):
@@ -64,11 +70,13 @@ class SplitPlanes(MatrixTiles):
     def cut(self, g, machine):
         registers = -(-g["c_out"] // ROWS)
         turned = turned_lines(g, planes=True)
-        fields, patches = turned | _by_channels(g | turned), _by_patches(g)
-        if patches["steps"] < fields["steps"] and _patches_win(g | patches, g | fields, registers, machine):
-            fields = patches
+        fields = turned | _by_channels(g | turned if turned else g)
+        if _patch_steps(g) < fields["steps"]:
+            patches = _by_patches(g)
+            if _patches_win(g | patches, g | fields, registers, machine):
+                fields = patches
         g = g | fields
-        row_pitch, reach = g["positions"] * _PAIR_BYTES, g["reach_h"]
+        row_pitch, reach, positions = g["positions"] * _PAIR_BYTES, g["reach_h"], g["positions"]
         # the last row ends with zeros that it would share with the next one, and with a whole vector
         last_row = rounded(row_pitch + g["shared"] * _PAIR_BYTES)
         phases, pairs = g["phases_h"] * g["phases"], PAIRS * -(-g["k_block"] // DEPTH)
@@ -76,7 +84,7 @@ class SplitPlanes(MatrixTiles):
         strips = 2 * slices * pairs * phases
         room = machine.l2 // INPUT_PART
         lines = lines_of_block(g["line"], reach, strips * row_pitch, strips * (last_row + ROW_BYTES), room, machine)
-        if g["positions"] == 1:
+        if positions == 1:
             # tiles are full, and rows of results as aligned as their planes
             lines = min(rounded(lines), g["line"])
         phase_pitch = max(lines + reach - 1, 0) * row_pitch + last_row
@@ -107,11 +115,13 @@ class SplitPlanes(MatrixTiles):
             "panel_bytes": g["steps"] * STEP_BYTES,
             "image_step": g["groups"] * g["c_out"] * g["out_pixels"],
         }
-        # where splitting meets all numbers that count, and hardly any more than once
-        guessed = g["groups"] == 1 and not _has_patches(g) and not g["positions"] == g["k_h"] == 1 < g["stride_h"]
-        fields |= met_columns(g) | {"guessed": int(fields["scaled"] and guessed)}
         table = g["steps"] * DEPTH * SOURCE_BYTES if _has_patches(g) else 0
         return Cut(fields, units * unit_pitch + table, g["steps"] * 8 + ROW_BYTES)
+
+    def loop_fields(self, g, machine):
+        """What a scale depends on, and whether splitting meets all numbers that count, and hardly any more than once."""
+        guessed = g["groups"] == 1 and not _has_patches(g) and not g["positions"] == g["k_h"] == 1 < g["stride_h"]
+        return met_columns(g) | {"guessed": int(g["scaled"] and guessed)}
 
     def tables(self, g, cut):
         g = g | cut.fields
@@ -133,49 +143,60 @@ class SplitPlanes(MatrixTiles):
         return self.packed(weights.form(rows)) | {"bias": weights.flat_bias}
 
     def gemm_cycles(self, g, machine):
-        """Products of registers, and what each tile and line costs besides."""
-        positions = (g["line_block"] - 1) * g["positions"] + g["w_out"]
-        registers, panels = -(-positions // COLUMNS), g["panels_per_group"]
-        products = registers * _product_cycles(g, -(-g["c_out"] // g["tile_height"]), machine)
+        """Products of registers or their operands, and what each tile and line costs besides."""
+        positions, panels = (g["line_block"] - 1) * g["positions"] + g["w_out"], g["panels_per_group"]
+        registers, halves = -(-positions // COLUMNS), -(-g["c_out"] // g["tile_height"])
+        products = registers * _product_cycles(g, halves, machine)
+        patches = _has_patches(g)
+        reach = 0 if patches else (g["k_w"] - 1) * g["dilation_w"] // g["stride_w"]
+        if not products_hide_operands(halves, reach):
+            strips = g["steps"]
+            if not patches:
+                strips = g["k_d"] * g["k_h"] * min(g["phases"], g["k_w"]) * -(-g["c_in"] // DEPTH)
+            products = max(products, fetching_cycles(g, registers, halves, strips, reach))
         lines = g["line_block"] if g["positions"] > 1 else 0
-        return blocks_of(g) * g["groups"] * (products + panels * (-(-registers // 2) * TILE + lines * LINE))
+        finished = -(-registers // 2) * TILE + lines * LINE
+        return blocks_of(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
-        """Splitting whole vectors."""
+        """Splitting whole vectors, of strided channels picked out of two."""
         lines = g["line_block"] + g["reach_h"]
         line = COLUMNS * -(-g["positions"] // COLUMNS) if g["positions"] > 1 else 1
-        return blocks_of(g) * g["groups"] * lines * line * _split_blocks(g) * SPLIT
+        strided = _STRIDED if g["stride_w"] > 1 else 1.0
+        return blocks_of(g) * g["groups"] * lines * line * _split_blocks(g) * SPLIT * strided
 
     def far_cycles(self, g, machine):
-        """Weights come again with each block, unless they stay; they are asked for ahead."""
+        """Weights come again with each block, unless they stay; they are asked for ahead.  Rows of planes are not."""
         x, out = g["n"] * g["in_pixels"] * g["x_pixel"], g["n"] * g["out_pixels"] * g["out_pixel"]
         weights = g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+        near = x + out + weights
+        if near <= machine.l2 / 2:
+            return 0.0
         blocks = ceil(g["n"] * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
-        fetched = ASKED_WEIGHTS * cost.fetched_bytes(weights, blocks, machine)
-        return cost.waiting_cycles(x + out + weights, x + out + fetched, machine)
+        moved = x + out + ASKED_WEIGHTS * cost.fetched_bytes(weights, blocks, machine)
+        if x > machine.l2 / 2 and g["positions"] > 1:
+            moved += _row_bytes(g)
+        return cost.waiting_cycles(near, moved, machine)
 
     def least_seconds(self, problem, machine):
-        """Products of full registers, nothing lost."""
-        g = geometry(problem, planes=True)
-        pixels, steps = g["n"] * g["out_pixels"] * g["groups"], -(-g["window"] * g["c_in"] // DEPTH)
-        return pixels / COLUMNS * g["c_out"] / ROWS * steps * 3 * machine.rates.matrix / machine.rates.clock
+        """Full registers of pixels, nothing lost; tiles are finished, and pixels split once."""
+        g, rates = fields_of(problem, None, False), machine.rates
+        c_out, steps = g["c_out"], _patch_steps(g)
+        registers = -(-c_out // ROWS)
+        products = 3 * steps * rates.matrix * (c_out + registers) / (ROWS + 1)
+        pixel = (products + registers * TILE / 4) / COLUMNS + SPLIT * g["c_in"] / DEPTH
+        return g["n"] * g["out_pixels"] * g["groups"] * pixel / rates.clock
 
 
 def _by_channels(g: dict[str, int]) -> dict[str, int]:
     """A tap is a distance, and a step 32 channels of one."""
-    stride, phases = g["stride_w"], g["stride_w"] if g["k_w"] > 1 else 1
-    # no more than what lies between lines, so that each output has a position of its own
-    shared = reach = (g["k_w"] - 1) * g["dilation_w"] // stride
-    for phase in range(phases):
-        before = max(-(-(g["pad_left"] - phase) // stride), 0)
-        after = g["w_out"] + reach - -(-(g["w_in"] + g["pad_left"] - phase) // stride)
-        shared = max(min(shared, before, after), 0)
+    positions, shared = positions_of_line(g)
     return {
         "line": g["h_out"],
         "reach_h": (g["k_h"] - 1) * g["dilation_h"] // g["stride_h"],
         "phases_h": g["stride_h"] if g["k_h"] > 1 else 1,
-        "phases": phases,
-        "positions": g["w_out"] + reach - shared,
+        "phases": g["stride_w"] if g["k_w"] > 1 else 1,
+        "positions": positions,
         "shared": shared,
         "steps": g["window"] * -(-g["c_in"] // DEPTH),
     }
@@ -183,11 +204,14 @@ def _by_channels(g: dict[str, int]) -> dict[str, int]:
 
 def _by_patches(g: dict[str, int]) -> dict[str, int]:
     """A step is 32 elements of a patch, and positions are output pixels."""
-    k = g["window"] * g["c_in"]
     return {
         "line": g["h_out"], "reach_h": 0, "phases_h": 1, "phases": 1, "positions": g["w_out"], "shared": 0,
-        "steps": -(-k // DEPTH), "k_block": k,
+        "steps": _patch_steps(g), "k_block": g["window"] * g["c_in"],
     }  # fmt: skip
+
+
+def _patch_steps(g: dict[str, int]) -> int:
+    return -(-g["window"] * g["c_in"] // DEPTH)
 
 
 def _has_patches(g: dict[str, int]) -> bool:
@@ -199,6 +223,12 @@ def _split_blocks(g: dict[str, int]) -> int:
     if _has_patches(g):
         return g["steps"]
     return g["k_d"] * g["phases_h"] * g["phases"] * -(-g["c_in"] // DEPTH)
+
+
+def _row_bytes(g: dict[str, int]) -> float:
+    """Bytes of the cache lines of the rows of planes that blocks read, some of which neighbours read again."""
+    rows = g["phases_h"] * (g["line_block"] + g["reach_h"]) * g["k_d"] * g["groups"] * g["c_in"]
+    return blocks_of(g) * rows * -(-g["w_in"] * g["itemsize"] // CACHE_LINE) * CACHE_LINE
 
 
 def _patches_win(patches: dict[str, int], channels: dict[str, int], registers: int, machine: Machine) -> bool:

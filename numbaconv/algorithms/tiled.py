@@ -66,6 +66,10 @@ class TiledAlgorithm(DirectSums):
         """Choose lines, tiles and blocks for a geometry; pure."""
         raise NotImplementedError
 
+    def loop_fields(self, g: dict[str, int], machine: Machine) -> dict[str, int]:
+        """Fields of the `CONV` record that no cost follows from; `g` holds the cut, too."""
+        return {}
+
     def tables(self, g: dict[str, int], cut: Cut) -> dict[str, np.ndarray]:
         """Arrays that the plan keeps, by the field of the `CONV` record that holds their address."""
         raise NotImplementedError
@@ -207,6 +211,7 @@ class _Variant:
         g = geometry(problem, pitches, plan._algorithm.reads_planes)
         cut = plan._algorithm.cut(g, plan._machine)
         g |= streamed(g) | cut.fields
+        g |= plan._algorithm.loop_fields(g, plan._machine)
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
         g |= plan._algorithm.functions(g, problem.np_dtype)

@@ -88,23 +88,25 @@ def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
 
 
 def least_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """Products and transforms of as many tiles as outputs fill, each as few as of any size."""
-    g = fields_of(problem, None, False)
+    """Products and transforms of as many tiles as outputs fill, each as few as of any size; tensors from beyond the L2."""
+    g, rates = fields_of(problem, None, False), machine.rates
     least = least_form((g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
     if not least:
         return inf
     multiplied, stored, transformed_in, transformed_out, tiles = least
-    lanes = TARGETS[machine.isa].lanes(g["itemsize"])
-    vectors_in, vectors_out = (g["groups"] * g[channels] / lanes for channels in ("c_in", "c_out"))
+    lanes, groups, c_in, n = TARGETS[machine.isa].lanes(g["itemsize"]), g["groups"], g["c_in"], g["n"]
+    vectors_out, summed = groups * g["c_out"] / lanes, _slices_summed(g)
     phases = g["stride_h"] * g["stride_w"]
     pixel = (
-        multiplied * _slices_summed(g) * phases * g["c_in"] * vectors_out / cost.FMA
-        + stored * g["groups"] * g["panels_per_group"] * machine.rates.row
-        + transformed_in * phases * vectors_in
+        multiplied * summed * phases * c_in * vectors_out / cost.FMA
+        + stored * groups * g["panels_per_group"] * (rates.row + rates.tap * summed)
+        + transformed_in * phases * groups * c_in / lanes
         + transformed_out * vectors_out
         + tiles * 2 * _TILE
     )
-    return g["n"] * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel / machine.rates.clock
+    tensors = n * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
+    far = _WAITED * cost.waiting_cycles(tensors, tensors, machine)
+    return (n * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel + far) / rates.clock
 
 
 def least_of_all(problem: ConvProblem, machine: Machine) -> float:

@@ -63,70 +63,76 @@ def best(
     """The first candidate of `rank`, found with as few estimates as need be."""
     # what algorithms add that cannot do with channels first; all can do with channels last
     moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
-    left: list = [(0.0, 0, _families(algorithms, accuracy.local, on))]
-    while left:
+    as_it_is = problem.padding_mode == "zeros"
+    parts, left = _parts(algorithms, accuracy.local, on), []
+    while True:
+        for part in parts:
+            place, least_seconds, natives, algorithm, _ = part
+            posed = problem
+            if algorithm is not None:
+                if not as_it_is:
+                    posed = padded.posed_to(algorithm, problem)
+                if algorithm.unsupported(posed, epilogue, on) is not None:
+                    continue
+            bound = least_seconds(posed, on)
+            if moving:
+                for native in natives:
+                    if native(problem):
+                        break
+                else:
+                    bound += moving
+            if bound < inf:
+                heappush(left, (bound * _ROUNDED, place, part))
+        if not left:
+            return rank(problem, epilogue, on, accuracy, algorithms)[0]
         # what has the lowest bound is looked at more closely, until that is an estimate
         _, place, what = heappop(left)
-        if isinstance(what, _Family):
-            for place, part in what.parts:
-                bound = _bound(part, problem, epilogue, on, moving)
-                if bound < inf:
-                    heappush(left, (bound, place, part))
-        elif isinstance(what, Candidate):
+        if isinstance(what, Candidate):
             return what
-        elif (candidate := _priced(what, padded.posed_to(what, problem), problem, epilogue, on, accuracy)).cost:
-            heappush(left, (candidate.cost.seconds, place, candidate))
-    return rank(problem, epilogue, on, accuracy, algorithms)[0]
+        parts = what.parts
+        if not parts:
+            posed = problem if as_it_is else padded.posed_to(what.algorithm, problem)
+            candidate = _priced(what.algorithm, posed, problem, epilogue, on, accuracy)
+            if candidate.cost:
+                heappush(left, (candidate.cost.seconds, place, candidate))
 
 
-class _Family(NamedTuple):
-    """Algorithms that share a lower bound, and what they are made of: families that share a nearer one, or themselves.
+class _Part(NamedTuple):
+    """An algorithm, or a family of those that share a lower bound: families that share a nearer one, or themselves.
 
-    `native` are their methods of this name, one of each class.  The last member's comes first, since the reference follows any
-    layout.
+    `place` is its own in the order of preference, or that of the first; `native` are the methods of this name, one of each class.
+    The last member's comes first, since the reference follows any layout.
     """
 
-    floor: Floor
-    parts: tuple[tuple[int, _Family | Algorithm], ...]
+    place: int
+    least_seconds: Floor
     native: tuple[Callable[[ConvProblem], bool], ...]
+    algorithm: Algorithm | None
+    parts: tuple[_Part, ...]
 
 
 @functools.lru_cache(maxsize=64)
-def _families(algorithms: tuple[Algorithm, ...], local: bool, on: Machine) -> _Family:
-    """All that are available, or those of them that are `local`, each with its place or the first of its places."""
-    numbered = [(place, a) for place, a in enumerate(algorithms) if (a.local or not local) and not a.unavailable(on)]
-    return _family(lambda problem, on: 0.0, numbered, 0)
+def _parts(algorithms: tuple[Algorithm, ...], local: bool, on: Machine) -> tuple[_Part, ...]:
+    """All that are available, or those of them that are `local`."""
+    return _sharing(
+        [(place, a) for place, a in enumerate(algorithms) if (a.local or not local) and not a.unavailable(on)], 0
+    )
 
 
-def _family(floor: Floor, numbered: list[tuple[int, Algorithm]], depth: int) -> _Family:
-    """Of algorithms with these places that share so many floors, of which this one is the last."""
+def _sharing(numbered: list[tuple[int, Algorithm]], depth: int) -> tuple[_Part, ...]:
+    """Families of algorithms with these places, which share so many floors, by the next one; alone who has no other."""
     sharing = defaultdict(list)
     for place, algorithm in numbered:
-        # by its place where it shares nothing more
         sharing[algorithm.floors[depth] if depth < len(algorithm.floors) else place].append((place, algorithm))
-    parts = tuple(
-        (members[0][0], _family(shared, members, depth + 1)) if callable(shared) else members[0]
-        for shared, members in sharing.items()
-    )
-    return _Family(floor, parts, tuple({type(a): a.native for _, a in reversed(numbered)}.values()))
-
-
-def _bound(what: _Family | Algorithm, problem: ConvProblem, epilogue: Epilogue, on: Machine, moving: float) -> float:
-    """Seconds that an algorithm or a family does not go below, with those of `moving` if none is native; infinity if it refuses."""
-    if isinstance(what, _Family):
-        least, natives = what.floor(problem, on), what.native
-    else:
-        problem = padded.posed_to(what, problem)
-        if what.unsupported(problem, epilogue, on) is not None:
-            return inf
-        least, natives = what.least_seconds(problem, on), (what.native,)
-    if moving:
-        for native in natives:
-            if native(problem):
-                break
+    parts = []
+    for floor, members in sharing.items():
+        place, algorithm = members[0]
+        if callable(floor):
+            native = tuple({type(a): a.native for _, a in reversed(members)}.values())
+            parts.append(_Part(place, floor, native, None, _sharing(members, depth + 1)))
         else:
-            least += moving
-    return least * _ROUNDED
+            parts.append(_Part(place, algorithm.least_seconds, (algorithm.native,), algorithm, ()))
+    return tuple(parts)
 
 
 def _candidate(
