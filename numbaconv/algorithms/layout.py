@@ -40,7 +40,8 @@ def transposing(problem: ConvProblem, residual: bool, machine: Machine) -> tuple
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
     rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
     if nbytes > L3_SHARE:
-        rate /= BEYOND_L3
+        # the L3 keeps a part until it is read
+        rate /= BEYOND_L3 - (BEYOND_L3 - 1) * L3_SHARE / nbytes
     return (2 * moved / rate + _CALL * (x_differs + results)) / rates.clock, nbytes
 
 
