@@ -11,6 +11,7 @@ that the cost model ranks first over the least of all times.
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections import Counter
@@ -103,10 +104,13 @@ def measure(problem: ConvProblem, names: list[str], rounds: int) -> tuple[dict[s
     for run in runs.values():
         run()
     calls = {name: max(1, int(BATCH / _time(run, 1))) for name, run in runs.items()}
+    order, source = list(runs.items()), random.Random(0)
     for _ in range(rounds):
         fastest = min((min(times) for times in seconds.values() if times), default=np.inf)
         peaks.append(_time(fma.call, 1))
-        for name, run in runs.items():
+        # whoever follows one that leaves much in the caches waits until that is written
+        source.shuffle(order)
+        for name, run in order:
             if len(seconds[name]) < FIRST or min(seconds[name]) < HOPELESS * fastest:
                 seconds[name].append(_time(run, calls[name]))
     quartiles = {name: float(np.quantile(times, 0.25)) for name, times in seconds.items()}
