@@ -99,7 +99,7 @@ def measure(problem: ConvProblem, names: list[str], rounds: int) -> tuple[dict[s
     out = aligned(np.zeros(problem.output_shape, np.float32))
     fma = peak.prepare(problem, None, 1, "", None)
     weights = Weights(weight, bias, problem.groups)
-    runs = {name: partial(plan.run, x, out, threads=1) for name, plan in plans(problem, names, weights).items()}
+    runs = {name: partial(plan.run, x, out) for name, plan in plans(problem, names, weights).items()}
     seconds, peaks = {name: [] for name in names}, []
     for run in runs.values():
         run()
