@@ -123,7 +123,7 @@ def test_results_that_are_written_past_the_caches_are_waited_for_half_as_long():
 
 def test_results_that_are_not_aligned_are_not_written_past_the_caches():
     aligned, apart = (seconds(f"c8w{(48 << 10) + 1}o{c_out}k1cl")["direct"] for c_out in (64, 63))
-    assert apart > 1.2 * aligned
+    assert apart > 1.1 * aligned
     # nor are planes of an odd number of pixels
     even, odd = (seconds(f"c1h570w{width}o64k3")["im2col"] for width in (578, 579))
     assert odd > 1.1 * even
