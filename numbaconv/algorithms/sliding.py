@@ -8,7 +8,8 @@
 t taps of a run that meet the input, x channels of a group, m pixels and v vectors a tile; turned sums take as many turns as a
 group has channels.  A step loads the weights of t taps and m + t - 1 pixels, each of which is a blend of two where a vector has
 two groups; where several channels are read at the same places, it loads these places, too.  A run that is taken in pieces loads
-little: its step is t m / FMA + PIECE for each of them.
+little: its step is t m / FMA + PIECE for each of them.  A run of one channel that is taken a few taps at a time takes CHUNK for all
+but the first of these.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, TALL, sliding_core
 from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT
 
-#: Starting a tile and storing it; starting a run of taps, and one of its pieces; one channel of several.
-START, RUN_START, PIECE, CHANNEL = 50.0, 5.0, 12.0, 4.0
+#: Starting a tile and storing it; starting a run of taps, and one of its pieces, and a chunk of it that is not the first; one
+#: channel of several.  Those of long runs are measured with 13 to 31 columns.
+START, RUN_START, PIECE, CHUNK, CHANNEL = 50.0, 5.0, 12.0, 18.0, 4.0
 #: Weights that are walked through for each tile take so many times the L1 at most.
 _NEAR_WEIGHTS = 2
 #: Tiles of a signal that follow one another.
@@ -106,13 +108,17 @@ class SlidingAlgorithm(TiledAlgorithm):
         elements = 2 if operation == "blended" else 1
         taps /= g["phases"]
         positions = (height - 1) * known.hop + taps
+        # runs of several channels and of signals were measured with what comes later
+        chunked = known == KERNELS[0] and g["c_in"] == 1 and taps > 0 and not _is_signal(g)
+        later = -(-taps // target.chunk) - 1 if chunked else 0
 
         def cycles_of(width):
             blends = positions * width * (elements - 1)
             loads = taps * width + positions * (elements * width + several)
             step = max((taps * height * width + blends) / cost.FMA, loads / cost.LOADS, taps * cost.LATENCY)
             turning = turns * height * width / cost.FMA if turns > 1 else 0.0
-            return START + turning + runs * (RUN_START * turns + g["c_in"] * (step + CHANNEL * several))
+            channel = step + CHANNEL * several + CHUNK * later
+            return START + turning + runs * (RUN_START * turns + g["c_in"] * channel)
 
         full, single = divmod(vectors, target.vectors)
         cycles = (full * cycles_of(target.vectors) if full else 0.0) + (single * cycles_of(1) if single else 0.0)
@@ -188,7 +194,9 @@ def _kernel(g: dict[str, int], hop: int, in_pieces: bool) -> int:
     held = g["k_w"] < target().pixels
     if (g["k_w"], hop, 0) in KERNELS and held and max(g["pad_left"], beyond) <= reach:
         return KERNELS.index(Kernel(g["k_w"], hop))
-    if in_pieces and g["k_w"] > _FEW_TAPS * hop and reach <= _WIDEST * g["w_in"]:
+    # a signal's weights stay in the L1 and its tiles have one run: pieces gain nothing there
+    long_runs = in_pieces and not _is_signal(g) and g["k_w"] > _FEW_TAPS * hop
+    if long_runs and reach <= _WIDEST * g["w_in"]:
         return KERNELS.index(Kernel(piece=_piece(g["k_w"], hop)))
     return 0
 
