@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.addressed import address
-from numbaconv.algorithms.base import CompiledPlan, Plan
+from numbaconv.algorithms.base import CompiledPlan, LoopNestPlan, Plan
 from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.errors import ShapeError
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import expected, operands_at
+from numbaconv.loops.shares import run_on_arrays
 from numbaconv.options import options
 from numbaconv.workspace import fresh, scratch
 
@@ -22,14 +24,22 @@ _KERNEL = ("k_d", "k_h", "k_w")
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with what a call checks against; `compiled` where it runs on addresses."""
+    """A plan with what a call checks against: `expected` of operands where it runs on addresses, else None.
+
+    A plan that is one loop `nest`, and has anything to do, is run with the check of its operands.
+    """
 
     plan: Plan
-    x_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     residual: bool
     accuracy: Accuracy
-    compiled: bool
+    expected: np.ndarray | None
+    nest: bool
+
+    @functools.cached_property
+    def expected_at(self) -> int:
+        """Address of `expected`, or 0."""
+        return 0 if self.expected is None else self.expected.ctypes.data
 
 
 class BaseLayer:
@@ -122,26 +132,18 @@ class BaseLayer:
 
     def _run_again(self, x, residual, out) -> bool:
         """Run the plan used last, if these arrays plainly are what it takes; whatever else they are is found out elsewhere."""
-        last, dtype = self._last, self.dtype
+        last = self._last
         if last is None or last.residual is (residual is None) or last.accuracy is not Accuracy.of(self.accuracy):
             return False
-        arrays = [(x, last.x_shape), (out, last.output_shape)]
-        if residual is not None:
-            arrays.append((residual, last.output_shape))
-        for array, shape in arrays:
-            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
-                return False
-            flags = array.flags
-            if not (flags.c_contiguous and flags.aligned):
-                return False
-        at, to = address(x), address(out)
-        apart = to >= at + x.nbytes or at >= to + out.nbytes
-        added = 0 if residual is None else address(residual)
-        if not (apart and out.flags.writeable and (added in (0, to) or abs(added - to) >= out.nbytes)):
-            return False
-        threads = usable_threads()
-        last.plan.run_at(at, to, added, scratch(last.plan.scratch_bytes(threads)), threads)
-        return True
+        plan, threads = last.plan, usable_threads()
+        objects = last.expected_at, id(x), id(out), 0 if residual is None else id(residual)
+        workspace = scratch(plan.scratch_bytes(threads))
+        if last.nest:
+            return run_on_arrays(plan.shares(threads), *objects, workspace)
+        at, to, added = operands_at(*objects)
+        if to:
+            plan.run_at(at, to, added, workspace, threads)
+        return to != 0
 
     def _find(self, x_shape: tuple[int, ...], residual: bool) -> Planned:
         accuracy = Accuracy.of(self.accuracy)
@@ -150,13 +152,15 @@ class BaseLayer:
             found = self._planned.get(key)
             if found is not None:
                 self._planned.move_to_end(key)
-                self._last = found if found.compiled else None
+                self._last = found if found.expected_at else None
                 return found
         plan, output_shape = self._make_plan(x_shape, residual, accuracy)
-        found = Planned(plan, x_shape, output_shape, residual, accuracy, isinstance(plan, CompiledPlan))
+        operands = expected(self.dtype, x_shape, output_shape) if isinstance(plan, CompiledPlan) else None
+        nest = isinstance(plan, LoopNestPlan) and 0 not in output_shape and plan.shares(1).rows > 0
+        found = Planned(plan, output_shape, residual, accuracy, operands, nest)
         with self._lock:
             self._planned[key] = found
-            self._last = found if found.compiled else None
+            self._last = found if found.expected_at else None
             while len(self._planned) > options().plan_cache:
                 self._planned.popitem(last=False)
         return found

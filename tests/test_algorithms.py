@@ -455,6 +455,7 @@ def test_a_cut_patch_takes_bias_residual_and_activation_once():
 
 LARGE_DEPTHWISE = (
     "c33h40w36o33k31p15g33",
+    "n2c17h20w33o17k13p6s2g17",
     "c20h14w14o20k29p14g20f64",
     "c16h30w41o16kh1kw31ph0pw7g16",
     "c16h9w9o32k13p12g16",

@@ -11,6 +11,7 @@ import pytest
 from strategies import NAMES, NON_FINITE, Operands, kinds, make_operands, normals, pairs, whole_numbers
 
 import numbaconv as nc
+from numbaconv.loops.ndarrays import expected, operands_at
 from numbaconv.problem import LAYOUTS, ConvProblem
 
 F32, F64 = np.float32, np.float64
@@ -586,3 +587,59 @@ def test_a_layer_that_has_run_refuses_what_a_new_one_refuses(x):
         warm(x, out=out)
     assert str(again.value) == str(refused.value)
     np.testing.assert_array_equal(warm(good, out=out), np.full_like(out, 3))
+
+
+class _Subclass(np.ndarray):
+    """An array that is not quite one."""
+
+
+def _at(x, out, residual=None):
+    """What compiled code finds of operands that should be (2, 3, 5) and a result of (2, 4, 5), by their addresses."""
+    wanted = expected(np.dtype(F32), (2, 3, 5), (2, 4, 5))
+    return operands_at(wanted.ctypes.data, id(x), id(out), 0 if residual is None else id(residual))
+
+
+def test_compiled_code_finds_the_data_of_arrays():
+    x, out, residual = ones(2, 3, 5), ones(2, 4, 5), ones(2, 4, 5)
+    assert _at(x, out) == (x.ctypes.data, out.ctypes.data, 0)
+    assert _at(x, out, residual) == (x.ctypes.data, out.ctypes.data, residual.ctypes.data)
+    assert _at(x, out, out) == (x.ctypes.data, out.ctypes.data, out.ctypes.data)
+    neighbours = ones(70)
+    x, out = neighbours[:30].reshape(2, 3, 5), neighbours[30:].reshape(2, 4, 5)
+    x.flags.writeable = False
+    assert _at(x, out) == (x.ctypes.data, out.ctypes.data, 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda *shape: np.ones(shape).tolist(),
+        lambda *shape: None,
+        lambda *shape: ones(*shape).view(_Subclass),
+        lambda *shape: ones(*shape, dtype=F64),
+        lambda *shape: ones(*shape, dtype=np.int32),
+        lambda *shape: ones(*shape).astype(">f4"),
+        lambda *shape: ones(*shape, 1),
+        lambda *shape: ones(*shape[1:]),
+        lambda *shape: ones(*shape[:2], 6),
+        lambda *shape: ones(3, *shape[1:]),
+        lambda *shape: ones(*shape[::-1]).T,
+        lambda *shape: ones(*shape, 2)[..., 0],
+        lambda *shape: _misaligned(ones(*shape)),
+    ],
+)
+def test_compiled_code_refuses_other_objects(make):
+    x, out = ones(2, 3, 5), ones(2, 4, 5)
+    assert _at(make(2, 3, 5), out) == (0, 0, 0)
+    assert _at(x, make(2, 4, 5)) == (0, 0, 0)
+    # where there is no residual its address is 0
+    other = make(2, 4, 5)
+    assert other is None or _at(x, out, other) == (0, 0, 0)
+
+
+def test_compiled_code_refuses_to_write_what_is_read_only_or_overlaps():
+    x, out, memory = ones(2, 3, 5), ones(2, 4, 5), ones(80)
+    assert _at(x, _read_only(out)) == (0, 0, 0)
+    parts = [memory[first : first + size].reshape(2, -1, 5) for first, size in ((0, 30), (29, 40), (39, 30), (30, 40))]
+    assert _at(parts[0], parts[1]) == _at(parts[2], parts[1]) == (0, 0, 0)
+    assert _at(x, parts[1], parts[3]) == _at(x, parts[3], parts[1]) == (0, 0, 0)

@@ -6,8 +6,9 @@ from strategies import make_operands, whole_numbers
 
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.grouped import Grouped
-from numbaconv.algorithms.sliding import sliding_fields
+from numbaconv.algorithms.sliding import TILES, sliding_fields
 from numbaconv.algorithms.weights import pack_turned
+from numbaconv.codegen.sliding import KERNELS
 from numbaconv.codegen.target import target
 from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
@@ -53,3 +54,14 @@ def test_sums_that_are_turned_between_passes_are_those_of_the_groups(width):
         sums = np.roll(sums, -1, axis=1) + (weights * x).reshape(groups, width)
     expected = np.einsum("goc,gc->go", weight.reshape(groups, width, width), x.reshape(groups, width))
     np.testing.assert_array_equal(sums, expected)
+
+
+@pytest.mark.parametrize("stride", (1, 2, 3))
+@pytest.mark.parametrize("columns", range(8, 42))
+def test_long_runs_are_pieces_of_two_lengths(columns, stride):
+    problem = ConvProblem.parse(f"c1h50w50o1k{columns}s{stride}cl")
+    piece = KERNELS[sliding_fields(geometry(problem), machine(), TILES, in_pieces=True)["kernel"]].piece
+    assert (piece > 0) == (columns > 7 * stride)
+    for run in {columns // stride, -(-columns // stride)} if piece else ():
+        pieces = [piece] * (run - -(-run // piece) * (piece - 1)) + [piece - 1] * -(-run // piece)
+        assert sum(pieces[: -(-run // piece)]) == run and piece <= target().piece

@@ -179,12 +179,15 @@ ASSEMBLY = """
     import sys
 
     from numba import types
+    from numbaconv.codegen.sliding import KERNELS, Kernel
+    from numbaconv.codegen.target import target
     from numbaconv.loops.gemm import gemm_core
     from numbaconv.loops.sliding import sliding_core
 
+    kernels = Kernel(), Kernel(3, 1), Kernel(piece=target().piece)
     signature = types.void(types.intp, types.float32, types.float32)
     with open(sys.argv[1], "w") as file:
-        for core in (gemm_core, sliding_core("depthwise", 0), sliding_core("depthwise", 1)):
+        for core in (gemm_core, *(sliding_core("depthwise", KERNELS.index(kernel)) for kernel in kernels)):
             file.write(core.compiled(signature)._library.get_asm_str())
 """
 
@@ -267,9 +270,11 @@ def test_tiles_of_every_size_are_named_by_type_operation_size_and_instruction_se
         ("avx512", "wide"),
         ("avx512", "depthwise"),
         ("avx512", "depthwise_k3s1"),
+        ("avx512", "depthwise_p7"),
         ("avx2", "gemm"),
         ("avx2", "depthwise"),
         ("avx2", "depthwise_k3s1"),
+        ("avx2", "depthwise_p5"),
     ],
 )
 def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, kind, assembly):
@@ -281,13 +286,14 @@ def test_the_hot_loop_keeps_its_accumulators_in_registers(isa, kind, assembly):
         "wide": (on.wide_rows, 2 * on.vectors),
         "depthwise": (on.pixels, on.vectors),
         "depthwise_k3s1": (on.pixels, on.vectors),
+        f"depthwise_p{on.piece}": (on.tall, 1),
     }[kind]
-    # tiles that know their kernel look for padding
-    form = isa + "_bordered" if kind == "depthwise_k3s1" else isa
+    # tiles that know their kernel, or take its runs in pieces, look for padding
+    form = isa + "_bordered" if "_" in kind else isa
     body = tiles(assembly(isa), form, "gemm" if kind == "wide" else kind)[rows, vectors]
     hot = max(loops(body), key=lambda lines: len(fused(lines)))
     # channels of a dense tile, taps of a run that slides over neighbouring pixels
-    unrolled = {"depthwise": on.chunk, "depthwise_k3s1": 3}.get(kind, UNROLL)
+    unrolled = {"depthwise": on.chunk, "depthwise_k3s1": 3, f"depthwise_p{on.piece}": on.piece}.get(kind, UNROLL)
     assert len(fused(hot)) == unrolled * rows * vectors
     assert all(REGISTERS[isa] in line for line in fused(hot))
     # rbp holds the address of a row where the function keeps no frame pointer

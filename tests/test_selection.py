@@ -53,6 +53,12 @@ def test_taps_that_lie_in_padding_cost_nothing():
     assert mostly_outside["direct"] < 0.7 * inside["direct"]
 
 
+@pytest.mark.parametrize("text", ("c128h56w56o128k31p15g128cl", "c512h14w14o512k27p13g512cl", "c64h28w28o64k9p4g64cl"))
+def test_long_runs_take_longer_in_strips_than_in_pieces(text):
+    estimates = seconds(text)
+    assert estimates["depthwise"] < estimates["grouped"]
+
+
 #: Layers of networks, whose estimates are closer to one another than those of the small problems of `every_kind`.
 LAYERS = st.builds(
     "c{}h{}w{}o{}k{}s{}p{}g{}{}".format, st.sampled_from((16, 48, 256)), *2 * [st.integers(9, 60)], st.sampled_from((16, 96, 512)),

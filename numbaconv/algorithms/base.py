@@ -72,7 +72,7 @@ class CompiledPlan(Plan, Protocol):
 class LoopNestPlan(CompiledPlan, Protocol):
     """A plan that is one loop nest: what a step of a network's program and a part of another nest have to be."""
 
-    def shares(self, threads: int, pitches: Pitches) -> Shares:
+    def shares(self, threads: int, pitches: Pitches | None = None) -> Shares:
         """The work cut for so many threads, for tensors whose pixels lie so many elements apart (x, out, residual)."""
 
 

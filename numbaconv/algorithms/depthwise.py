@@ -35,7 +35,7 @@ class _Panels(SlidingAlgorithm):
         return self.name
 
     def cut(self, g, machine):
-        return cut_in_place(g, machine, sliding_fields(g, machine, TILES))
+        return cut_in_place(g, machine, sliding_fields(g, machine, TILES, in_pieces=True))
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""

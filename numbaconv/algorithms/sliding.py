@@ -7,7 +7,9 @@
 
 t taps of a run that meet the input, x channels of a group, m pixels and v vectors a tile; turned sums take as many turns as a
 group has channels.  A step loads the weights of t taps and m + t - 1 pixels, each of which is a blend of two where a vector has
-two groups; where several channels are read at the same places, it loads these places, too.
+two groups; where several channels are read at the same places, it loads these places, too.  A run that is taken in pieces loads
+little: its step is t m / FMA + PIECE for each of them.  A run of one channel that is taken a few taps at a time takes CHUNK for all
+but the first of these.
 """
 
 from __future__ import annotations
@@ -21,18 +23,19 @@ from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import pack_columns, pack_turned
 from numbaconv.codegen.expand import COPY, TOGETHER, permutes
 from numbaconv.codegen.lanes import CHANNELS, TURNED
-from numbaconv.codegen.sliding import KERNELS, RUN
+from numbaconv.codegen.sliding import KERNELS, RUN, Kernel
 from numbaconv.codegen.target import TARGETS, target
 from numbaconv.loops.gemm import NV, PANEL_ROW, core_address
 from numbaconv.loops.grouped import grouped_share
-from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, sliding_core
+from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, TALL, sliding_core
 from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT
 
-#: Starting a tile and storing it; starting a run of taps; one channel of several.
-START, RUN_START, CHANNEL = 50.0, 5.0, 4.0
-#: Cycles that multiplications do not hide of a vector of weights from the L2, where the L1 does not keep a panel from tile to
-#: tile; measured with 128 taps of 48 channels.
+#: Starting a tile and storing it; starting a run of taps, and one of its pieces, and a chunk of it that is not the first; one
+#: channel of several.  Those of long runs are measured with 13 to 31 columns.
+START, RUN_START, PIECE, CHUNK, CHANNEL = 50.0, 5.0, 12.0, 18.0, 4.0
+#: Cycles that multiplications do not hide of a vector of weights from the L2, where the L1 does not keep a panel of several channels
+#: from tile to tile; measured with 128 taps of 48 channels.
 _FROM_L2 = 1.6
 #: Weights that are walked through for each tile take so many times the L1 at most.
 _NEAR_WEIGHTS = 2
@@ -40,6 +43,8 @@ _NEAR_WEIGHTS = 2
 TILES = 8
 #: Kernels of so many columns read the sides of the image in place instead of a padded copy.
 _FEW_TAPS = 7
+#: How many times as wide as the image kernels are at most whose runs are taken in pieces, none of whose taps is left out.
+_WIDEST = 8
 #: Columns from position to position beyond which at most one of them meets any image.
 _FAR = 1 << 40
 #: The part of the L2 that the lines under a block may take, in all slices of the kernel, and the rows that it has at least:
@@ -90,20 +95,27 @@ class SlidingAlgorithm(TiledAlgorithm):
         return (cycles + self.least_extra(least, machine)) / machine.rates.clock
 
     def gemm_cycles(self, g, machine):
-        target = TARGETS[machine.isa]
+        target, known = TARGETS[machine.isa], KERNELS[g["kernel"]]
         vectors = -(-g["c_out"] * g["itemsize"] // target.vector_bytes)
-        tiles = -(-g["w_out"] // (g["out_step"] * target.pixels)) * g["out_step"] if g["w_out"] else 0
+        tiles = -(-g["w_out"] // (g["out_step"] * g["pixels"])) * g["out_step"] if g["w_out"] else 0
         height = g["w_out"] / max(tiles, 1)
         rows = cost.slices_met(g) * cost.rows_met(g)
-        taps = min(g["k_w"], cost.columns_met(g) + max(height - 1, 0))
         operation, runs = self.operation(g), rows * g["phases"]
+        if known.piece:
+            pieces = -(-g["k_w"] // (g["phases"] * known.piece))
+            run = RUN_START + pieces * PIECE + cost.columns_met(g) / g["phases"] * height / cost.FMA
+            return g["n"] * g["d_out"] * g["h_out"] * tiles * vectors * (START + runs * run)
+        taps = min(g["k_w"], cost.columns_met(g) + max(height - 1, 0))
         turns = TURNED.get(operation, 1)
         several = operation in CHANNELS
         elements = 2 if operation == "blended" else 1
         taps /= g["phases"]
-        positions = (height - 1) * KERNELS[g["kernel"]][1] + taps
+        positions = (height - 1) * known.hop + taps
+        # runs of several channels and of signals were measured with what comes later
+        chunked = known == KERNELS[0] and g["c_in"] == 1 and taps > 0 and not _is_signal(g)
+        later = -(-taps // target.chunk) - 1 if chunked else 0
 
-        fetched = _FROM_L2 if g["panel_bytes"] > 2 * machine.l1 else 0.0
+        fetched = _FROM_L2 if g["c_in"] > 1 and g["panel_bytes"] > 2 * machine.l1 else 0.0
 
         def cycles_of(width):
             blends = positions * width * (elements - 1)
@@ -111,7 +123,8 @@ class SlidingAlgorithm(TiledAlgorithm):
             step = max((taps * height * width + blends) / cost.FMA, loads / cost.LOADS, taps * cost.LATENCY)
             step += taps * width * fetched
             turning = turns * height * width / cost.FMA if turns > 1 else 0.0
-            return START + turning + runs * (RUN_START * turns + g["c_in"] * (step + CHANNEL * several))
+            channel = step + CHANNEL * several + CHUNK * later
+            return START + turning + runs * (RUN_START * turns + g["c_in"] * channel)
 
         full, single = divmod(vectors, target.vectors)
         cycles = (full * cycles_of(target.vectors) if full else 0.0) + (single * cycles_of(1) if single else 0.0)
@@ -123,7 +136,7 @@ def cut_in_place(g: dict[str, int], machine: Machine, fields: dict[str, int]) ->
 
     Pixels that come from beyond the L2 come as a whole, as far as weights are near.
     """
-    positions = (PIXELS * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
+    positions = (fields["pixels"] * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
     rows = min(g["k_h"], g["h_in"]) * g["k_d"]
     under = min(g["w_in"], positions) * rows * PANEL_ROW + fields["panel_bytes"]
     block = machine.l1 // 2 // under
@@ -133,24 +146,29 @@ def cut_in_place(g: dict[str, int], machine: Machine, fields: dict[str, int]) ->
     if "bordered" in fields:
         return Cut(fields | {"tile_block": 1}, run_bytes(g | fields))
     # with few taps a strip costs more to copy than rows that lie far apart in the L1
-    fields |= {"own_channels": 1, "strip_channels": 1, "bordered": int(g["k_w"] <= _FEW_TAPS)}
+    fields |= {"own_channels": 1, "strip_channels": 1, "bordered": int(g["k_w"] <= _FEW_TAPS or fields["piece"] > 0)}
     strip, nbytes = strip_fields(g | fields, machine, 1, machine.l1 // 2)
     return Cut(fields | strip, nbytes)
 
 
-def sliding_fields(g: dict[str, int], machine: Machine, tiles: int) -> dict[str, int]:
+def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces: bool = False) -> dict[str, int]:
     """Fields of the `CONV` record that take stride and dilation of the columns apart; see `loops.sliding`.
 
-    Up to `tiles` tiles of a signal follow one another in a stretch; of an image, whose lines do, it has one.
+    Up to `tiles` tiles of a signal follow one another in a stretch; of an image, whose lines do, it has one.  Long runs of taps
+    may be taken `in_pieces`.
     """
     common = gcd(g["stride_w"], g["dilation_w"])
     hop = g["stride_w"] // common
     columns = g["groups"] * g["c_out"]
-    kernel = _kernel(g, hop)
+    kernel = _kernel(g, hop, in_pieces)
+    known = KERNELS[kernel]
     # the tiles of a kernel that is known take its phases together
-    apart = 1 if kernel else hop
+    apart = 1 if known.columns else hop
+    pixels = TALL if known.piece else PIXELS
     return {
         "kernel": kernel,
+        "piece": known.piece,
+        "pixels": pixels,
         "groups": 1,
         "group_out": g["c_out"],
         "c_out": columns,
@@ -159,12 +177,12 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int) -> dict[str,
         "hop": apart,
         "phases": min(apart, g["k_w"]),
         "step": min(apart * g["dilation_w"], _FAR),
-        "stretch": PIXELS * (tiles if _is_signal(g) else 1),
+        "stretch": pixels * (tiles if _is_signal(g) else 1),
         "out_step": g["dilation_w"] // common,
         "lines": g["d_out"] * g["h_out"],
         "line": g["w_out"],
         "tiles_per_line": 1,
-        "line_block": line_block(g, machine),
+        "line_block": line_block(g, machine, known.piece > 0),
     }
 
 
@@ -173,28 +191,44 @@ def _is_signal(g: dict[str, int]) -> bool:
     return g["d_out"] * g["h_out"] * g["k_d"] * g["k_h"] == 1 and g["pad_front"] == g["pad_top"] == 0
 
 
-def _kernel(g: dict[str, int], hop: int) -> int:
-    """Number of the kernel's columns and `hop` in `KERNELS`, if registers hold its weights and padding is as wide as it reaches."""
+def _kernel(g: dict[str, int], hop: int, in_pieces: bool) -> int:
+    """Number in `KERNELS` of what tiles know of a kernel, outputs `hop` positions apart: its columns, if registers hold their
+    weights and padding is as wide as it reaches; or in how large pieces they take its long runs.
+    """
     reach = (g["k_w"] - 1) * g["dilation_w"]
     beyond = (g["w_out"] - 1) * g["stride_w"] + reach - g["pad_left"] - (g["w_in"] - 1)
     held = g["k_w"] < target().pixels
-    if (g["k_w"], hop) in KERNELS and held and max(g["pad_left"], beyond) <= reach:
-        return KERNELS.index((g["k_w"], hop))
+    if (g["k_w"], hop, 0) in KERNELS and held and max(g["pad_left"], beyond) <= reach:
+        return KERNELS.index(Kernel(g["k_w"], hop))
+    # a signal's weights stay in the L1 and its tiles have one run: pieces gain nothing there
+    long_runs = in_pieces and not _is_signal(g) and g["k_w"] > _FEW_TAPS * hop
+    if long_runs and reach <= _WIDEST * g["w_in"]:
+        return KERNELS.index(Kernel(piece=_piece(g["k_w"], hop)))
     return 0
 
 
-def line_block(g: dict[str, int], machine: Machine) -> int:
+def _piece(k_w: int, hop: int) -> int:
+    """As many taps as registers hold, or less, such that pieces of so many and of one less make up the runs of all phases."""
+    runs = {k_w // hop, -(-k_w // hop)}
+    return next(
+        piece for piece in range(target().piece, 0, -1) if all(-(-run // piece) * (piece - 1) <= run for run in runs)
+    )
+
+
+def line_block(g: dict[str, int], machine: Machine, panel_by_panel: bool) -> int:
     """Lines of a block that is walked slice by slice and column by column.
 
     What the kernel's slices have under it stays in the L2 meanwhile, so that each input slice comes from beyond it once, and its
     rows lie in so few pages that walking down misses no entry of the TLB.  Where lines are so long that the L2 keeps next to none,
     blocks are as many as stay in the TLB at least, since neighbouring blocks read the rows that their kernels share twice.  Strips
-    of images would repeat rows from block to block.
+    of images would repeat rows from block to block.  Wide kernels, whose weights are many, are taken `panel_by_panel`: of a pixel
+    only one panel counts.
     """
     if g["d_out"] == g["d_in"] == 1 and g["c_in"] > 1:
         return max(g["h_out"], 1)
     slices = min(g["k_d"], g["d_in"])
-    rows = max(machine.l2 // _BLOCK_PART // (slices * g["w_in"] * g["x_pixel"]), _FEWEST_ROWS // slices)
+    pixel = min(PANEL_ROW, g["x_pixel"]) if panel_by_panel else g["x_pixel"]
+    rows = max(machine.l2 // _BLOCK_PART // (slices * g["w_in"] * pixel), _FEWEST_ROWS // slices)
     lines = max(1, (rows - (g["k_h"] - 1) * g["dilation_h"] - 1) // g["stride_h"] + 1)
     return -(-g["h_out"] // -(-g["h_out"] // lines))
 

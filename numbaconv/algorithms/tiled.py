@@ -175,7 +175,7 @@ class TiledPlan(AddressedPlan):
         if self._rows:
             run_shares(self._shares(self._variant(pitches), threads), x, out, residual, workspace)
 
-    def shares(self, threads: int, pitches: Pitches) -> Shares:
+    def shares(self, threads: int, pitches: Pitches | None = None) -> Shares:
         """The work cut for so many threads, for tensors whose pixels lie so many elements apart (x, out, residual)."""
         return self._shares(self._variant(pitches), threads)
 

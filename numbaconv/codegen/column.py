@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from numbaconv.codegen.expand import EXPANSION
 from numbaconv.codegen.lanes import SLIDING, TABLED, field
-from numbaconv.codegen.sliding import KERNELS, sliding_sums
+from numbaconv.codegen.sliding import KERNELS, Kernel, sliding_sums
 from numbaconv.codegen.stored import StoredTile
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, FLOATS, I64, NAMES, Vectors, branch_to, counted_loop, i64
@@ -23,12 +23,12 @@ from numbaconv.codegen.vector import BYTES, FLOATS, I64, NAMES, Vectors, branch_
 class ColumnSpec:
     """What one function is generated from: tiles of `rows` pixels by `vectors` vectors of channels, of panels `panel_vectors` wide.
 
-    `operation` is one of `SLIDING` and `kernel` one of `KERNELS`.  Up to `chunk` taps keep their weights in registers.  `bordered`
-    tiles touch padding at their sides.
+    `operation` is one of `SLIDING` and `kernel` one of `KERNELS`.  Of a kernel that tiles do not know up to `chunk` taps keep their
+    weights in registers.  `bordered` tiles touch padding at their sides.
     """
 
     operation: str
-    kernel: tuple[int, int]
+    kernel: Kernel
     itemsize: int
     rows: int
     vectors: int
@@ -43,26 +43,27 @@ class ColumnSpec:
     @property
     def name(self) -> str:
         """Symbol of the function, such as `f32_depthwise_k3s1_8x2_avx512`."""
-        taps, hop = self.kernel
-        kernel = f"_k{taps}s{hop}" if taps else ""
+        taps, hop, piece = self.kernel
+        kernel = f"_k{taps}s{hop}" if taps else f"_p{piece}" if piece else ""
         border = "_bordered" if self.bordered else ""
         return f"{NAMES[self.itemsize]}_{self.operation}{kernel}_{self.rows}x{self.vectors}_{self.isa}{border}"
 
 
 def emit_column(module, spec: ColumnSpec) -> ir.Function:
-    """void(record, a, runs, n_runs, c, residual, first panel, panels, lines, columns, alpha, beta).
+    """void(record, a, runs, n_runs, c, residual, first panel, panels, lines, byte of a panel, columns, alpha, beta).
 
     `lines` output rows by `panels` panels from the first one on, all with the same runs: `a`, `c` and `residual` are where the
-    first of each finds its operands, `columns` are stored of a panel.  The `SLIDE` record at `record` says the rest.
+    first of each finds its operands.  Of each panel the tile computes what starts at a `byte`, and stores `columns` of it.  The
+    `SLIDE` record at `record` says the rest.
     """
     if (existing := module.globals.get(spec.name)) is not None:
         return existing
     scalar = FLOATS[spec.itemsize]
-    kind = ir.FunctionType(ir.VoidType(), [BYTES, BYTES, BYTES, I64, BYTES, BYTES, I64, I64, I64, I64, scalar, scalar])
+    kind = ir.FunctionType(ir.VoidType(), [BYTES, BYTES, BYTES, I64, BYTES, BYTES, *[I64] * 5, scalar, scalar])
     function = ir.Function(module, kind, spec.name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    record, a, runs, n_runs, c, residual, first_panel, panels, lines, columns, alpha, beta = function.args
+    record, a, runs, n_runs, c, residual, first_panel, panels, lines, byte, columns, alpha, beta = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, spec.itemsize, spec.lanes, spec.fma)
 
@@ -85,6 +86,9 @@ def emit_column(module, spec: ColumnSpec) -> ir.Function:
     down = number("a_line"), number("c_line"), b.and_(added, number("residual_line"))
     shared = address("bias"), address("panels"), address("expansions")
     a, c, residual, *shared = moved([a, c, residual, *shared], [b.mul(first_panel, step) for step in across])
+    # to the tile's vectors of a panel
+    within = byte, byte, b.and_(added, byte), byte, byte, none
+    a, c, residual, *shared = moved([a, c, residual, *shared], within)
     c_pitch, residual_pitch, code = number("c_pitch"), number("residual_pitch"), number("activation")
 
     def line(_, pointers):
@@ -122,6 +126,7 @@ def column(
     panel,
     panels,
     lines,
+    byte,
     columns,
     alpha,
     beta,
@@ -131,7 +136,7 @@ def column(
     These two and the numbers of the operation and of the kernel are literals.  Pointers are integers; see `emit_column` for the
     rest.
     """
-    signature = types.void(operation, kernel, rows, vectors, *[types.intp] * 13, alpha, beta)
+    signature = types.void(operation, kernel, rows, vectors, *[types.intp] * 14, alpha, beta)
     size, tallest, widest = alpha.bitwidth // 8, rows.literal_value, vectors.literal_value
     kind = SLIDING[operation.literal_value], KERNELS[kernel.literal_value]
 
@@ -145,7 +150,7 @@ def column(
         for n in range(1, widest + 1):
             for m in range(1, tallest + 1):
                 for border in _borders(*kind):
-                    shape = size, m, n, widest, on.lanes(size), on.chunk, on.isa, on.fma
+                    shape = size, m, n, on.vectors, on.lanes(size), on.chunk, on.isa, on.fma
                     spec = ColumnSpec(*kind, *shape, border, 2 * m > tallest)
                     cases.append(lambda spec=spec: builder.call(emit_column(builder.module, spec), converted))
         number = builder.add(builder.mul(builder.sub(width, i64(1)), i64(tallest)), builder.sub(height, i64(1)))
@@ -156,9 +161,9 @@ def column(
     return signature, codegen
 
 
-def _borders(operation: str, kernel: tuple[int, int]) -> tuple[bool, bool]:
+def _borders(operation: str, kernel: Kernel) -> tuple[bool, bool]:
     """Whether tiles inside of the image and those at its sides look for padding.  Strips hold it."""
     if operation == "strip":
         return False, False
     # where it costs little there is one form only
-    return operation in TABLED or kernel[0] > 0, True
+    return operation in TABLED or kernel != KERNELS[0], True

@@ -10,15 +10,35 @@ for taps; one weight then serves all lanes.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numbaconv.codegen.lanes import CHANNELS, TURNED, field, pixels_of, turn
-from numbaconv.codegen.vector import Vectors, branch_to, counted_loop, i64, load_i64, offset, values_if
+from numbaconv.codegen.vector import Vectors, branch_to, counted_loop, i64, load_i64, offset, values_between, values_if
 
 #: A run: byte offsets of its first position and of its first weights, number of taps, how many of them fill whole chunks, and
 #: which of its positions is the first inside the input, and the first one beyond.
 RUN = 6
-#: Kernels that tiles know: so many columns, outputs so many positions apart.  A run is a whole row of theirs, whose weights are in
-#: registers all at once.  Of any other, number 0, run records tell.
-KERNELS = ((0, 1), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2))
+
+
+class Kernel(NamedTuple):
+    """What tiles know of their kernel.
+
+    One of so many `columns`, outputs `hop` positions apart: a run is a whole row of it, whose weights are in registers all at once.
+    Or one whose runs are as long as their records say: the weights of a few taps at a time are in registers, or, where runs are
+    long, those of `piece` or one less, beside one vector of twice as many pixels.
+    """
+
+    columns: int = 0
+    hop: int = 1
+    piece: int = 0
+
+
+#: Number 0 serves any kernel.
+KERNELS = (
+    Kernel(),
+    *(Kernel(columns, hop) for columns in (3, 5, 7) for hop in (1, 2)),
+    *(Kernel(piece=piece) for piece in (4, 5, 6, 7)),
+)
 #: What all runs of a tile share: bytes from position to position, and from tap to tap of the weights.
 WINDOW = 2
 
@@ -34,7 +54,7 @@ def sliding_sums(
     """
     b = v.builder
     rows, vectors, chunk = spec.rows, spec.vectors, spec.chunk
-    columns, hop = kernel
+    columns, hop, piece = kernel
     position, weight = (load_i64(b, record, number) for number in range(WINDOW))
     pixels = pixels_of(v, spec.operation, vectors, record, expansion)
     panel_row = i64(spec.panel_vectors * v.nbytes)
@@ -78,6 +98,37 @@ def sliding_sums(
             start = offset(b, start, position)
         return sums
 
+    def piece_inside(taps: int, first_tap, run, weights, sums: list) -> list:
+        """Add up so many taps over the positions inside of the input alone, which are all that is looked at."""
+        start, begin, end = run
+        begin, end = b.sub(begin, first_tap), b.sub(end, first_tap)
+        begin = b.select(b.icmp_signed(">", begin, i64(0)), begin, i64(0))
+        positions = rows + taps - 1
+        end = b.select(b.icmp_signed("<", end, i64(positions)), end, i64(positions))
+
+        def some(sums: list) -> list:
+            at = offset(b, weights, b.mul(first_tap, weight))
+            kept = []
+            for _ in range(taps):
+                kept.append(tap_weights(at))
+                at = offset(b, at, weight)
+
+            def step(number: int):
+                def add_position(values: list) -> list:
+                    *sums, here = values
+                    x = pixels(None)(here)
+                    for tap in range(taps):
+                        if 0 <= number - tap < rows:
+                            sums[number - tap] = v.fma(x[0], kept[tap][0], sums[number - tap])
+                    return [*sums, offset(b, here, position)]
+
+                return add_position
+
+            here = offset(b, start, b.mul(b.add(first_tap, begin), position))
+            return values_between(b, begin, end, [*sums, here], [step(number) for number in range(positions)])[:-1]
+
+        return values_if(b, b.icmp_signed("<", begin, end), sums, some)
+
     def each_channel(weights, sums, body):
         """`body(pixel, weights, sums)` for all channels of a group; the order of a sum does not depend on how taps are cut."""
         if spec.operation not in CHANNELS:
@@ -101,6 +152,14 @@ def sliding_sums(
         if columns:
             return each_channel(weights, sums, lambda pixel, at, s: slide(columns, pixel, start, bounds, at, s))
         taps, whole = load_i64(b, run, 2), load_i64(b, run, 3)
+        if piece:
+            here = start, *bounds
+            for length, first_tap, last_tap in ((piece, i64(0), whole), (piece - 1, whole, taps)):
+                sums = counted_loop(
+                    b, first_tap, last_tap, length, sums,
+                    lambda tap, s, length=length: piece_inside(length, tap, here, weights, s), "piece",
+                )  # fmt: skip
+            return sums
 
         def all_taps(pixel, weights, sums):
             here = (start, bounds), pixel, weights

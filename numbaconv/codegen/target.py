@@ -15,8 +15,8 @@ from numbaconv.machine import machine
 @dataclass(frozen=True)
 class Target:
     """One instruction set: bytes a vector; rows and vectors of the largest dense tile; rows of dense tiles that span two panels
-    (0: none do); pixels of the largest depthwise tile of as many vectors and taps whose weights it keeps in registers;
-    whether it has fused multiply-add."""
+    (0: none do); pixels of the largest depthwise tile of as many vectors and taps whose weights it keeps in registers; the same of
+    one that is one vector wide; whether it has fused multiply-add."""
 
     isa: str
     vector_bytes: int
@@ -25,6 +25,8 @@ class Target:
     wide_rows: int
     pixels: int
     chunk: int
+    tall: int
+    piece: int
     fma: bool
 
     def lanes(self, itemsize: int) -> int:
@@ -39,10 +41,10 @@ class Target:
 TARGETS = {
     target.isa: target
     for target in (
-        Target("avx512", 64, rows=12, vectors=2, wide_rows=6, pixels=8, chunk=3, fma=True),
-        Target("avx2", 32, rows=6, vectors=2, wide_rows=0, pixels=4, chunk=2, fma=True),
-        Target("neon", 16, rows=12, vectors=2, wide_rows=0, pixels=8, chunk=3, fma=True),
-        Target("generic", 16, rows=6, vectors=2, wide_rows=0, pixels=4, chunk=2, fma=False),
+        Target("avx512", 64, rows=12, vectors=2, wide_rows=6, pixels=8, chunk=3, tall=16, piece=7, fma=True),
+        Target("avx2", 32, rows=6, vectors=2, wide_rows=0, pixels=4, chunk=2, tall=8, piece=5, fma=True),
+        Target("neon", 16, rows=12, vectors=2, wide_rows=0, pixels=8, chunk=3, tall=16, piece=7, fma=True),
+        Target("generic", 16, rows=6, vectors=2, wide_rows=0, pixels=4, chunk=2, tall=8, piece=5, fma=False),
     )
 }
 

@@ -209,16 +209,16 @@ def values_if(builder, condition, values: list, emit: Callable[[list], list]) ->
     return results
 
 
-def branch_to(builder, number, cases: Sequence[Callable[[], None]]) -> None:
-    """Run `cases[number]()` for a number in their range, found by halving: a jump through a table would be predicted badly or,
-    under some mitigations, not at all, which costs as much as a small tile's arithmetic.
+def _halved(builder, number, cases: Sequence[Callable[[], None]]) -> None:
+    """Emit code that finds `number` among the cases by halving; each of them ends its block.
+
+    A jump through a table would be predicted badly or, under some mitigations, not at all, which costs as much as a small tile's
+    arithmetic.
     """
-    done = builder.append_basic_block("cases.done")
 
     def emit(first: int, last: int) -> None:
         if last - first == 1:
             cases[first]()
-            builder.branch(done)
             return
         middle = (first + last) // 2
         low, high = builder.append_basic_block(f"below.{middle}"), builder.append_basic_block(f"from.{middle}")
@@ -228,4 +228,55 @@ def branch_to(builder, number, cases: Sequence[Callable[[], None]]) -> None:
             emit(*bounds)
 
     emit(0, len(cases))
+
+
+def branch_to(builder, number, cases: Sequence[Callable[[], None]]) -> None:
+    """Run `cases[number]()` for a number in their range."""
+    done = builder.append_basic_block("cases.done")
+
+    def case(emit):
+        def run():
+            emit()
+            builder.branch(done)
+
+        return run
+
+    _halved(builder, number, [case(emit) for emit in cases])
     builder.position_at_end(done)
+
+
+def values_between(builder, first, last, values: list, steps: Sequence[Callable[[list], list]]) -> list:
+    """The values after `steps[first]` to the one before `steps[last]`, at least one: straight-line code that is entered and left
+    in its middle.
+    """
+    blocks = [builder.append_basic_block(f"step.{number}") for number in range(len(steps))]
+    done = builder.append_basic_block("steps.done")
+    entries: dict[int, ir.Block] = {}
+    exits: list[tuple[ir.Block, list]] = []
+
+    def enter(number: int):
+        def run():
+            entries[number] = builder.block
+            builder.branch(blocks[number])
+
+        return run
+
+    _halved(builder, first, [enter(number) for number in range(len(steps))])
+    for number, (block, step) in enumerate(zip(blocks, steps)):
+        builder.position_at_end(block)
+        entered = [builder.phi(value.type) for value in values]
+        for block_before, incoming in [(entries[number], values), *exits[-1:]]:
+            for phi, value in zip(entered, incoming):
+                phi.add_incoming(value, block_before)
+        new = step(entered)
+        exits.append((builder.block, new))
+        if number + 1 < len(steps):
+            builder.cbranch(builder.icmp_signed("==", last, i64(number + 1)), done, blocks[number + 1])
+        else:
+            builder.branch(done)
+    builder.position_at_end(done)
+    results = [builder.phi(value.type) for value in values]
+    for block, new in exits:
+        for phi, value in zip(results, new):
+            phi.add_incoming(value, block)
+    return results

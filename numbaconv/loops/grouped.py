@@ -16,7 +16,6 @@ from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import (
     EXPANSION_BYTES,
-    PIXELS,
     SLIDE_BYTES,
     begin_slice,
     begin_slide,
@@ -105,7 +104,7 @@ def through_strip(
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
     # what lies in padding is zero, and left out where lanes are channels of the input and a tile has its runs for itself
-    call.bordered = int(conv.own_channels != 0 and conv.stretch <= PIXELS and (first < 0 or last > conv.w_in))
+    call.bordered = int(conv.own_channels != 0 and conv.stretch <= conv.pixels and (first < 0 or last > conv.w_in))
     call.plane = (last - first) * PANEL_ROW
     depth = conv.strip_channels * call.plane
     row = conv.k_d * depth
@@ -206,7 +205,7 @@ def in_place(
     # where panels of groups find their channels the expansions tell
     a = image + conv.own_channels * first_panel * PANEL_ROW
     # All at once, unless the runs have to say which positions of each tile are padding.
-    most = PIXELS if call.bordered != 0 else conv.stretch
+    most = conv.pixels if call.bordered != 0 else conv.stretch
     for done in range(0, outputs, most):
         column, height = w_out + done * conv.out_step, min(most, outputs - done)
         put_runs(

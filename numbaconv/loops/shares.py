@@ -21,6 +21,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_share
 from numbaconv.codegen.records import STEP, step_record
 from numbaconv.loops.launch import run_parallel
+from numbaconv.loops.ndarrays import operands_at
 
 _STEP_BYTES = STEP.itemsize
 
@@ -65,6 +66,15 @@ def share_address(function: NativeFunction, np_dtype) -> int:
 def _alone(function, record, x, out, residual, workspace, alpha, beta):
     """All the work as one share."""
     call_share(function, 0, 1, 1, record, x, out, residual, workspace, alpha, beta)
+
+
+@njit(entry=True)
+def _alone_on_arrays(expected, x, out, residual, function, record, workspace, alpha, beta):
+    """The same on objects that are looked at first; whether they are what is expected."""
+    at, to, added = operands_at(expected, x, out, residual)
+    if to != 0:
+        call_share(function, 0, 1, 1, record, at, to, added, workspace, alpha, beta)
+    return to != 0
 
 
 @njit(parallel=True)
@@ -133,6 +143,19 @@ def run_shares(work: Shares, x: int, out: int, residual: int, workspace: int) ->
         function, rows, columns, record, pitch, alpha, beta, _ = work
         arguments = function, rows, columns, record, x, out, residual, workspace, pitch, alpha, beta
         run_parallel(_together, threads, *arguments)
+
+
+def run_on_arrays(work: Shares, expected: int, x: int, out: int, residual: int, workspace: int) -> bool:
+    """Run one piece of work on the arrays that are the objects at these addresses, if they are what is `expected`, the address of
+    what `loops.ndarrays` says; whether they are.
+    """
+    if work.rows * work.columns == 1:
+        fixed = work.function, work.record, workspace, work.alpha, work.beta
+        return _alone_on_arrays(expected, x, out, residual, *fixed)
+    at, to, added = operands_at(expected, x, out, residual)
+    if to:
+        run_shares(work, at, to, added, workspace)
+    return to != 0
 
 
 def run_steps(steps: int, count: int, like: np.floating, threads: int) -> None:

@@ -18,12 +18,12 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.lanes import SLIDING
 from numbaconv.codegen.memory import call_core, itemsize, put
 from numbaconv.codegen.records import SLIDE, slide_record
-from numbaconv.codegen.sliding import RUN
+from numbaconv.codegen.sliding import KERNELS, RUN
 from numbaconv.codegen.target import target
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
 
-#: Pixels of the largest depthwise tile.
-PIXELS = target().pixels
+#: Pixels of the largest depthwise tile, and of one that is one vector wide.
+PIXELS, TALL = target().pixels, target().tall
 #: Taps whose weights it keeps in registers.
 CHUNK = target().chunk
 #: More positions than any tile has.
@@ -37,6 +37,7 @@ EXPANSION_BYTES = 8 * EXPANSION + VECTOR_BYTES
 def _core(operation: str, kernel: int):
     """The core for tiles of an operation and of one of `KERNELS`, which are constants of the compiled code."""
     number = SLIDING.index(operation)
+    rows, vectors = (TALL, 1) if KERNELS[kernel].piece else (PIXELS, NV)
 
     def core(address, alpha, beta):
         """Lines by panels of the `SLIDE` record at an address; kernel rows in padding are left out."""
@@ -44,41 +45,45 @@ def _core(operation: str, kernel: int):
         lanes = VECTOR_BYTES // itemsize(alpha)
         # a panel that is not full is a column of its own
         full = call.columns // (NV * lanes)
-        line = 0
-        while line < call.lines:
-            h = call.h + line * call.stride_h
-            last_h = h + (call.k_h - 1) * call.dilation_h
-            first, last, lines = 0, call.k_h, 1
-            if h >= 0 and last_h < call.h_in:
-                # all lines whose kernel touches no padding at once
-                lines = min((call.h_in - 1 - last_h) // call.stride_h + 1, call.lines - line)
-            else:
-                first = min(max(-(h // call.dilation_h), 0), last)
-                last = max(min((call.h_in - 1 - h) // call.dilation_h + 1, last), first)
-            for panel in range(0, call.panel_count, max(full, 1)):
-                columns = call.columns - panel * NV * lanes
-                column(
-                    number,
-                    kernel,
-                    PIXELS,
-                    NV,
-                    call.height,
-                    min(NV, (columns + lanes - 1) // lanes),
-                    call.bordered,
-                    address,
-                    call.a + line * call.a_line,
-                    call.runs + first * call.runs_per_row * 8 * RUN,
-                    (last - first) * call.runs_per_row,
-                    call.c + line * call.c_line,
-                    0 if call.residual == 0 else call.residual + line * call.residual_line,
-                    panel,
-                    full if panel < full else 1,
-                    lines,
-                    columns,
-                    alpha,
-                    beta,
-                )
-            line += lines
+        # Tiles narrower than a panel walk down all lines first, so that their part of the weights stays in the caches.
+        for vector in range(0, NV, vectors):
+            line = 0
+            while line < call.lines:
+                h = call.h + line * call.stride_h
+                last_h = h + (call.k_h - 1) * call.dilation_h
+                first, last, lines = 0, call.k_h, 1
+                if h >= 0 and last_h < call.h_in:
+                    # all lines whose kernel touches no padding at once
+                    lines = min((call.h_in - 1 - last_h) // call.stride_h + 1, call.lines - line)
+                else:
+                    first = min(max(-(h // call.dilation_h), 0), last)
+                    last = max(min((call.h_in - 1 - h) // call.dilation_h + 1, last), first)
+                for panel in range(0, call.panel_count, max(full, 1)):
+                    columns = call.columns - (panel * NV + vector) * lanes
+                    if columns > 0:
+                        column(
+                            number,
+                            kernel,
+                            rows,
+                            vectors,
+                            call.height,
+                            min(vectors, (columns + lanes - 1) // lanes),
+                            call.bordered,
+                            address,
+                            call.a + line * call.a_line,
+                            call.runs + first * call.runs_per_row * 8 * RUN,
+                            (last - first) * call.runs_per_row,
+                            call.c + line * call.c_line,
+                            0 if call.residual == 0 else call.residual + line * call.residual_line,
+                            panel,
+                            full if panel < full else 1,
+                            lines,
+                            vector * VECTOR_BYTES,
+                            columns,
+                            alpha,
+                            beta,
+                        )
+                line += lines
 
     return core
 
@@ -105,6 +110,15 @@ def stretch_across(conv, number):
     length = (conv.w_out - residue + conv.out_step - 1) // conv.out_step
     first, last = part * longest // parts, min((part + 1) * longest // parts, length)
     return residue + first * conv.out_step, max(last - first, 0)
+
+
+@njit
+def long_pieces(conv, taps):
+    """How many of a run's taps are in pieces of the longer kind."""
+    if conv.piece == 0:
+        return taps // CHUNK * CHUNK
+    pieces = (taps + conv.piece - 1) // conv.piece
+    return (taps - pieces * (conv.piece - 1)) * conv.piece
 
 
 @njit
@@ -135,7 +149,7 @@ def put_runs(conv, address, runs, w_out, height, first_column, row, depth, pixel
                 put(record, 0, place + i * depth)
                 put(record, 1, tap * conv.c_in * PANEL_ROW)
                 put(record, 2, taps)
-                put(record, 3, taps // CHUNK * CHUNK)
+                put(record, 3, long_pieces(conv, taps))
                 put(record, 4, begin)
                 put(record, 5, end)
                 record += conv.phases * 8 * RUN
@@ -163,7 +177,7 @@ def begin_slide(conv, address):
     call.stride_h = conv.stride_h
     call.dilation_h = conv.dilation_h
     call.h_in = conv.h_in
-    if conv.stretch > PIXELS:
+    if conv.stretch > conv.pixels:
         # tiles of a signal stand for lines, none of which lies in padding
         call.stride_h, call.h_in = 1, conv.w_out
     call.k_h = conv.k_h
@@ -221,8 +235,8 @@ def slide(
     call.c = out_image + at * conv.out_pixel + column
     call.residual = 0 if residual_image == 0 else residual_image + at * conv.residual_pixel + column
     rest = 0
-    if height > PIXELS:
-        tiles = (height + PIXELS - 1) // PIXELS
+    if height > conv.pixels:
+        tiles = (height + conv.pixels - 1) // conv.pixels
         call.height = (height + tiles - 1) // tiles
         call.lines, rest = divmod(height, call.height)
         outputs = call.height * conv.out_step
