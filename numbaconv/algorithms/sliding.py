@@ -34,8 +34,8 @@ from numbaconv.workspace import ALIGNMENT
 #: Starting a tile and storing it; starting a run of taps, and one of its pieces, and a chunk of it that is not the first; one
 #: channel of several.  Those of long runs are measured with 13 to 31 columns.
 START, RUN_START, PIECE, CHUNK, CHANNEL = 50.0, 5.0, 12.0, 18.0, 4.0
-#: Cycles that multiplications do not hide of a vector of weights from the L2, where the L1 does not keep a panel of several channels
-#: from tile to tile; measured with 128 taps of 48 channels.
+#: Cycles that multiplications do not hide of a vector of weights from the L2, where the L1 does not keep a panel of several
+#: channels from tile to tile; measured with 128 taps of 48 channels.
 _FROM_L2 = 1.6
 #: Weights that are walked through for each tile take so many times the L1 at most.
 _NEAR_WEIGHTS = 2
