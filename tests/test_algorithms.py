@@ -29,6 +29,7 @@ from strategies import (
 
 import numbaconv as nc
 from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms.addressed import address
 from numbaconv.dispatch.select import choose
 from numbaconv.epilogue import Epilogue
 from numbaconv.machine import machine
@@ -584,6 +585,13 @@ def test_estimates_are_positive_and_pure(problem):
             cost = algorithm.estimate(problem, machine())
             assert cost == algorithm.estimate(problem, machine())
             assert cost.seconds >= 0 and (cost.seconds > 0 or problem.n == 0)
+
+
+def test_an_address_is_that_of_the_first_element():
+    x = np.arange(60.0).reshape(3, 4, 5)
+    read_only = np.frombuffer(b"numbers " * 4)
+    for array in (x, x[1:, ::2, 3:], x[::-1], x.astype(np.float32).T, read_only, x.view(np.recarray), np.empty(0)):
+        assert address(array) == array.ctypes.data
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -36,6 +36,11 @@ SLIDE = _integers(
 #: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.
 PLANE = _integers("position weight a tiles tile_count weights bias c c_pitch columns residual activation")
 
+#: `n` signals of `size` samples convolved with a kernel of `k` taps: `rows` vectors of each result, from sample `start` of the full
+#: convolution on, in blocks of `block` rows; `runs` are records of so many runs, `zero` is the address of a bias, and the strip
+#: begins `strip` bytes into the workspace.
+SIGNAL = _integers("n size k start rows block strip core runs run_count zero activation")
+
 #: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.  `window` is the number
 #: of taps of the kernel, and `in_pixels` and `out_pixels` are those of one image.
 CONV = _integers(
@@ -197,6 +202,7 @@ def record_at(dtype: np.dtype):
 call_record = record_at(CALL)
 slide_record = record_at(SLIDE)
 plane_record = record_at(PLANE)
+signal_record = record_at(SIGNAL)
 conv_record = record_at(CONV)
 gradient_record = record_at(GRADIENT)
 block_record = record_at(BLOCK)
