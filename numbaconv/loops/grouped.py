@@ -104,8 +104,9 @@ def through_strip(
     for number in range(stretch + 1, stretch + stretches):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
-    # what lies in padding is zero, and left out where lanes are channels of the input and a tile has its runs for itself
+    # the runs of a strip take the place of those that were made
     call.runs_made = 0
+    # what lies in padding is zero, and left out where lanes are channels of the input and a tile has its runs for itself
     call.bordered = int(conv.own_channels != 0 and conv.stretch <= PIXELS and (first < 0 or last > conv.w_in))
     call.plane = (last - first) * PANEL_ROW
     depth = conv.strip_channels * call.plane
