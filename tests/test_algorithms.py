@@ -32,6 +32,8 @@ from numbaconv.algorithms import ALGORITHMS
 from numbaconv.algorithms.addressed import address
 from numbaconv.dispatch.select import choose
 from numbaconv.epilogue import Epilogue
+from numbaconv.loops.shares import run_shares
+from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS, PADDING_MODES, ConvProblem
 from numbaconv.reference import reference_conv
@@ -592,6 +594,18 @@ def test_an_address_is_that_of_the_first_element():
     read_only = np.frombuffer(b"numbers " * 4)
     for array in (x, x[1:, ::2, 3:], x[::-1], x.astype(np.float32).T, read_only, x.view(np.recarray), np.empty(0)):
         assert address(array) == array.ctypes.data
+
+
+@pytest.mark.parametrize("rows, columns", ((37, 711), (711, 37), (5, 1501), (110, 71)))
+@pytest.mark.parametrize("threads", (1, THREADS))
+@pytest.mark.parametrize("together", (1, 4))
+def test_matrices_are_transposed_some_lines_of_each_row_at_a_time(rows, columns, threads, together):
+    x = np.arange(2.0 * rows * columns, dtype=np.float32).reshape(2, rows, columns)
+    out = np.full((2, columns, rows), -1, np.float32)
+    transposition = Transposition(2, rows, columns, np.float32)
+    transposition._record["together"] = together
+    run_shares(transposition.shares(1)._replace(rows=threads), address(x), address(out), 0, 0)
+    np.testing.assert_array_equal(out, x.swapaxes(1, 2))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

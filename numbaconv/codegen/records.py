@@ -68,8 +68,8 @@ BLOCK = _integers(
     "taps phase count_k kernels"
 )
 
-#: Matrices to be transposed; pitches in bytes.
-TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")
+#: Matrices to be transposed, `together` vectors of each row at a time; pitches in bytes.
+TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image together")
 
 #: Operations on elements: `n_0` x `n_1` x `n_2` blocks of `rows` rows of `count` neighbouring elements.  Pitches of the operands
 #: are in bytes, from element to element (0 or the element's size), row to row, and block to block.  `split` tells which of blocks,
