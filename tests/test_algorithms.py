@@ -29,8 +29,11 @@ from strategies import (
 
 import numbaconv as nc
 from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms.addressed import address
 from numbaconv.dispatch.select import choose
 from numbaconv.epilogue import Epilogue
+from numbaconv.loops.shares import run_shares
+from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS, PADDING_MODES, ConvProblem
 from numbaconv.reference import reference_conv
@@ -585,6 +588,25 @@ def test_estimates_are_positive_and_pure(problem):
             cost = algorithm.estimate(problem, machine())
             assert cost == algorithm.estimate(problem, machine())
             assert cost.seconds >= 0 and (cost.seconds > 0 or problem.n == 0)
+
+
+def test_an_address_is_that_of_the_first_element():
+    x = np.arange(60.0).reshape(3, 4, 5)
+    read_only = np.frombuffer(b"numbers " * 4)
+    for array in (x, x[1:, ::2, 3:], x[::-1], x.astype(np.float32).T, read_only, x.view(np.recarray), np.empty(0)):
+        assert address(array) == array.ctypes.data
+
+
+@pytest.mark.parametrize("rows, columns", ((37, 711), (711, 37), (5, 1501), (110, 71)))
+@pytest.mark.parametrize("threads", (1, THREADS))
+@pytest.mark.parametrize("together", (1, 4))
+def test_matrices_are_transposed_some_lines_of_each_row_at_a_time(rows, columns, threads, together):
+    x = np.arange(2.0 * rows * columns, dtype=np.float32).reshape(2, rows, columns)
+    out = np.full((2, columns, rows), -1, np.float32)
+    transposition = Transposition(2, rows, columns, np.float32)
+    transposition._record["together"] = together
+    run_shares(transposition.shares(1)._replace(rows=threads), address(x), address(out), 0, 0)
+    np.testing.assert_array_equal(out, x.swapaxes(1, 2))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -276,6 +276,44 @@ def test_a_rounds_workers_run_on_the_same_cores_and_other_rounds_on_others():
         worker.close()
 
 
+_TWO_OF_THREE_THREADS_WORK = """
+import os, threading, time, types
+from concurrent.futures import ThreadPoolExecutor
+from numbaconv.cli.serving import serve
+
+def work():
+    end = time.thread_time() + 0.03
+    while time.thread_time() < end:
+        pass
+    return threading.get_native_id()
+
+idle = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+idle.start()
+pool = ThreadPoolExecutor(1)
+
+def answer(request):
+    other = pool.submit(work)
+    threads = work(), other.result(), idle.native_id
+    return {"cores": [sorted(os.sched_getaffinity(thread)) for thread in threads]}
+
+serve(lambda: types.SimpleNamespace(version="1", answer=answer))
+"""
+
+
+@pytest.mark.skipif(len(cores_of(0, 2)) < 2, reason="needs two cores")
+def test_threads_that_work_get_a_core_each():
+    cores = cores_of(0, 2)
+    worker = Worker("two of three", [sys.executable, "-c", _TWO_OF_THREE_THREADS_WORK], 2)
+    try:
+        worker.settle(cores)
+        worker.request(work="")
+        worker.settle(cores)
+        *busy, idle = worker.request(work="")["cores"]
+        assert sorted(busy) == [[core] for core in sorted(cores)] and idle == sorted(cores)
+    finally:
+        worker.close()
+
+
 def test_a_result_that_is_not_a_number_is_different():
     right = [np.array([[1.0, -4.0]])]
     assert networks.difference([np.array([[1.0, -3.0]])], right) == 0.25

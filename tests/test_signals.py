@@ -374,6 +374,14 @@ def test_direct_sums_keep_what_is_not_finite_in_its_place(value, rng):
     same(~np.isfinite(y), place)
 
 
+@pytest.mark.parametrize("size, k, at", ((300, 20, 133), (300, 20, 0), (9000, 37, 4031), (2**18, 5, 2**17 + 5)))
+def test_a_signals_direct_sums_keep_nan_in_its_place(size, k, at, rng):
+    f = whole_numbers(rng, (size,), F32)
+    f[at] = np.nan
+    y = nc.convolve(f, whole_numbers(rng, (k,), F32), method="direct")
+    same(np.flatnonzero(np.isnan(y)), np.arange(at, at + k))
+
+
 def test_pairs_hold_only_what_results_depend_on():
     given_ = pair(np.ones((1, 100)), np.ones((1, 3)), "same")
     assert given_.x.shape == (1, 100) and given_.start == (1,)

@@ -3,7 +3,7 @@
 A process for each runtime, because every runtime brings a thread pool, and the threads of a pool spin for a while after their
 work.  A time is the median over rounds of each round's median.  Rounds are interleaved: a slow spell of the machine falls on all
 runtimes alike instead of on the one that happened to run.  So does a slow core: one may have a neighbour on its other hardware
-thread, so that in each round all runtimes run on the same cores.
+thread, so that in each round all runtimes run on the same cores, one for each thread that works.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -75,6 +75,7 @@ class Worker:
 
     def __init__(self, name: str, command: Sequence[str], threads: int):
         self.name, self.command, self.threads = name, list(command), threads
+        self._spent: dict[int, float] = {}
         self.start()
 
     def start(self) -> None:
@@ -126,13 +127,32 @@ class Worker:
             raise WorkerError(answer["failed"])
         return answer
 
-    def settle(self, cores: Collection[int]) -> None:
-        """Let all threads of the process run on these cores only, where the system can be told so."""
-        if hasattr(os, "sched_setaffinity"):
-            for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-                # a thread may end meanwhile
-                with contextlib.suppress(ProcessLookupError):
-                    os.sched_setaffinity(int(thread.name), cores)
+    def settle(self, cores: Sequence[int]) -> None:
+        """Let all threads of the process run on these cores only, where the system can be told so.
+
+        The threads that have worked most since the last time get one core each, as they would on an idle machine: where other
+        programs run, too, two threads that spin may stay on one core for as long as a turn lasts.
+        """
+        if not hasattr(os, "sched_setaffinity"):
+            return
+        seconds = self._thread_seconds()
+        worked = {thread: spent - self._spent.get(thread, 0) for thread, spent in seconds.items()}
+        self._spent = seconds
+        busiest = sorted(worked, key=worked.get, reverse=True)[: len(cores)]
+        own = {thread: [core] for thread, core in zip(busiest, cores)}
+        for thread in seconds:
+            # a thread may end meanwhile
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, own.get(thread, cores))
+
+    def _thread_seconds(self) -> dict[int, float]:
+        """What each thread of the process has run for."""
+        seconds = {}
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                nanoseconds, *_ = (thread / "schedstat").read_text().split()
+                seconds[int(thread.name)] = int(nanoseconds) / 1e9
+        return seconds
 
     def time(self, what: str, min_time: float) -> list[float]:
         """Seconds of each call of what is prepared."""
@@ -197,9 +217,15 @@ def take_turns(
     for number in range(rounds):
         on_round(number)
         for key in list(order):
+            worker = running[key]
+            cores = cores_of(number, worker.threads)
             try:
-                running[key].settle(cores_of(number, running[key].threads))
-                seconds = running[key].time(what, min_time)
+                worker.settle(cores)
+                if number == 0 and worker.threads > 1:
+                    # shows which threads work
+                    worker.time(what, 0.0)
+                    worker.settle(cores)
+                seconds = worker.time(what, min_time)
             except WorkerError as error:
                 results[key].refusal = f"failed: {error}"
                 order.remove(key)

@@ -26,15 +26,21 @@ CALL = _integers(
 
 #: One call of the core of sliding tiles: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
 #: A group has so many `channels`, in a strip `plane` bytes apart; `expansions` is the address of how vectors find them.  Of the
-#: kernel's slices, `slices` from number `front` on meet the input.
+#: kernel's slices, `slices` from number `front` on meet the input; `runs_made` says for which tile and slices the workspace holds
+#: runs that read the input in place, 0 for none.
 SLIDE = _integers(
     "position weight channels plane expansions a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height "
     "panels panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation bordered "
-    "front slices"
+    "front slices runs_made"
 )
 
 #: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.
 PLANE = _integers("position weight a tiles tile_count weights bias c c_pitch columns residual activation")
+
+#: `n` signals of `size` samples convolved with a kernel of `k` taps: `rows` vectors of each result, from sample `start` of the full
+#: convolution on, in blocks of `block` rows; `runs` are records of so many runs, `zero` is the address of a bias, and the strip
+#: begins `strip` bytes into the workspace.
+SIGNAL = _integers("n size k start rows block strip core runs run_count zero activation")
 
 #: One convolution as the loops see it; channels are those of one group, pitches and addresses in bytes.  `window` is the number
 #: of taps of the kernel, and `in_pixels` and `out_pixels` are those of one image.
@@ -62,8 +68,8 @@ BLOCK = _integers(
     "taps phase count_k kernels"
 )
 
-#: Matrices to be transposed; pitches in bytes.
-TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image")
+#: Matrices to be transposed, `together` vectors of each row at a time; pitches in bytes.
+TRANSPOSE = _integers("n rows columns x_row x_image out_row out_image together")
 
 #: Operations on elements: `n_0` x `n_1` x `n_2` blocks of `rows` rows of `count` neighbouring elements.  Pitches of the operands
 #: are in bytes, from element to element (0 or the element's size), row to row, and block to block.  `split` tells which of blocks,
@@ -197,6 +203,7 @@ def record_at(dtype: np.dtype):
 call_record = record_at(CALL)
 slide_record = record_at(SLIDE)
 plane_record = record_at(PLANE)
+signal_record = record_at(SIGNAL)
 conv_record = record_at(CONV)
 gradient_record = record_at(GRADIENT)
 block_record = record_at(BLOCK)

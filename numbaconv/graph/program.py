@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from numbaconv.algorithms.addressed import address
 from numbaconv.codegen.records import STEP
 from numbaconv.errors import ConvError, ModelError
 from numbaconv.graph.binding import check_output
@@ -157,9 +158,9 @@ class _Bound:
         """Run all steps on the caller's arrays."""
         external = {Place.INPUT: feed, Place.OUTPUT: results}
         for (place, name), words in self._patches.items():
-            address = external[place][name].__array_interface__["data"][0]
+            first = address(external[place][name])
             for word, start in words:
-                self._words[word] = address + start
+                self._words[word] = first + start
         for stretch in self._stretches:
             if isinstance(stretch, int):
                 began = time.perf_counter()

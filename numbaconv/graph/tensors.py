@@ -13,6 +13,8 @@ from math import prod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from numbaconv.algorithms.addressed import address
+
 
 class Place(Enum):
     """Who owns the memory of a buffer."""
@@ -81,7 +83,7 @@ class Tensor:
     @property
     def start(self) -> int:
         """Bytes from the start of the buffer."""
-        return self.view.__array_interface__["data"][0] - _ORIGIN_ADDRESS
+        return address(self.view) - _ORIGIN_ADDRESS
 
     def with_view(self, view: np.ndarray) -> Tensor:
         """Another view of the same memory."""

@@ -103,6 +103,8 @@ def through_strip(
     for number in range(stretch + 1, stretch + stretches):
         left, right = columns_under(conv, number)
         first, last = min(first, left), max(last, right)
+    # the runs of a strip take the place of those that were made
+    call.runs_made = 0
     # what lies in padding is zero, and left out where lanes are channels of the input and a tile has its runs for itself
     call.bordered = int(conv.own_channels != 0 and conv.stretch <= conv.pixels and (first < 0 or last > conv.w_in))
     call.plane = (last - first) * PANEL_ROW
@@ -208,19 +210,23 @@ def in_place(
     most = conv.pixels if call.bordered != 0 else conv.stretch
     for done in range(0, outputs, most):
         column, height = w_out + done * conv.out_step, min(most, outputs - done)
-        put_runs(
-            conv,
-            address,
-            runs,
-            column,
-            height,
-            np.int64(0),
-            row,
-            conv.dilation_d * conv.h_in * row,
-            conv.x_pixel,
-            np.int64(0),
-            conv.h_in + conv.k_h * conv.dilation_h,
-        )
+        # The same runs serve all panels, and nearly all slices.
+        made = 1 + (column * conv.k_d + call.front) * (conv.k_d + 1) + call.slices
+        if call.runs_made != made:
+            call.runs_made = made
+            put_runs(
+                conv,
+                address,
+                runs,
+                column,
+                height,
+                np.int64(0),
+                row,
+                conv.dilation_d * conv.h_in * row,
+                conv.x_pixel,
+                np.int64(0),
+                conv.h_in + conv.k_h * conv.dilation_h,
+            )
         slide(
             conv,
             address,

@@ -187,6 +187,7 @@ def begin_slide(conv, address):
     call.residual_line = conv.line_step * conv.residual_pixel
     call.residual_pitch = conv.out_step * conv.column_step * conv.residual_pixel
     call.activation = conv.activation
+    call.runs_made = 0
 
 
 @njit

@@ -12,8 +12,12 @@ from numbaconv.codegen.transpose import transpose_block
 from numbaconv.codegen.weave import STREAMS, unweave, weave
 from numbaconv.loops.shares import Shares, share_address
 from numbaconv.loops.walk import share
+from numbaconv.machine import machine
 
 VECTOR_BYTES = target().vector_bytes
+#: Vectors of a row that are transposed before those of other rows, where matrices come from beyond the L2: a line of each of many
+#: rows is waited for, while lines that follow one another are fetched ahead.
+_TOGETHER = 4
 #: Bytes below which a second thread costs more than it saves.
 _WORTH_THREADS = 1 << 16
 
@@ -41,6 +45,18 @@ def transpose_strip(source, source_pitch, destination, destination_pitch, rows, 
         )
 
 
+@njit
+def transpose_far_strips(source, source_pitch, destination, destination_pitch, rows, first, last, columns, like):
+    """Columns `first`..`last` of a matrix from beyond the L2: a few lines of each row, which are fetched ahead, at a time."""
+    size = itemsize(like)
+    lanes = VECTOR_BYTES // size
+    for start in range(0, rows, lanes):
+        row = max(0, min(start, rows - lanes))
+        block, to = source + row * source_pitch, destination + row * size
+        for column in range(first, last, lanes):
+            transpose_strip(block, source_pitch, to, destination_pitch, min(lanes, rows), column, columns, like)
+
+
 def transpose_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
     """One thread's share of matrices, rows of `x` that become columns of `out`, cut along their longer axis."""
     t = transpose_record(record)
@@ -65,6 +81,13 @@ def transpose_part(part, rows, columns, record, x, out, residual, workspace, alp
         if number < min(end, woven):
             begin, number = number, min(end, woven)
             weave(destination, source, t.x_row, t.rows, begin * lanes * t.rows, number * lanes * t.rows, alpha)
+        if t.together > 1:
+            for strip in range(number, end, t.together):
+                stop = min(strip + t.together, end) * lanes
+                transpose_far_strips(
+                    source, t.x_row, destination, t.out_row, t.rows, strip * lanes, stop, t.columns, alpha
+                )
+            continue
         for strip in range(number, end):
             transpose_strip(source, t.x_row, destination, t.out_row, t.rows, strip * lanes, t.columns, alpha)
 
@@ -92,11 +115,13 @@ class Transposition:
         dtype = np.dtype(np_dtype)
         x_row, out_row = x_pitch or columns, out_pitch or rows
         pitches = x_row, x_image or rows * x_row, out_row, out_image or columns * out_row
-        self._record = np.array((n, rows, columns, *(pitch * dtype.itemsize for pitch in pitches)), TRANSPOSE)
+        nbytes = n * rows * columns * dtype.itemsize
+        together = _TOGETHER if nbytes > machine().l2 else 1
+        self._record = np.array((n, rows, columns, *(pitch * dtype.itemsize for pitch in pitches), together), TRANSPOSE)
         self._function, self._zero = share_address(transpose_share, dtype), dtype.type(0)
         cut = rows if columns <= STREAMS and (x_pitch or columns) == columns else columns
         self._strips = n * -(-cut * dtype.itemsize // VECTOR_BYTES)
-        self._alone = n * rows * columns * dtype.itemsize < _WORTH_THREADS
+        self._alone = nbytes < _WORTH_THREADS
 
     def shares(self, threads: int) -> Shares:
         """The work cut for so many threads."""

@@ -1,9 +1,7 @@
-"""Signals, images and volumes convolved directly, on the engine's tiles; each becomes a problem that these are good at.
+"""Signals, images and volumes convolved directly, on the engine's tiles.
 
-A signal has one channel, which fills no vector.  It is therefore cut into rows of as many outputs as a vector or a panel has
-lanes: out[row, j] = sum over m of x[row lanes + m] B[m, j], a strided convolution with one output channel a lane, whose weights
-B[m, j] = taps[m - j] hold the kernel once a lane, moved along.  Its input is read in place, and k taps cost as many as
-k + lanes - 1.  An image is a plane, whose neighbouring pixels are lanes already; a volume is a sum over planes.
+A signal is rows of vectors (`rows`), an image a plane of one channel, and a volume a sum over planes.  A complex operand is two
+real ones.
 """
 
 from __future__ import annotations
@@ -20,15 +18,13 @@ from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.reuse import PlanPool
 from numbaconv.dispatch.select import best, make_plan
 from numbaconv.epilogue import IDENTITY, Epilogue
-from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.launch import usable_threads
 from numbaconv.problem import ConvProblem
+from numbaconv.signals.rows import SHARED, Rows, rows_of
 from numbaconv.signals.separable import rank_one
 
 #: Kernels of rank one are looked for where images take so many seconds, which singular values do not.
 _LONG = 2e-4
-#: Work of fewer seconds is done before a second thread has woken up, or long before where other programs keep it waiting.
-_SHARED = 1e-4
 #: Plans with more weights are not kept: to pack them is little beside what they do.
 _KEPT_BYTES = 1 << 20
 
@@ -51,7 +47,7 @@ def convolve(x: np.ndarray, kernel: np.ndarray, start: tuple[int, ...], shape: t
         return _volumes(x, kernel, start, shape)
     if kernel.ndim == 2:
         return _images(x, kernel, start, shape)
-    return _run(_signal(len(x), x.shape[1], len(kernel), *start, *shape, NAMES[x.dtype]), x, kernel)[:, : shape[0]]
+    return rows_of(len(x), x.shape[1], len(kernel), *start, *shape, x.dtype).run(x, kernel)[:, : shape[0]]
 
 
 def seconds(x: np.ndarray, kernel: np.ndarray, start: tuple[int, ...], shape: tuple[int, ...]) -> float:
@@ -68,7 +64,7 @@ def _real_seconds(n, spatial, kernel, start, shape) -> float:
     if kernel.ndim == 2 and len(kernel) > 1:
         ways = _ways(n, spatial, kernel, start, shape)
         return sum(prepared.seconds for prepared, _ in ways)
-    return _signal(n * prod(spatial[:-1]), spatial[-1], kernel.shape[-1], start[-1], shape[-1], name).seconds
+    return rows_of(n * prod(spatial[:-1]), spatial[-1], kernel.shape[-1], start[-1], shape[-1], kernel.dtype).seconds
 
 
 def _flat(axes) -> list[int]:
@@ -91,12 +87,12 @@ def _images(x, kernel, start, shape) -> np.ndarray:
         return convolve(x.reshape(-1, x.shape[2]), kernel[0], start[1:], shape[1:]).reshape(len(x), *shape)
     *first, (last, taps) = _ways(len(x), x.shape[1:], kernel, start, shape)
     for across, row in first:
-        rows = _run(across, x.reshape(-1, x.shape[2]), row)[:, : shape[1]]
+        rows = across.run(x.reshape(-1, x.shape[2]), row)[:, : shape[1]]
         x = np.ascontiguousarray(rows).reshape(len(x), x.shape[1], shape[1])
     return _run(last, x, taps)
 
 
-def _ways(n, spatial, kernel, start, shape) -> list[tuple[Prepared, np.ndarray]]:
+def _ways(n, spatial, kernel, start, shape) -> list[tuple[Prepared | Rows, np.ndarray]]:
     """The image convolution at once; or, with a kernel of rank one, its row along the rows of the image and its column down,
     where that is estimated to take less.
     """
@@ -104,10 +100,10 @@ def _ways(n, spatial, kernel, start, shape) -> list[tuple[Prepared, np.ndarray]]
     whole = _image(n, *_flat(zip(spatial, kernel.shape, start, shape)), name)
     if kernel.shape[1] > 1 and whole.seconds >= _LONG and (factors := rank_one(kernel)) is not None:
         column, row = factors
-        across = _signal(n * spatial[0], spatial[1], len(row), start[1], shape[1], name)
+        across = rows_of(n * spatial[0], spatial[1], len(row), start[1], shape[1], kernel.dtype)
         down = _image(n, spatial[0], len(column), start[0], shape[0], shape[1], 1, 0, shape[1], name)
         if across.seconds + down.seconds < whole.seconds:
-            return [(across, row), (down, column[:, None])]
+            return [(across, np.ascontiguousarray(row)), (down, column[:, None])]
     return [(whole, kernel)]
 
 
@@ -148,40 +144,16 @@ class Prepared:
 
 
 def _run(prepared: Prepared, x: np.ndarray, kernel: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Convolve (n, *spatial) with a kernel of as many axes; added to `out` where the problem has a residual."""
+    """Convolve (n, height, width) with a kernel; added to `out` where the problem has a residual."""
     problem = prepared.problem
-    lanes = problem.c_out
-    weight = _moved_along(kernel, lanes) if kernel.ndim == 1 else kernel[None, None, ::-1, ::-1]
+    weight = kernel[None, None, ::-1, ::-1]
     residual = out
-    threads = usable_threads() if prepared.seconds >= _SHARED else 1
+    threads = usable_threads() if prepared.seconds >= SHARED else 1
     if out is None:
-        out = np.empty((problem.n, *problem.out_spatial[:-1], problem.out_spatial[-1] * lanes), x.dtype)
+        out = np.empty((problem.n, *problem.out_spatial), x.dtype)
     y = out.reshape(problem.output_shape)
     prepared.run(weight, x.reshape(problem.input_shape), y, None if residual is None else y, threads)
     return out
-
-
-def _moved_along(kernel: np.ndarray, lanes: int) -> np.ndarray:
-    """(lanes, 1, k + lanes - 1): the taps of a signal's kernel, once a lane, each a place further along; a view."""
-    k, step = len(kernel), kernel.itemsize
-    padded = np.zeros(k + 2 * (lanes - 1), kernel.dtype)
-    padded[lanes - 1 : lanes - 1 + k] = kernel[::-1]
-    return np.ndarray((lanes, 1, k + lanes - 1), kernel.dtype, padded, (lanes - 1) * step, (-step, 0, step))
-
-
-@functools.lru_cache(maxsize=64)
-def _signal(n: int, size: int, k: int, start: int, count: int, dtype: str) -> Prepared:
-    """Signals in rows of a vector or of a panel, whichever is estimated to take less."""
-    itemsize = 8 if dtype == "f64" else 4
-    choices = []
-    for lanes in (VECTOR_BYTES // itemsize, PANEL_ROW // itemsize):
-        rows = -(-count // lanes)
-        padding = k - 1 - start, start + rows * lanes - size
-        problem = ConvProblem(
-            n, 1, lanes, (size,), (k + lanes - 1,), (lanes,), (1,), (padding,), 1, dtype, "channels_last"
-        )
-        choices.append(Prepared(problem, False))
-    return min(choices, key=lambda prepared: prepared.seconds)
 
 
 @functools.lru_cache(maxsize=64)

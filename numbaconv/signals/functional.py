@@ -29,8 +29,9 @@ from numbaconv.signals.operands import (
     stretch,
 )
 
-#: So few products NumPy's loop has added before a compiled one would be entered.
-_FEW_PRODUCTS = 1 << 18
+#: So few products NumPy's loop has added before a compiled one would be entered; and so few a compiled one before it is known
+#: which of all the ways would take the least.
+_FEWEST_PRODUCTS, _FEW_PRODUCTS = 1 << 11, 1 << 20
 #: Axes that direct sums have tiles for.
 _DIRECT_AXES = 3
 
@@ -83,8 +84,7 @@ def convolve(in1, in2, mode="full", method="auto", *, boundary="fill", fillvalue
     one_of("boundary", boundary, BOUNDARIES)
     if boundary == "fill" and fill_of(boundary, fillvalue, in1) == 0:
         if method != "fft" and _short(in1, in2):
-            start, count = span(in1.size, in2.size, mode)
-            return np.convolve(in1, in2)[start : start + count]
+            return _convolve_short(in1, in2, mode)
         given = pair(in1[None], in2[None], mode)
     else:
         given = extended(in1[None], in2[None], mode, boundary, fill_of(boundary, fillvalue, in1))
@@ -216,13 +216,21 @@ def filtered(x: np.ndarray, kernel: np.ndarray, start: Sequence[int], shape: Seq
 
 
 def _short(in1: np.ndarray, in2: np.ndarray) -> bool:
-    """Whether signals are so short that NumPy's loop has added their products before a compiled one would be entered."""
+    """Whether both are signals of one real type, and so short that no time is left to look at anything else."""
     return (
         in1.ndim == in2.ndim == 1
         and in1.size * in2.size <= _FEW_PRODUCTS
         and in1.dtype is in2.dtype
         and in1.dtype in NAMES
     )
+
+
+def _convolve_short(in1: np.ndarray, in2: np.ndarray, mode: str) -> np.ndarray:
+    start, count = span(in1.size, in2.size, mode)
+    if in1.size * in2.size <= _FEWEST_PRODUCTS:
+        return np.convolve(in1, in2)[start : start + count]
+    x, kernel = (in1, in2) if in1.size >= in2.size else (in2, in1)
+    return direct.convolve(np.ascontiguousarray(x)[None], np.ascontiguousarray(kernel), (start,), (count,))[0]
 
 
 def _run(given: Pair, method: str) -> np.ndarray:
