@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.weights import Weights
 from numbaconv.arguments import NAMES, contiguous, operand, plain, result_array, shaped
 from numbaconv.codegen.records import NEIGHBOURS
@@ -17,6 +16,7 @@ from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.errors import ConvError, DTypeError, ShapeError
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.neighbours import neighbours_share
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.problem import ConvProblem

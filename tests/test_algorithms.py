@@ -29,9 +29,9 @@ from strategies import (
 
 import numbaconv as nc
 from numbaconv.algorithms import ALGORITHMS
-from numbaconv.algorithms.addressed import address
 from numbaconv.dispatch.select import choose
 from numbaconv.epilogue import Epilogue
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.shares import run_shares
 from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import machine

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 
 from numbaconv.errors import ShapeError
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import address
 from numbaconv.workspace import scratch
 
-_integer_at, _OBJECT_BYTES = ctypes.c_size_t.from_address, object.__basicsize__
 #: Elements from pixel to pixel of x, out and residual.
 Pitches = tuple[int, int, int]
 
@@ -58,15 +56,6 @@ class AddressedPlan:
     def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
         """As `run`, on addresses."""
         raise NotImplementedError
-
-
-def address(array: np.ndarray) -> int:
-    """Address of an array's first element.
-
-    It is the first field of NumPy's `PyArrayObject`, behind what all objects begin with.  `__array_interface__` takes 1 us to make,
-    and a call of a layer has three arrays.
-    """
-    return _integer_at(id(array) + _OBJECT_BYTES).value
 
 
 def pixel_pitch(array: np.ndarray) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.addressed import AddressedPlan, address
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, inaccurate
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.geometry import geometry, streamed
@@ -33,6 +33,7 @@ from numbaconv.codegen.halves import KINDS
 from numbaconv.codegen.records import BOTTLENECK
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.loops.bottleneck import bottleneck_share
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.loops.walk import RECORD_BYTES
 from numbaconv.machine import Machine

@@ -7,12 +7,12 @@ from math import prod
 
 import numpy as np
 
-from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.im2col import PackedPatches
 from numbaconv.algorithms.layout import ChannelsFirst
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.codegen.records import SAMPLES
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.sampling import deformed
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import scratch

@@ -11,7 +11,6 @@ from math import prod
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.grouped import EXPAND
 from numbaconv.algorithms.sliding import expansions
 from numbaconv.backward.products import pixel_fields, record_of
@@ -19,6 +18,7 @@ from numbaconv.codegen.target import target
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.lanewise_gradient import lanewise_share
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.shares import Shares, even_grid, run_shares, share_address
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem

@@ -7,12 +7,12 @@ from math import gcd, prod
 
 import numpy as np
 
-from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.records import GRADIENT
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, core_address, gemm_core
 from numbaconv.loops.gradient import gradient_share
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.shares import Shares, even_grid, run_shares, share_address
 from numbaconv.loops.transpose import Transposition
 from numbaconv.loops.walk import CALL_BYTES

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numbaconv.algorithms.addressed import address
 from numbaconv.codegen.records import STEP
 from numbaconv.errors import ConvError, ModelError
 from numbaconv.graph.binding import check_output
@@ -17,6 +16,7 @@ from numbaconv.graph.instructions import Compiled, Host, Instruction
 from numbaconv.graph.memory import plan_arena
 from numbaconv.graph.tensors import Place, Tensor
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.shares import run_steps
 from numbaconv.workspace import aligned, fresh, rounded
 

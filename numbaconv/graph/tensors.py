@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from numbaconv.algorithms.addressed import address
+from numbaconv.loops.ndarrays import address
 
 
 class Place(Enum):

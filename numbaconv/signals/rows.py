@@ -14,13 +14,13 @@ import functools
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.addressed import address
 from numbaconv.algorithms.strips import COPY, LOAD, ROW, RUN_START, START
 from numbaconv.codegen.records import SIGNAL
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import IDENTITY
 from numbaconv.loops.gemm import TILE, VECTOR_BYTES, core_address
 from numbaconv.loops.launch import usable_threads
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.loops.signals import signals_share
 from numbaconv.loops.sliding import CHUNK

@@ -14,12 +14,13 @@ from math import prod
 import numpy as np
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.addressed import AddressedPlan, address
+from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.cost import in_order_cycles
 from numbaconv.codegen.records import NEIGHBOURS
 from numbaconv.dispatch.select import best_compiled, make_plan
 from numbaconv.epilogue import Epilogue
+from numbaconv.loops.ndarrays import address
 from numbaconv.loops.neighbours import neighbours_share
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.machine import Machine
