@@ -15,6 +15,7 @@ from strategies import FAST, able, bits, make_operands, normals, whole_numbers
 
 import numbaconv as nc
 from numbaconv.loops import launch
+from numbaconv.loops.shares import even_grid
 from numbaconv.problem import LAYOUTS, ConvProblem
 
 TEXT = "n2c20h30w31o40k3p1bias"
@@ -124,6 +125,17 @@ def test_the_callers_own_mask_of_numba_threads_is_left_alone():
 
 
 @needs_two
+@pytest.mark.parametrize(
+    "rows, columns, threads, grid",
+    [
+        (1225, 2, 2, (2, 1)), (289, 6, 2, (2, 1)), (49, 16, 2, (1, 2)), (17, 2, 2, (1, 2)), (17, 3, 2, (2, 1)),
+        (3136, 2, 3, (3, 1)), (1, 5, 2, (1, 2)), (1, 1, 4, (1, 1)), (0, 3, 2, (0, 1)),
+    ],
+)  # fmt: skip
+def test_work_is_shared_by_rows_unless_shares_of_columns_are_smaller(rows, columns, threads, grid):
+    assert even_grid(rows, columns, threads) == grid
+
+
 @pytest.mark.parametrize("text", (TEXT, "n3c40h9w9o200k1", "c40h23w23o40k3p1g40"))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_thread_and_two_give_the_same_bits(text, layout):

@@ -42,16 +42,18 @@ class Shares(NamedTuple):
     owner: object
 
 
+#: Shares that differ by one part in so many are as good as even.
+_EVEN = 128
+
+
 def even_grid(rows: int, columns: int, threads: int) -> tuple[int, int]:
     """Shares of `rows` by shares of `columns` of some work, at most `threads`, of which the largest is smallest.
 
-    Ties go to more shares of rows.
+    Ties, and what is one part in `_EVEN` from one, go to more shares of rows: those of columns prepare the same input again.
     """
-
-    def largest(parts: int) -> tuple[int, int]:
-        return -(-rows // parts) * -(-columns // (threads // parts)), -parts
-
-    parts = min(range(1, threads + 1), key=largest)
+    largest = {parts: -(-rows // parts) * -(-columns // (threads // parts)) for parts in range(1, threads + 1)}
+    least = min(largest.values())
+    parts = max(parts for parts, size in largest.items() if _EVEN * (size - least) <= least)
     return min(parts, rows), min(threads // parts, columns)
 
 
