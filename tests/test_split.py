@@ -139,6 +139,10 @@ def test_the_machines_cut_in_different_ways():
     for text in CHUNKED:
         chunks = [SPLIT.cut(geometry(parsed(text)), on).fields["chunks"] for on in (machine(), CHUNKS)]
         assert chunks[0] == 1 < chunks[1]
+    # sums of so many output channels would not fit the workspace from chunk to chunk
+    large = parsed("c768h65w65o2048k5p2")
+    assert SPLIT.cut(geometry(large), replace(machine(), l2=2 << 20)).fields["chunks"] == 1
+    assert SPLIT.too_large(SPLIT.estimate(large, replace(machine(), l2=2 << 20))) is None
 
 
 @every_layout

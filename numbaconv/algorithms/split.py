@@ -75,7 +75,8 @@ class Split(MatrixTiles):
     def cut(self, g, machine):
         """Channels at once, unless chunks of them are wanted for a slice and a panel to stay in the L2: then the fewest.
 
-        Sums must not depend on the batch, so that only the first slice of a block counts.
+        Sums must not depend on the batch, so that only the first slice of a block counts.  Those of many output channels, which
+        would take too large a workspace from chunk to chunk, are not carried.
         """
         turned = turned_lines(g)
         if turned:
@@ -85,7 +86,9 @@ class Split(MatrixTiles):
         if not _stays(fields, 1, machine) and fields["block_pitch"] and not fields["scale_step"]:
             blocks = -(-g["c_in"] // DEPTH)
             cuts = (self._cut(g, chunks, machine) for chunks in range(2, blocks + 1) if blocks % chunks == 0)
-            cut = next((chunked for chunked in cuts if _stays(chunked.fields, 1, machine)), cut)
+            room = self.workspace_limit - self.head_bytes
+            chunked = next((chunked for chunked in cuts if _stays(chunked.fields, 1, machine)), cut)
+            cut = chunked if chunked.workspace_bytes <= room else cut
         return cut._replace(fields=turned | cut.fields) if turned else cut
 
     def _cut(self, g, chunks, machine):
