@@ -224,3 +224,52 @@ NON_FINITE = (np.nan, np.inf, -np.inf)
 def kinds(y):
     """Where an array is NaN, plus and minus infinity."""
     return np.stack([np.isnan(y), np.isposinf(y), np.isneginf(y)])
+
+
+_GUARDED = """
+    import ctypes
+    import mmap
+
+    import numpy as np
+    from strategies import LAYOUTS, make_operands, whole_numbers
+    from {module} import *
+    from test_split import parsed
+
+    libc, page = ctypes.CDLL(None), mmap.PAGESIZE
+
+    def between_pages(array, at_end):
+        size = -(-array.nbytes // page) * page
+        memory = mmap.mmap(-1, size + 2 * page)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for guard in (address, address + page + size):
+            assert libc.mprotect(ctypes.c_void_p(guard), page, mmap.PROT_READ & 0) == 0
+        start = page + (size - array.nbytes if at_end else 0)
+        placed = np.frombuffer(memory, np.uint8)[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        placed[...] = array
+        return placed
+
+    count = 0
+    for problem in (parsed(text, layout) for text in CORNERS for layout in LAYOUTS):
+        given = make_operands(problem, whole_numbers, bias=True, residual=True)
+        if 0 in given.x.shape or given.problem.padding_mode != "zeros":
+            continue
+        expected = given.oracle()
+        for options in {options}:
+            plan = plan_of(given, *options)
+            for at_end in (False, True):
+                # a workspace of NaN, whatever its type
+                workspace = between_pages(np.full(plan.scratch_bytes(1), 0xFF, np.uint8), at_end)
+                x, out, residual = (between_pages(a, at_end) for a in (given.x, np.full_like(expected, 777), given.residual))
+                plan.run(x, out, residual, workspace=workspace.ctypes.data, threads=1)
+                np.testing.assert_array_equal(out, expected, err_msg=str(problem))
+                count += 1
+    print(count)
+"""
+
+
+def guarded(module: str, options: str) -> str:
+    """A script that runs the plans of a module's `CORNERS` on operands that end or begin where pages may not be touched.
+
+    `options` is what `plan_of` takes besides them, once for each plan, as Python.
+    """
+    return _GUARDED.format(module=module, options=options)

@@ -19,6 +19,7 @@ from strategies import (
     TRANSCENDENTAL,
     bits,
     every_kind,
+    guarded,
     kinds,
     make_operands,
     normals,
@@ -73,6 +74,9 @@ CORNERS = (
     "n3c33h14w1o17kh1kw1sh3sw1ph1_2pw0",
     # outputs one pixel wide
     "c15h4w2o15k1s2", "c9h3w9o64kh1kw2sw4ph3_5pw0", "c33h5w3o8kh3kw2sh2sw3ph1pw0", "c6h7w1o8k3p1", "n3c31h6w3o16k2s4",
+    # outputs side by side: of groups, with rests of lines, of gangs and of tiles; strides; rows and slices of few
+    "n2c40h6w9o20k3p1g5", "c36h9w17o36k3p1g9", "n2c22h9w8o22k3p1g2", "c16h9w18o16k3p1s2g4", "c64h5w19o5k5p2", "c3h70w31o2k3p1",
+    "c24h5w6o24kh1kw3ph0pw1g12", "c20d3h5w9o12k3p1g4", "c33h7w9o16k3p1", "c40h30w4o16k1", "c6h20w21o6k4p2_1s3g2",
     # signals, and volumes whose slices are taps or images of their own
     "n2c17w50o33k3p1", "c40w90o20k5p4dil2s3", "c3w200o40k9p4g1", "c5d4h7w6o7k3p1", "n2c17d5h9w9o33k3p1sd2sh1sw1",
     "c9d7h8w8o20kd3kh3kw3p2_1dild2dilh1dilw1", "n2c33d3h4w5o40k3p3s2", "c40d3h4w5o9kd1kh3kw3pd0ph1pw1", "n2c20d3h4w5o9k1",
@@ -321,6 +325,7 @@ MANY = (
     "n3c40w90o33k3p1",
     "n2c20d3h5w6o33k3p1",
     "n2c48h9w9o96k3p1g3",
+    "n2c44h9w9o44k3p1g11",
 )
 
 
@@ -366,48 +371,8 @@ def test_pixels_may_lie_apart_and_nothing_is_written_between_them(text):
     assert np.all(wide_out[..., :3] == 777) and np.all(wide_out[..., -4:] == 777)
 
 
-GUARDED = """
-    import ctypes
-    import mmap
-
-    import numpy as np
-    from strategies import LAYOUTS, make_operands, whole_numbers
-    from test_split import CORNERS, MACHINES, parsed, plan_of
-
-    libc, page = ctypes.CDLL(None), mmap.PAGESIZE
-
-    def between_pages(array, at_end):
-        size = -(-array.nbytes // page) * page
-        memory = mmap.mmap(-1, size + 2 * page)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        for guard in (address, address + page + size):
-            assert libc.mprotect(ctypes.c_void_p(guard), page, mmap.PROT_READ & 0) == 0
-        start = page + (size - array.nbytes if at_end else 0)
-        placed = np.frombuffer(memory, np.uint8)[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        placed[...] = array
-        return placed
-
-    count = 0
-    for problem in (parsed(text, layout) for text in CORNERS for layout in LAYOUTS):
-        given = make_operands(problem, whole_numbers, bias=True, residual=True)
-        if 0 in given.x.shape or given.problem.padding_mode != "zeros":
-            continue
-        expected = given.oracle()
-        for on in MACHINES:
-            plan = plan_of(given, on)
-            for at_end in (False, True):
-                # a workspace of NaN, whatever its type
-                workspace = between_pages(np.full(plan.scratch_bytes(1), 0xFF, np.uint8), at_end)
-                x, out, residual = (between_pages(a, at_end) for a in (given.x, np.full_like(expected, 777), given.residual))
-                plan.run(x, out, residual, workspace=workspace.ctypes.data, threads=1)
-                np.testing.assert_array_equal(out, expected, err_msg=str(problem))
-                count += 1
-    print(count)
-"""
-
-
 def test_nothing_is_read_or_written_beside_tensors_and_workspace(python):
-    assert int(python(GUARDED).stdout) > 300
+    assert int(python(guarded("test_split", "[(on,) for on in MACHINES]")).stdout) > 300
 
 
 # --- those who use it ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbaconv.algorithms.abreast import Abreast
+from numbaconv.algorithms.banded import Banded, BandedPlanes
 from numbaconv.algorithms.base import Algorithm
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.direct import Direct
@@ -30,6 +31,8 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Im2col(),
     *map(Split, KINDS),
     *map(SplitPlanes, KINDS),
+    *map(Banded, KINDS),
+    *map(BandedPlanes, KINDS),
     Fft(),
     Reference(),
 )

@@ -13,7 +13,7 @@ import numpy as np
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.kernel_rows import KernelRows, rows_are_taps
 from numbaconv.algorithms.tiled import Cut
-from numbaconv.algorithms.weights import Weights
+from numbaconv.algorithms.weights import Weights, side_by_side
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 
 
@@ -25,11 +25,7 @@ class _Pack:
     stride: int
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
-        k_w, reach = weight.shape[-1], (self.outputs - 1) * self.stride
-        wide = np.zeros((self.outputs, *weight.shape[:-1], k_w + reach), weight.dtype)
-        for number, kernel in enumerate(wide):
-            kernel[..., number * self.stride : number * self.stride + k_w] = weight
-        return Weights(wide.reshape(-1, *wide.shape[2:]), None, groups, own=True).panels
+        return Weights(side_by_side(weight, groups, self.outputs, self.stride), None, groups, own=True).panels
 
 
 class Abreast(KernelRows):

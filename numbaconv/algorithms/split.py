@@ -38,10 +38,13 @@ from numbaconv.algorithms.matrix_tiles import (
 )
 from numbaconv.algorithms.split_panels import SplitPanels
 from numbaconv.algorithms.tiled import Cut, Operand
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, TALL
+from numbaconv.codegen.halves import LANES
 from numbaconv.codegen.memory import LINE as CACHE_LINE
 from numbaconv.codegen.scales import INVERSE, SCALE_BYTES
-from numbaconv.loops.split import SUMS_BYTES, split_share
+from numbaconv.codegen.split import TOGETHER
+from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.split import split_share
 from numbaconv.loops.split_operand import pack_split_share
 from numbaconv.machine import Machine
 from numbaconv.workspace import ALIGNMENT, rounded
@@ -62,6 +65,8 @@ _STEPS_A_LINE = 3
 _NARROW = 0.8
 #: Bytes from pixel to pixel from which no prefetcher follows the part of each that belongs to one group; measured.
 _APART = 256
+#: Cycles to split a vector of a group's channels; to start with a line of them; to store a result of several that stand abreast.
+_SPLIT_VECTOR, _SPLIT_LINE, _STORED = 7.0, 40.0, 3.0
 #: The part of the time of transfers that is left where results are asked for ahead; fitted.
 _ASKED_RESULTS = 0.4
 
@@ -78,7 +83,7 @@ class Split(MatrixTiles):
         Sums must not depend on the batch, so that only the first slice of a block counts.  Those of many output channels, which
         would take too large a workspace from chunk to chunk, are not carried.
         """
-        turned = turned_lines(g)
+        turned = turned_lines(g) or outputs_abreast(g)
         if turned:
             g = g | turned
         cut = self._cut(g, 1, machine)
@@ -108,12 +113,21 @@ class Split(MatrixTiles):
         # large blocks save what neighbours share, and weights that come again; pixels that share neither are better in small ones
         apart = reach_h == 0 and positions == 1 and column_block >= g["panels_per_group"]
         room = l2 // (_APART_PART if apart else INPUT_PART)
-        lines = lines_of_block(h_out, reach_h, strips * row_pitch, strips * (tail + ALIGNMENT), room, machine)
+        together = TALL if g.get("outputs", 1) * g["c_out"] <= ROWS else 2
+        gang = max(1, min(2 * ROWS // g["c_out"], g["groups"])) if narrow else 1
+        lines = lines_of_block(
+            h_out, reach_h, gang * strips * row_pitch, gang * strips * (tail + ALIGNMENT), room, machine
+        )
+        if gang < g["groups"]:
+            # what others read and write beside it stays near for them
+            row = g["stride_h"] * g["w_in"] * g["x_pixel"] + g.get("row_pixels", g["w_out"]) * g["out_pixel"]
+            lines = min(lines, -(-h_out // -(-h_out * row // room)))
         phase_pitch = rounded((lines + reach_h) * row_pitch + tail)
         block_pitch = phases_h * phases * phase_pitch
         low = rounded(k_d * blocks * block_pitch)
         # registers reach beyond the last position
-        scales = rounded(2 * low + (2 * ROWS + 1) * position_bytes + ROW_BYTES)
+        member_pitch = rounded(2 * low + (together * ROWS + 1) * position_bytes + ROW_BYTES)
+        scales = gang * member_pitch
         each = self.halves.scaled and g["window"] == 1
         # one for all, or the inverse of each position's
         unit_pitch = rounded(scales + (INVERSE + g["itemsize"] * lines * positions if each else SCALE_BYTES))
@@ -122,7 +136,8 @@ class Split(MatrixTiles):
             units = max(1, min(room // unit_pitch, g["n"] * g["d_out"]))
         total = (lines - 1) * positions + g["w_out"]
         registers = -(-total // ROWS)
-        carried = 0 if chunks == 1 else -(-registers // 2) * g["panels_per_group"] * SUMS_BYTES
+        sums = together * ROWS * PANEL_ROW
+        carried = 0 if chunks == 1 else -(-registers // together) * g["panels_per_group"] * sums
         fields = {
             "line": h_out,
             "line_block": lines,
@@ -144,7 +159,13 @@ class Split(MatrixTiles):
             "scaled": int(self.halves.scaled and not each),
             "chunks": chunks,
             "chunk": c_in,
-            "sums_pitch": SUMS_BYTES if carried else 0,
+            "sums_pitch": sums if carried else 0,
+            "outputs": g.get("outputs", 1),
+            "row_pixels": g.get("row_pixels", g["w_out"]),
+            "registers": together,
+            "gang": gang,
+            "member_pitch": member_pitch if gang > 1 else 0,
+            "panel_step": g["c_out"] if gang > 1 else 2 * ROWS,
             "steps": steps,
             "tile_height": -(-total // max(registers, 1)) or 1,
             "panel_bytes": chunks * steps * STEP_BYTES,
@@ -182,7 +203,13 @@ class Split(MatrixTiles):
 
     def operands(self, weights, g):
         run, chunk = (g["c_in"], g["chunk"]) if g["block_pitch"] else (g["c_in"] * g["k_w"],) * 2
-        return self.packed(weights.form(SplitPanels(run, chunk, self.halves))) | {"bias": weights.packed_bias}
+        form = SplitPanels(run, chunk, self.halves, g["outputs"], g["stride_w"] // g["outputs"])
+        bias = weights.packed_bias
+        if g["outputs"] > 1:
+            bias = np.pad(
+                np.tile(bias[:, : g["c_out"]], g["outputs"]), ((0, 0), (0, bias.shape[1] - g["outputs"] * g["c_out"]))
+            )
+        return self.packed(weights.form(form)) | {"bias": bias}
 
     def gemm_cycles(self, g, machine):
         """Products of registers or their operands, and what each tile, row and line costs besides."""
@@ -198,19 +225,21 @@ class Split(MatrixTiles):
                 strips *= min(g["phases"], g["k_w"]) * -(-g["c_in"] // DEPTH)
             products = max(products, fetching_cycles(g, registers, halves, strips, reach))
         lines = g["line_block"] if g["positions"] > 1 else 0
-        finished = -(-registers // 2) * (TILE + (g["chunks"] - 1) * _CARRIED) + lines * LINE
+        finished = -(-registers // g["registers"]) * (TILE + (g["chunks"] - 1) * _CARRIED) + lines * LINE
+        if g["outputs"] > 1:
+            finished += _STORED * g["line_block"] * g["row_pixels"]
         return blocks_of(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
         """Splitting: again for each slice of the kernel; narrow pixels of groups, which lie apart, one by one."""
         rows = g["phases_h"] * (g["line_block"] + g["reach_h"]) * g["k_d"]
         if g["block_pitch"]:
-            stretches = g["phases"] * g["positions"] * -(-g["c_in"] // DEPTH)
+            line = SPLIT * g["phases"] * g["positions"] * -(-g["c_in"] // DEPTH)
         elif g["groups"] == 1:
-            stretches = g["row_pitch"] / ROW_BYTES
+            line = SPLIT * g["row_pitch"] / ROW_BYTES
         else:
-            stretches = g["positions"] * g["stride_w"]
-        return blocks_of(g) * g["groups"] * rows * stretches * SPLIT
+            line = _SPLIT_LINE + _split_apart(g["c_in"]) * g["positions"] * g["stride_w"]
+        return blocks_of(g) * g["groups"] * rows * line
 
     def far_cycles(self, g, machine):
         """Weights come again with each block, unless they stay, or with each tile, where a panel and a block do not fit together.
@@ -247,6 +276,13 @@ class Split(MatrixTiles):
         return g["n"] * g["out_pixels"] * g["groups"] * pixel / rates.clock
 
 
+def _split_apart(c_in: int) -> float:
+    """Cycles to split a group's channels of one pixel: several pixels where they are a vector together."""
+    if c_in > LANES:
+        return SPLIT
+    return _SPLIT_VECTOR / (LANES // c_in if LANES // c_in in TOGETHER and LANES % c_in == 0 else 1)
+
+
 def _lines_apart(g: dict[str, int]) -> int:
     """Bytes of the cache lines that groups read and write for themselves, one after the other."""
     sides = (g["in_pixels"], g["x_pixel"], g["c_in"]), (g["out_pixels"], g["out_pixel"], g["c_out"])
@@ -264,10 +300,34 @@ def _steps(g: dict[str, int], c_in: int) -> tuple[int, bool]:
     rows, k_w = g["k_d"] * g["k_h"], g["k_w"]
     wide = rows * k_w * -(-c_in // DEPTH)
     # narrow lines begin with the pixels of their padding, of which a remainder of a stride may have less than none
+    if "outputs" in g:
+        return rows * -(-k_w * c_in // DEPTH), True
     if c_in % DEPTH == 0 or k_w == 1 or g["dilation_w"] > 1 or g["d_out"] * g["h_out"] == 1 or g["pad_left"] < 0:
         return wide, False
     narrow = rows * -(-k_w * c_in // DEPTH)
     return (narrow, True) if narrow < _NARROW * wide else (wide, False)
+
+
+def outputs_abreast(g: dict[str, int]) -> dict[str, int]:
+    """Positions of several neighbouring output pixels each, where one's channels would leave most of a register's columns empty.
+
+    As many as take the fewest steps in all: together they read a longer stretch of a kernel row.
+    """
+    stride, k_w, w_out = g["stride_w"], g["k_w"], g["w_out"]
+    if k_w == 1 or g["dilation_w"] > 1 or g["d_out"] * g["h_out"] == 1 or g["pad_left"] < 0:
+        return {}
+
+    def steps(outputs):
+        taps = (outputs - 1) * stride + k_w
+        return -(-w_out // outputs) * g["k_d"] * g["k_h"] * -(-taps * g["c_in"] // DEPTH)
+
+    outputs = min(range(1, min(ROWS // g["c_out"], w_out // 2) + 1), key=steps, default=1)
+    if outputs == 1 or steps(outputs) > _NARROW * w_out * _steps(g, g["c_in"])[0]:
+        return {}
+    return {
+        "w_out": -(-w_out // outputs), "k_w": (outputs - 1) * stride + k_w, "stride_w": outputs * stride,
+        "row_pixels": w_out, "outputs": outputs,
+    }  # fmt: skip
 
 
 def _met(g: dict[str, int]) -> float:

@@ -12,7 +12,7 @@ from math import frexp
 
 import numpy as np
 
-from numbaconv.algorithms.weights import Weights
+from numbaconv.algorithms.weights import Weights, side_by_side
 from numbaconv.codegen.amx import COLUMNS, DEPTH, STEP_BYTES
 from numbaconv.codegen.halves import Halves
 from numbaconv.codegen.scales import SCALE_BYTES
@@ -26,16 +26,23 @@ _LEAST, _MOST = -126, 126
 
 @dataclass(frozen=True)
 class SplitPanels:
-    """Packs runs of so many elements of K, the channels of a tap or the elements of a kernel row, chunk by chunk."""
+    """Packs runs of so many elements of K, the channels of a tap or the elements of a kernel row, chunk by chunk.
+
+    Columns are the channels of so many neighbouring `outputs`, `stride` taps apart.
+    """
 
     run: int
     chunk: int
     halves: Halves
+    outputs: int = 1
+    stride: int = 1
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
+        if self.outputs > 1:
+            weight = side_by_side(weight, groups, self.outputs, self.stride)
         panels = Weights(weight, None, groups, own=True).panels
         count, k = panels.shape[0] * panels.shape[1], panels.shape[2] * panels.shape[3]
-        form, scale = _form(panels, self.halves, count * (k // self.run) * -(-self.run // DEPTH))
+        form, scale = form_of(panels, self.halves, count * (k // self.run) * -(-self.run // DEPTH) * STEP_BYTES)
         spare = np.zeros(2 * COLUMNS, np.float32)
         to = form[UNIT_BYTES:]
         runs = self.run, self.chunk
@@ -56,19 +63,19 @@ class SplitRows:
         rows = np.ascontiguousarray(rows.transpose(0, 2, 1))
         c_out, (taps, run) = weight.shape[0] // groups, rows.shape[1:]
         panels, steps = -(-c_out // (2 * self.height)), taps * -(-run // DEPTH)
-        form, scale = _form(rows, self.halves, groups * panels * steps)
+        form, scale = form_of(rows, self.halves, groups * panels * steps * STEP_BYTES)
         to = form[UNIT_BYTES:]
         to[:] = 0
         pack_split_rows(to.ctypes.data, rows.ctypes.data, groups, c_out, self.height, taps, run, scale.ctypes.data)
         return form
 
 
-def _form(weights: np.ndarray, halves: Halves, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Room for so many steps behind the inverse of a scale, which brings all finite weights just below 2^15, and that scale.
+def form_of(weights: np.ndarray, halves: Halves, nbytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for so many bytes behind the inverse of a scale, which brings all finite weights just below 2^15, and that scale.
 
     The weights are looked at as they lie in memory: turned ones as they came take five times as long.
     """
-    form = aligned(UNIT_BYTES + steps * STEP_BYTES)
+    form = aligned(UNIT_BYTES + nbytes)
     power = 0
     if halves.scaled:
         _, exponent = frexp(_largest(weights))

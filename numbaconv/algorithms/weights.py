@@ -149,6 +149,16 @@ class Weights:
         return np.ascontiguousarray(columns[:, : self.c_out]).reshape(self.shape)
 
 
+def side_by_side(weight: np.ndarray, groups: int, outputs: int, stride: int) -> np.ndarray:
+    """The kernels of so many neighbouring outputs as channels of one, (groups outputs c_out / groups, ..., wider kernel): each lies
+    `stride` elements further than the one before, between zeros."""
+    c_out, *rows, k_w = weight.shape
+    wide = np.zeros((groups, outputs, c_out // groups, *rows, (outputs - 1) * stride + k_w), weight.dtype)
+    for number in range(outputs):
+        wide[:, number, ..., number * stride : number * stride + k_w] = weight.reshape(groups, -1, *rows, k_w)
+    return wide.reshape(outputs * c_out, *wide.shape[3:])
+
+
 def pack_columns(weight: np.ndarray, groups: int) -> np.ndarray:
     """(panels, taps, c_in / groups, NR): all output channels side by side, whatever groups they belong to."""
     c_out, c_in = weight.shape[:2]

@@ -7,7 +7,7 @@ Intelligence Datatype For Higher-Precision Computations", 2019).  One instructio
 in 16 cycles, so three do in 48 what takes fused multiply-adds 256.
 
 Functions are named like `f32_fp16x3_2x2_amx`: the tile registers of rows and of columns.  In `f32_fp16x3_planes_2x2_amx` the rows
-are weights.
+are weights.  Where one register takes all columns, four of rows keep as many sums: a product's are there after 52 cycles.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ STEP_BYTES = 4 * ROWS * ROW_BYTES
 CONFIG_BYTES = 64
 
 # which registers hold what
-_SUMS, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
+SUMS, LEFT, RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 
 
-#: Types of `x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried`.
-_ARGUMENTS = [BYTES, BYTES, I64, I64, BYTES, I64, BYTES, BYTES, I64, BYTES, I64, I64]
+#: Registers of rows beside one of columns.
+TALL = len(SUMS)
+
+#: Types of `x, apart, step, low, taps, n_taps, panel, sums, height, ask, lines, carried`.
+_ARGUMENTS = [BYTES, I64, I64, I64, BYTES, I64, BYTES, BYTES, I64, BYTES, I64, I64]
 
 
 def configuration(rows: int) -> bytes:
@@ -48,7 +51,7 @@ def _register(number: int) -> ir.Constant:
     return ir.Constant(I8, number)
 
 
-class _Tiles:
+class Tiles:
     """Instructions on tile registers."""
 
     def __init__(self, v: Vectors):
@@ -68,35 +71,18 @@ class _Tiles:
 
 
 def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
-    """void(x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried): see `matrix_tile` and the other one."""
+    """void(x, apart, step, low, taps, n_taps, panel, sums, height, ask, lines, carried): see `matrix_tile` and the other one."""
     name = f"f32_{halves().name}x3_{'planes_' if planes else ''}{rows}x{columns}_amx"
     if (existing := module.globals.get(name)) is not None:
         return existing
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), _ARGUMENTS), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried = function.args
+    x, apart, step, low, taps, n_taps, panel, sums, height, ask, lines, carried = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, 4, COLUMNS)
-    tiles = _Tiles(v)
-    cells = [(i, j, _SUMS[2 * i + j]) for i in range(rows) for j in range(columns)]
-    # the operand that is the input is addressed by taps, the other one comes in the order of use
-    left, right = _LEFT[:rows], _RIGHT[:columns]
-    inputs, weights = (right, left) if planes else (left, right)
-
-    def products(coming: dict[int, tuple]):
-        """All products, and after the last one with a register what is coming into it: address and pitch."""
-
-        def load(register):
-            if register in coming:
-                tiles.load(register, *coming[register])
-
-        for i, row in enumerate(left):
-            for j, column in enumerate(right):
-                tiles.multiply(_SUMS[2 * i + j], row, column)
-                if i + 1 == rows:
-                    load(column)
-            load(row)
+    tiles = Tiles(v)
+    cells = [(i, j, SUMS[columns * i + j]) for i in range(rows) for j in range(columns)]
 
     def ask_line(_, at):
         v.prefetch(*at, near=False)
@@ -105,21 +91,17 @@ def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
     def one_tap(tap, places):
         here, asked = places
         distance = load_i64(b, offset(b, taps, b.mul(tap, i64(8))))
-        places = [offset(b, x, distance) for x in (x_0, x_1)]
 
-        def pixels(part):
-            return {register: (offset(b, x, part), step) for register, x in zip(inputs, places)}
+        def pixels(number, part):
+            return offset(b, x, b.add(distance, b.add(b.mul(apart, i64(number)), part))), step
 
-        def panel_rows(part):
-            halves = (offset(b, here, i64((2 * part + j) * ROWS * ROW_BYTES)) for j in range(2))
-            return {register: (half, i64(ROW_BYTES)) for register, half in zip(weights, halves)}
+        def weights(number, part):
+            return offset(b, here, i64((2 * part + number) * ROWS * ROW_BYTES)), i64(ROW_BYTES)
 
-        # small products first; each operand is loaded once
-        for register, place in (pixels(i64(0)) | panel_rows(1)).items():
-            tiles.load(register, *place)
-        products(panel_rows(0))
-        products(pixels(low))
-        products({})
+        if rows > len(LEFT):
+            tall_products(tiles, rows, pixels, weights, low)
+        else:
+            square_products(tiles, rows, columns, planes, pixels, weights, low)
         return [offset(b, here, i64(STEP_BYTES)), *counted_loop(b, i64(0), lines, 1, [asked], ask_line, "ask")]
 
     def each_cell(move):
@@ -139,6 +121,76 @@ def _emit(module, rows: int, columns: int, planes: bool) -> ir.Function:
     return function
 
 
+def square_products(tiles: Tiles, rows: int, columns: int, planes: bool, pixels, weights, low) -> None:
+    """Of up to two registers of rows by two of columns: small products first, each operand is loaded once."""
+    left, right = LEFT[:rows], RIGHT[:columns]
+    inputs, panels = (right, left) if planes else (left, right)
+
+    def products(coming: dict[int, tuple]):
+        """All products, and after the last one with a register what is coming into it: address and pitch."""
+
+        def load(register):
+            if register in coming:
+                tiles.load(register, *coming[register])
+
+        for i, row in enumerate(left):
+            for j, column in enumerate(right):
+                tiles.multiply(SUMS[columns * i + j], row, column)
+                if i + 1 == rows:
+                    load(column)
+            load(row)
+
+    def input_parts(part):
+        return {register: pixels(number, part) for number, register in enumerate(inputs)}
+
+    def panel_parts(part):
+        return {register: weights(number, part) for number, register in enumerate(panels)}
+
+    for register, place in (input_parts(i64(0)) | panel_parts(1)).items():
+        tiles.load(register, *place)
+    products(panel_parts(0))
+    products(input_parts(low))
+    products({})
+
+
+def tall_products(tiles: Tiles, rows: int, pixels, weights, low) -> None:
+    """Of more than two registers of rows by one of columns, whose parts have a register each: rows two at a time."""
+    high_weights, low_weights = RIGHT
+    tiles.load(low_weights, *weights(0, 1))
+    tiles.load(high_weights, *weights(0, 0))
+    for first in range(0, rows, len(LEFT)):
+        cells = list(zip(range(first, rows), LEFT))
+        for part, rights in ((i64(0), (low_weights, high_weights)), (low, (high_weights,))):
+            for number, left in cells:
+                tiles.load(left, *pixels(number, part))
+            for right in rights:
+                for number, left in cells:
+                    tiles.multiply(SUMS[number], left, right)
+
+
+def abreast_products(tiles: Tiles, members: int, pixels, weights, low) -> None:
+    """The same of so many products of one register by one, two at a time."""
+    for first in range(0, members, len(LEFT)):
+        cells = [
+            (number, LEFT[number - first], RIGHT[number - first]) for number in range(members)[first:][: len(LEFT)]
+        ]
+
+        def multiply(cells=cells):
+            for number, left, right in cells:
+                tiles.multiply(SUMS[number], left, right)
+
+        for number, left, right in cells:
+            tiles.load(left, *pixels(number, i64(0)))
+            tiles.load(right, *weights(number, 1))
+        multiply()
+        for number, _, right in cells:
+            tiles.load(right, *weights(number, 0))
+        multiply()
+        for number, left, _ in cells:
+            tiles.load(left, *pixels(number, low))
+        multiply()
+
+
 def _call(builder, arguments, planes: bool) -> None:
     """Call the function for so many registers of rows and of columns."""
     rows, columns, *rest = arguments
@@ -151,17 +203,21 @@ def _call(builder, arguments, planes: bool) -> None:
         return call
 
     number = builder.add(builder.mul(builder.sub(rows, i64(1)), i64(2)), builder.sub(columns, i64(1)))
-    branch_to(builder, number, [case(i, j) for i in (1, 2) for j in (1, 2)])
+    cases = [case(i, j) for i in (1, 2) for j in (1, 2)]
+    if not planes:
+        # two columns have no more than two rows
+        cases += [case(rows, 1) for rows in range(len(LEFT) + 1, TALL + 1) for _ in range(2)]
+    branch_to(builder, number, cases)
 
 
 @intrinsic
-def matrix_tile(typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried):
-    """Sums of one or two registers of rows by one or two of columns, to `sums`: rows of 32 float32, those of the second register
-    after the `height` rows of the first.
+def matrix_tile(typingctx, rows, columns, x, apart, step, low, taps, n_taps, panel, sums, height, ask, lines, carried):
+    """Sums of one or two registers of rows by one or two of columns, or of up to `TALL` by one, to `sums`: rows of 32 float32,
+    `height` of each register after those of the one before.
 
-    Row r of register i is at `x_i` + r `step` plus the byte offset of a tap, its low parts `low` bytes after it; `n_taps` offsets
-    lie at `taps`.  The panel has `STEP_BYTES` a tap, see `loops.split_panels`.  With each tap so many `lines` are asked for, from
-    address `ask` on.  Sums that are `carried` start from what is there.
+    Row r of register i is at `x` + i `apart` + r `step` plus the byte offset of a tap, its low parts `low` bytes after it; `n_taps`
+    offsets lie at `taps`.  The panel has `STEP_BYTES` a tap, see `loops.split_panels`.  With each tap `lines` cache lines are asked
+    for, from address `ask` on.  Sums that are `carried` start from what is there.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -173,7 +229,7 @@ def matrix_tile(typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, pan
 
 @intrinsic
 def matrix_tile_of_planes(
-    typingctx, rows, columns, x_0, x_1, step, low, taps, n_taps, panel, sums, height, ask, lines, carried
+    typingctx, rows, columns, x, apart, step, low, taps, n_taps, panel, sums, height, ask, lines, carried
 ):
     """The same with the weights for rows and the input for columns: pair r of elements of K of 16 neighbouring positions is at
     `x_j` + r `step` plus a tap's offset.

@@ -10,7 +10,7 @@ infinity leaves a NaN behind.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -42,8 +42,8 @@ _BFLOATS, _FLOAT16S = ir.VectorType(_BFloat(), 2 * LANES), ir.VectorType(ir.Half
 _WORDS = ir.VectorType(ir.IntType(16), 2 * LANES)
 
 
-def _order(numbers: list[int]) -> ir.Constant:
-    return ir.Constant(ir.VectorType(I32, len(numbers)), numbers)
+def _order(numbers: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(I32, len(numbers)), list(numbers))
 
 
 def _rounded(v: Vectors, x):
@@ -120,3 +120,11 @@ def store_parts(b, parts: tuple, pointer) -> None:
     for number, part in enumerate(parts):
         at = offset(b, pointer, i64(number * nbytes))
         b.store(part, b.bitcast(at, part.type.as_pointer()), align=2)
+
+
+def store_first(b, parts: tuple, pointer) -> None:
+    """Write the halves of the first one of two vectors that were split, element after element."""
+    first, *rest = parts
+    if not rest:
+        first = b.shuffle_vector(first, first, _order(range(LANES)))
+    b.store(first, b.bitcast(pointer, first.type.as_pointer()), align=2)

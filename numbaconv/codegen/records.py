@@ -56,7 +56,9 @@ CONV = _integers(
     "output_transform input_table output_table residual_table block_slices chunks keeps tile_step "
     "kernel_transform kernel_block kernel_offset kernel_position "
     "steps low block_pitch position_bytes shared tile_height far_results unit_block unit_pitch pair_pitch "
-    "scales scale_step scaled guessed met_first met_last unit chunk sums_pitch"
+    "scales scale_step scaled guessed met_first met_last unit chunk sums_pitch "
+    "row_pixels registers gang member_pitch panel_step "
+    "bands band_count band_step band_low band_first band_pairs bands_offset out_row"
 )
 
 #: A block of Winograd tiles on its way through one thread: tiles `first`..`first + count` of all images, output slices

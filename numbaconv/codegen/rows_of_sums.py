@@ -23,33 +23,55 @@ class _Shape(NamedTuple):
     tall: bool = True
 
 
-def _emit(module, like: Vectors, vectors: int, planes: bool) -> ir.Function:
-    """void(sums, rows, scales, their step, C, its pitch, streamed, bias, residual, its pitch, columns, activation)."""
-    name = f"{NAMES[like.itemsize]}_{'planes' if planes else 'rows'}_{vectors}"
+def _emit(module, like: Vectors, vectors: int, kind: str) -> ir.Function:
+    """void(sums, rows, scales, their step, C, its pitch, streamed, bias, residual, its pitch, columns, outputs, activation).
+
+    Kinds are "rows", "planes" and "beside".
+    """
+    name = f"{NAMES[like.itemsize]}_{kind}_{vectors}"
     if (existing := module.globals.get(name)) is not None:
         return existing
-    integers = [BYTES, I64, BYTES, I64, BYTES, I64, I64, BYTES, BYTES, I64, I64, I64]
+    integers = [BYTES, I64, BYTES, I64, BYTES, I64, I64, BYTES, BYTES, I64, I64, I64, I64]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*integers, like.scalar, like.scalar]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     (
-        sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, residual_pitch, columns, *activation
+        sums, pixels, scales, scale_step, c, c_pitch, streamed, bias, residual, residual_pitch, columns, outputs, *activation
     ) = function.args  # fmt: skip
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, like.itemsize, like.lanes)
-    none = b.icmp_unsigned("==", b.ptrtoint(residual, I64), i64(0))
-    start = [] if planes else [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(vectors)]
+    none, null = b.icmp_unsigned("==", b.ptrtoint(residual, I64), i64(0)), ir.Constant(BYTES, None)
+    start = [] if kind == "planes" else [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(vectors)]
+    pitches = c_pitch, residual_pitch
 
     def bias_of(row):
         """What the vectors of a row start with."""
-        if not planes:
+        if kind != "planes":
             return start
         return [v.splat(v.load_scalar(offset(b, bias, b.mul(row, i64(v.itemsize)))))] * vectors
 
     def scale_of(row):
         return v.splat(v.load_scalar(offset(b, scales, b.mul(row, scale_step))))
 
-    def rows_together(count):
+    def store(values, count, c, residual):
+        origin = b.select(none, null, residual)
+        tile = StoredTile(v, _Shape(count, vectors), c, c_pitch, streamed, origin, residual_pitch, columns, *activation)
+        tile.store(values)
+
+    def store_pixels(values, count, c, residual, pixels):
+        """Each of some pixels takes the lanes behind those of the one before, of all rows."""
+
+        def one_pixel(_, carried):
+            c, residual, first = carried
+            last, back = b.add(first, columns), b.neg(b.mul(first, i64(v.itemsize)))
+            origin = b.select(none, null, offset(b, residual, back))
+            row = b.mul(outputs, c_pitch), i64(0), origin, b.mul(outputs, residual_pitch)
+            StoredTile(v, _Shape(count, 1), offset(b, c, back), *row, last, *activation, first).store(values)
+            return [offset(b, c, c_pitch), offset(b, residual, residual_pitch), last]
+
+        counted_loop(b, i64(0), pixels, 1, [c, residual, i64(0)], one_pixel, "pixel")
+
+    def rows_together(count, pixels=outputs):
         def body(first, places):
             sums, c, residual = places
             factors = [scale_of(b.add(first, i64(i))) for i in range(count)]
@@ -58,38 +80,65 @@ def _emit(module, like: Vectors, vectors: int, planes: bool) -> ir.Function:
                 for i in range(count)
                 for j, value in enumerate(bias_of(b.add(first, i64(i))))
             ]
-            origin = b.select(none, ir.Constant(BYTES, None), residual)
-            tile = StoredTile(
-                v, _Shape(count, vectors), c, c_pitch, streamed, origin, residual_pitch, columns, *activation
-            )
-            tile.store(values)
-            steps = i64(_VECTORS * v.nbytes), c_pitch, residual_pitch
+            steps = pitches
+            if kind == "beside":
+                store_pixels(values, count, c, residual, pixels)
+                steps = [b.mul(outputs, pitch) for pitch in pitches]
+            else:
+                store(values, count, c, residual)
+            steps = i64(_VECTORS * v.nbytes), *steps
             return [offset(b, place, b.mul(i64(count), step)) for place, step in zip(places, steps)]
 
         return body
 
+    rows, rest = (b.udiv(pixels, outputs), b.urem(pixels, outputs)) if kind == "beside" else (pixels, i64(0))
     whole = b.and_(rows, i64(-_TOGETHER))
     places = counted_loop(b, i64(0), whole, _TOGETHER, [sums, c, residual], rows_together(_TOGETHER), "rows")
-    counted_loop(b, whole, rows, 1, places, rows_together(1), "row")
+    places = counted_loop(b, whole, rows, 1, places, rows_together(1), "row")
+    if kind == "beside":
+        # the last row has fewer pixels
+        last = b.add(rows, b.zext(b.icmp_unsigned("!=", rest, i64(0)), I64))
+        counted_loop(b, rows, last, 1, places, rows_together(1, rest), "last")
     b.ret_void()
     return function
 
 
 def _call(builder, size: int, arguments, planes: bool) -> None:
-    """Call the function for as many vectors as the columns take."""
+    """Call the function for as many vectors as the columns take, or for folded ones."""
     v = Vectors(builder, size, 64 // size)
-    sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, *rest = arguments
+    sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, residual_pitch, columns, outputs, *rest = (
+        arguments
+    )
     sums, scales, c, bias, residual = (builder.inttoptr(p, BYTES) for p in (sums, scales, c, bias, residual))
+    operands = [
+        sums,
+        rows,
+        scales,
+        scale_step,
+        c,
+        c_pitch,
+        streamed,
+        bias,
+        residual,
+        residual_pitch,
+        columns,
+        outputs,
+        *rest,
+    ]
 
-    def case(vectors):
+    def case(vectors, kind):
         def call():
-            function = _emit(builder.module, v, vectors, planes)
-            builder.call(function, [sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, *rest])
+            builder.call(_emit(builder.module, v, vectors, kind), operands)
 
         return call
 
-    number = builder.zext(builder.icmp_signed(">", rest[1], i64(v.lanes)), I64)
-    branch_to(builder, number, [case(vectors) for vectors in (1, _VECTORS)])
+    kind = "planes" if planes else "rows"
+    number = builder.zext(builder.icmp_signed(">", columns, i64(v.lanes)), I64)
+    cases = [case(vectors, kind) for vectors in (1, _VECTORS)]
+    if not planes:
+        number = builder.select(builder.icmp_signed(">", outputs, i64(1)), i64(len(cases)), number)
+        cases.append(case(1, "beside"))
+    branch_to(builder, number, cases)
 
 
 def _stored(alpha, beta, planes: bool):
@@ -99,7 +148,7 @@ def _stored(alpha, beta, planes: bool):
         _call(builder, alpha.bitwidth // 8, arguments, planes)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 12, alpha, beta), codegen
+    return types.void(*[types.intp] * 13, alpha, beta), codegen
 
 
 @intrinsic
@@ -116,13 +165,15 @@ def store_rows(
     residual,
     residual_pitch,
     columns,
+    outputs,
     code,
     alpha,
     beta,
 ):
-    """Finish `rows` rows of sums, two vectors apart, of which `columns` elements go to rows of C; addresses are integers.
+    """Finish `rows` rows of C, of `columns` elements each, from sums two vectors apart; addresses are integers.
 
-    Each is multiplied by its scale, which lie `scale_step` bytes apart.
+    Each is multiplied by its scale, which lie `scale_step` bytes apart.  Where `outputs` is not 1, so many rows of C lie one after
+    the other in one of sums, and share its scale.
     """
 
     return _stored(alpha, beta, planes=False)
@@ -142,6 +193,7 @@ def store_planes(
     residual,
     residual_pitch,
     columns,
+    outputs,
     code,
     alpha,
     beta,

@@ -8,10 +8,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.amx import DEPTH
-from numbaconv.codegen.halves import LANES, halves, store_parts
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES
+from numbaconv.codegen.halves import LANES, halves, store_first, store_parts
 from numbaconv.codegen.scales import BIAS, MAGNITUDES, USUAL, filling, usual
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, offset
+
+#: How many pixels of 8 and of 4 channels are a vector.
+TOGETHER = 2, 4
 
 
 def scaled(v: Vectors, scale):
@@ -43,6 +46,16 @@ class Seen:
         """Write it, if functions before this one met no larger ones."""
         for one in found:
             self.v.store(self.v.larger_magnitude(one, self.v.load(self.place)), self.place)
+
+
+def gathered(b, v: Vectors, places: list):
+    """A vector of what lies at each of some addresses, pieces of the same size."""
+    piece = ir.VectorType(v.scalar, v.lanes // len(places))
+    parts = [b.load(b.bitcast(place, piece.as_pointer()), align=v.itemsize) for place in places]
+    while len(parts) > 1:
+        both = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+        parts = [b.shuffle_vector(first, second, both) for first, second in zip(parts[::2], parts[1::2])]
+    return parts[0]
 
 
 def _emit_pixels(module, each: bool) -> ir.Function:
@@ -85,6 +98,22 @@ def _emit_pixels(module, each: bool) -> ir.Function:
         _, _, *found = counted_loop(b, i64(0), rest, DEPTH, carried, last_block, "last")
         return found
 
+    def small_pixels(together):
+        """Pixels that are a vector together, or else one of as many channels as there are."""
+
+        def body(_, places):
+            to, x, *found = places
+            if together == 1:
+                loaded = v.masked_load(x, masks[0])
+            else:
+                loaded = gathered(b, v, [offset(b, x, b.mul(x_step, i64(n))) for n in range(together)])
+            for parts, at in zip(halves().split(v, common(loaded), v.constant(0), False), (to, offset(b, to, low))):
+                store_first(b, parts, at)
+            steps = (b.mul(step, i64(together)) for step in (to_step, x_step))
+            return [*(offset(b, place, step) for place, step in zip((to, x), steps)), *seen.updated(found, loaded)]
+
+        return body
+
     def one_pixel(_, places):
         to, x, *found = places
         return [offset(b, to, to_step), offset(b, x, x_step), *split_pixel(to, x, common, seen, found)]
@@ -110,7 +139,17 @@ def _emit_pixels(module, each: bool) -> ir.Function:
         counted_loop(b, i64(0), pixels, 1, [to, x, scales], one_pixel_alone, "pixel")
     else:
         common = scaled(v, v.splat(v.load_scalar(scales)))
-        _, _, *found = counted_loop(b, i64(0), pixels, 1, [to, x, *seen.start()], one_pixel, "pixel")
+        # where pixels lie closer than a block, what fills up one is written by the next
+        close = b.icmp_signed("<", to_step, i64(ROW_BYTES))
+        small = b.select(b.and_(close, b.icmp_signed("<=", channels, i64(LANES))), pixels, i64(0))
+        done, carried, both = i64(0), [to, x, *seen.start()], b.mul(channels, i64(2))
+        for together in TOGETHER:
+            fit = b.and_(b.icmp_signed("==", channels, i64(LANES // together)), b.icmp_signed("==", to_step, both))
+            end = b.select(fit, b.and_(small, i64(-together)), done)
+            carried = counted_loop(b, done, end, together, carried, small_pixels(together), "small")
+            done = end
+        carried = counted_loop(b, done, small, 1, carried, small_pixels(1), "small")
+        _, _, *found = counted_loop(b, small, pixels, 1, carried, one_pixel, "pixel")
         seen.keep(found)
     b.ret_void()
     return function
@@ -127,7 +166,8 @@ def _call(builder, arguments, each: bool) -> None:
 def split_pixels(typingctx, to, to_step, low, block, x, x_step, pixels, channels, scale):
     """High parts of pixels `x_step` bytes apart, to `to_step` bytes apart; blocks of `DEPTH` channels lie `block` bytes apart.
 
-    Low parts lie `low` bytes after them.  The last block is filled up with zeros.  Where halves are scaled, all numbers are
+    Low parts lie `low` bytes after them.  The last block is filled up with zeros, those of up to 16 channels that lie closer than a
+    block to half of one.  Where halves are scaled, all numbers are
     multiplied by the float32 at address `scale`, `MAGNITUDES` bytes after which the largest ones are kept.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from numbaconv.codegen.activations import activate
-from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, offset
+from numbaconv.codegen.vector import BYTES, I64, Vectors, counted_loop, i64, lanes_between, offset
 
 
 class StoredTile:
@@ -15,11 +15,11 @@ class StoredTile:
 
     A clamping activation (which includes none and the ReLUs) takes straight-line code: full tiles with a residual, without, and
     streamed, partial ones under a mask; other activations go through a function that loops over a copy of the accumulators on the
-    stack.
+    stack.  Of columns that do not start with the `first` one, only the lanes from there on are stored.
     """
 
-    def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta):
-        self.v, self.spec, self.streamed = v, spec, streamed
+    def __init__(self, v, spec, c, c_pitch, streamed, residual, residual_pitch, columns, code, alpha, beta, first=None):
+        self.v, self.spec, self.streamed, self.first = v, spec, streamed, first
         self.c, self.c_pitch, self.residual, self.residual_pitch = c, c_pitch, residual, residual_pitch
         self.columns, self.code, self.alpha, self.beta = columns, code, alpha, beta
 
@@ -28,6 +28,8 @@ class StoredTile:
         v, b, spec = self.v, self.v.builder, self.spec
         self.stored = b.append_basic_block("stored")
         full = b.icmp_signed(">=", self.columns, i64(spec.vectors * v.lanes))
+        if self.first is not None:
+            full = ir.Constant(full.type, 0)
         clamp = b.icmp_signed("==", self.code, i64(0))
         no_residual = b.icmp_unsigned("==", b.ptrtoint(self.residual, I64), i64(0))
         fast, slow = b.append_basic_block("fast"), b.append_basic_block("slow")
@@ -57,7 +59,10 @@ class StoredTile:
 
     def _mask(self, j: int):
         """Lanes of column vector `j` that are stored."""
-        return self.v.first_lanes(self.v.builder.sub(self.columns, i64(j * self.v.lanes)))
+        before = i64(j * self.v.lanes)
+        if self.first is None:
+            return self.v.first_lanes(self.v.builder.sub(self.columns, before))
+        return lanes_between(self.v, *(self.v.builder.sub(bound, before) for bound in (self.first, self.columns)))
 
     def _store_plain(self, accumulators) -> None:
         """Without a residual: clamped or not, streamed or not.  Two operations a vector saved count where K is short."""
@@ -125,35 +130,37 @@ class StoredTile:
         origin = b.select(no_residual, self.c, self.residual)
         read = b.select(no_residual, i64(0), self.columns)
         finish = _emit_activation(b.module, v, spec.vectors)
-        scalars = self.code, self.alpha, self.beta
+        first = i64(0) if self.first is None else self.first
+        pitches = self.c, self.c_pitch, origin, self.residual_pitch
         b.call(
             finish,
-            [copy, i64(spec.rows), self.c, self.c_pitch, origin, self.residual_pitch, read, self.columns, *scalars],
+            [copy, i64(spec.rows), *pitches, first, read, self.columns, self.code, self.alpha, self.beta],
         )
         b.branch(self.stored)
 
 
 def _emit_activation(module, like: Vectors, vectors: int) -> ir.Function:
-    """void(sums, rows, C, its pitch, residual, its pitch, columns that it has, columns to store, activation code, its scalars).
+    """void(sums, rows, C, its pitch, residual, its pitch, the first column, the end of those that it has and of those to store,
+    activation code, its scalars).
 
     One function for tiles of all heights, since activations other than clamps are rare and long.
     """
     name = f"numbaconv_activate_rows_{vectors}_{like.suffix}"
     if (existing := module.globals.get(name)) is not None:
         return existing
-    integers = [BYTES, I64, BYTES, I64, BYTES, I64, I64, I64, I64]
+    integers = [BYTES, I64, BYTES, I64, BYTES, I64, I64, I64, I64, I64]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*integers, like.scalar, like.scalar]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    sums, rows, c, c_pitch, residual, residual_pitch, read, stored, code, alpha, beta = function.args
+    sums, rows, c, c_pitch, residual, residual_pitch, begin, read, stored, code, alpha, beta = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, like.itemsize, like.lanes)
 
     def one_row(_, places):
         sums, c, residual = places
         for j in range(vectors):
-            at = i64(j * v.nbytes)
-            reads, stores = (v.first_lanes(b.sub(columns, i64(j * v.lanes))) for columns in (read, stored))
+            at, before = i64(j * v.nbytes), i64(j * v.lanes)
+            reads, stores = (lanes_between(v, b.sub(begin, before), b.sub(end, before)) for end in (read, stored))
             value = b.fadd(v.load(offset(b, sums, at)), v.masked_load(offset(b, residual, at), reads))
             v.masked_store(activate(v, value, code, alpha, beta), offset(b, c, at), stores)
         steps = i64(vectors * v.nbytes), c_pitch, residual_pitch

@@ -9,13 +9,16 @@ chunks, and the sums of all tiles are carried from one to the next.
 
     wide: channels in blocks of 32, a position is 64 bytes: block by block, phase by phase, line by line
     narrow: a position is all channels of `phases` pixels, and a tap a stretch of 32 elements of a kernel row
+
+Where output channels are few, a position stands for several neighbouring `outputs`, whose channels fill the columns of a register
+together: the weights of each lie a pixel further.  Groups whose channels share cache lines are computed in gangs, tile by tile.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, configure, matrix_tile, release
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, TALL, configure, matrix_tile, release
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, clear
 from numbaconv.codegen.records import conv_record
@@ -27,7 +30,7 @@ from numbaconv.loops.scales import first_block, line_after, right_guess, scale_b
 from numbaconv.loops.walk import share
 
 #: What a thread's workspace starts with: the sums of a tile.
-SUMS_BYTES = 2 * ROWS * PANEL_ROW
+SUMS_BYTES = TALL * ROWS * PANEL_ROW
 
 
 @njit
@@ -104,8 +107,8 @@ def fill_wide(conv, to, image, d, line, lines, channels, scale, like):
 
 
 @njit
-def fill_narrow(conv, to, image, d, line, lines, scale, like):
-    """The same with all channels of a line's pixels one after another."""
+def fill_narrow(conv, to, image, d, line, lines, members, scale, like):
+    """The same with all channels of a line's pixels one after another, for each of so many groups."""
     rows = lines + conv.reach_h
     # only what counts for the scale: the last taps read on, and large numbers would be infinite
     below = min(line_after(conv, line + lines), conv.h_in)
@@ -113,23 +116,25 @@ def fill_narrow(conv, to, image, d, line, lines, scale, like):
     for phase_h in range(conv.phases_h):
         for row in range(rows):
             h = (line + row) * conv.stride_h + phase_h - conv.pad_top
-            here = to + phase_h * conv.phase_pitch + row * conv.row_pitch
-            for part in range(2):
-                clear(here + part * conv.low, (conv.row_pitch + 3) // 4, like)
-            if d < 0 or h < 0 or h >= below:
-                continue
-            source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel
-            # none of them where all kernels end before
-            count = max(min(conv.met_last, conv.row_pitch // pixel - conv.pad_left), 0)
-            here += conv.pad_left * pixel
-            if conv.x_pixel == 2 * pixel:
-                split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in, scale)
-            else:
-                split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, count, conv.c_in, scale)
+            for member in range(members):
+                here = to + member * conv.member_pitch + phase_h * conv.phase_pitch + row * conv.row_pitch
+                for part in range(2):
+                    clear(here + part * conv.low, (conv.row_pitch + 3) // 4, like)
+                if d < 0 or h < 0 or h >= below:
+                    continue
+                source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel + member * conv.c_in * conv.itemsize
+                # none of them where all kernels end before
+                count = max(min(conv.met_last, conv.row_pitch // pixel - conv.pad_left), 0)
+                here += conv.pad_left * pixel
+                if conv.x_pixel == 2 * pixel:
+                    split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in, scale)
+                else:
+                    split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, count, conv.c_in, scale)
         # what the last taps read beyond their weights has to be numbers
-        for part in range(2):
-            end = to + phase_h * conv.phase_pitch + rows * conv.row_pitch
-            clear(end + part * conv.low, (conv.shared * conv.position_bytes + ROW_BYTES) // 4, like)
+        for member in range(members):
+            end = to + member * conv.member_pitch + phase_h * conv.phase_pitch + rows * conv.row_pitch
+            for part in range(2):
+                clear(end + part * conv.low, (conv.shared * conv.position_bytes + ROW_BYTES) // 4, like)
 
 
 @njit
@@ -138,19 +143,20 @@ def finish_tile(conv, sums, scales, position, count, out, residual, bias, column
     out_line, out_step = conv.line_step * conv.out_pixel, conv.column_step * conv.out_pixel
     origin_line, origin_step = conv.line_step * conv.residual_pixel, conv.column_step * conv.residual_pixel
     line, column = divmod(position, conv.positions)
-    width = conv.w_out
+    width, outputs = conv.row_pixels, conv.outputs
     if conv.positions == 1:
         # each position is a line
         column, width, out_step, origin_step = 0, count, out_line, origin_line
     while count > 0:
-        run = min(count, width - column)
-        if run > 0:
-            c = out + line * out_line + column * out_step
-            origin = 0 if residual == 0 else residual + line * origin_line + column * origin_step
+        # the last position of a line may have fewer pixels
+        pixels = min(outputs * count, width - outputs * column)
+        if pixels > 0:
+            c = out + line * out_line + outputs * column * out_step
+            origin = 0 if residual == 0 else residual + line * origin_line + outputs * column * origin_step
             streamed = int(conv.streamed != 0 and (c | out_step) % VECTOR_BYTES == 0)
             store_rows(
                 sums,
-                run,
+                pixels,
                 scales,
                 conv.scale_step,
                 c,
@@ -160,6 +166,7 @@ def finish_tile(conv, sums, scales, position, count, out, residual, bias, column
                 origin,
                 origin_step,
                 columns,
+                outputs,
                 conv.activation,
                 alpha,
                 beta,
@@ -228,11 +235,12 @@ def multiply(
     What comes from beyond the L2 is asked for before it is needed: by the first tiles of a set of panels the next panel, by the
     others the next set, or what is `coming` after this block, or else the lines of results that the next tiles write.
     """
-    height, step = conv.tile_height, conv.position_bytes
+    height, step, together = conv.tile_height, conv.position_bytes, conv.registers
     positions = (lines - 1) * conv.positions + conv.w_out
     registers = (positions + height - 1) // height
     first_unit, last_unit = units
-    tiles = (last_unit - first_unit) * ((registers + 1) // 2)
+    tiles_of_unit = (registers + together - 1) // together
+    tiles = (last_unit - first_unit) * tiles_of_unit
     number = group * conv.panels_per_group
     # each has chunk after chunk
     panels = conv.panels + chunk * conv.steps * STEP_BYTES
@@ -245,13 +253,14 @@ def multiply(
             ask_bytes = min(conv.column_block, last - end) * conv.steps * STEP_BYTES
         # lines that are written past the caches come from nowhere
         results = ask_bytes == 0 and conv.far_results != 0 and conv.streamed == 0
-        asked = (
-            lines_a_tap(2 * height * conv.out_pixel, taps) if results else lines_a_tap(ask_bytes, (tiles - 1) * taps)
-        )
+        asked = lines_a_tap(ask_bytes, (tiles - 1) * taps)
+        if results:
+            asked = lines_a_tap(together * height * conv.outputs * conv.out_pixel, taps)
         for tile in range(tiles):
-            unit, register = divmod(tile, (registers + 1) // 2)
-            position = 2 * register * height
-            rows = min(registers - 2 * register, 2)
+            unit, register = divmod(tile, tiles_of_unit)
+            register *= together
+            position = register * height
+            rows = min(registers - register, together)
             count = min(rows * height, positions - position)
             step_first, step_last = steps_met(conv, first_unit + unit, row, position, count)
             a = block + unit * conv.unit_pitch + position * step
@@ -259,10 +268,10 @@ def multiply(
             c = output_of(conv, out, first_unit + unit, row, conv.out_pixel)
             origin = output_of(conv, residual, first_unit + unit, row, conv.residual_pixel)
             if results:
-                line, column = divmod(position + 2 * height, conv.positions)
-                ask = c + (line * conv.line_step + column * conv.column_step) * conv.out_pixel
+                line, column = divmod(position + together * height, conv.positions)
+                ask = c + (line * conv.line_step + column * conv.outputs * conv.column_step) * conv.out_pixel
             for panel in range(begin, end):
-                columns = min(conv.c_out - panel * 2 * ROWS, 2 * ROWS)
+                columns = min(conv.gang * conv.c_out - panel * conv.panel_step, conv.panel_step)
                 weights = panels + (number + panel) * conv.panel_bytes
                 own = sums + (tile * (last - first) + panel - first) * conv.sums_pitch
                 this, ahead = ask, asked if tile > 0 or results else 0
@@ -271,9 +280,9 @@ def multiply(
                     this, ahead = weights + conv.panel_bytes, STEP_BYTES // LINE
                 matrix_tile(
                     rows,
-                    (columns + ROWS - 1) // ROWS,
-                    a,
-                    a + height * step,
+                    (conv.outputs * columns + ROWS - 1) // ROWS,
+                    a + panel * conv.member_pitch,
+                    height * step,
                     step,
                     conv.low,
                     conv.taps + 8 * step_first,
@@ -287,7 +296,7 @@ def multiply(
                 )
                 if chunk + 1 < conv.chunks:
                     continue
-                column = (group * conv.c_out + panel * 2 * ROWS) * conv.itemsize
+                column = (group * conv.c_out + panel * conv.panel_step) * conv.itemsize
                 finish_tile(
                     conv,
                     own,
@@ -316,8 +325,8 @@ def coming_lines(conv, image, row, lines, stop):
 
 
 @njit
-def fill_block(conv, block, x, unit, row, lines, channels, like):
-    """The lines under `lines` output lines from number `row` of a slice, in all slices that the kernel meets."""
+def fill_block(conv, block, x, unit, row, lines, channels, members, like):
+    """The lines under `lines` output lines from number `row` of a slice, in all slices that the kernel meets, for some groups."""
     image, d_out = divmod(unit, conv.d_out)
     scale = block + conv.scales
     if conv.scale_step > 0:
@@ -329,17 +338,16 @@ def fill_block(conv, block, x, unit, row, lines, channels, like):
         if conv.block_pitch > 0:
             fill_wide(conv, to, x + image * conv.x_image, d, row, lines, channels, scale, like)
         else:
-            fill_narrow(conv, to, x + image * conv.x_image, d, row, lines, scale, like)
+            fill_narrow(conv, to, x + image * conv.x_image, d, row, lines, members, scale, like)
 
 
 @njit
-def fill_units(conv, block, x, unit, units, row, lines, group, chunk, like):
-    """The same of a chunk of a group's channels for `units` slices from number `unit` on."""
+def fill_units(conv, block, x, unit, units, row, lines, group, members, chunk, like):
+    """The same of a chunk of the channels of groups from number `group` on, for `units` slices from number `unit` on."""
     first = chunk * conv.chunk
-    source = x + (group * conv.c_in + first) * conv.itemsize
+    source, channels = x + (group * conv.c_in + first) * conv.itemsize, min(conv.chunk, conv.c_in - first)
     for i in range(units):
-        channels = min(conv.chunk, conv.c_in - first)
-        fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, channels, like)
+        fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, channels, members, like)
 
 
 def split_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):
@@ -355,11 +363,13 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
     while line < last_line:
         unit, units, row, lines, known = first_block(conv, block, x, line, last_line, known)
         coming, nbytes = coming_lines(conv, x + unit // conv.d_out * conv.x_image, row, lines, row + last_line - line)
-        for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1):
+        for group in range(first // conv.panels_per_group, (last - 1) // conv.panels_per_group + 1, conv.gang):
             before = group * conv.panels_per_group
+            # those that are computed together have a panel each
+            members = min(conv.gang, last - group) if conv.gang > 1 else 1
             chunk, guessed = np.int64(0), conv.guessed != 0
             while chunk < conv.chunks:
-                fill_units(conv, block, x, unit, units, row, lines, group, chunk, alpha)
+                fill_units(conv, block, x, unit, units, row, lines, group, members, chunk, alpha)
                 if guessed and chunk + 1 == conv.chunks:
                     # all numbers have been met
                     guessed = False
@@ -377,7 +387,7 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
                     group,
                     chunk,
                     max(first - before, 0),
-                    min(last - before, conv.panels_per_group),
+                    min(last - before, members * conv.panels_per_group),
                     coming,
                     nbytes,
                     out,

@@ -12,7 +12,7 @@ from numbaconv.loops.packing import pack_pieces
 from numbaconv.loops.split_panels import pack_split
 
 #: The exponent of numbers that stay below the largest float16.
-_BELOW = BIAS + 14
+BELOW = BIAS + 14
 
 
 def pack_split_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
@@ -24,7 +24,7 @@ def pack_split_part(part, rows, columns, record, x, out, residual, workspace, al
     else:
         largest = largest_exponent(x, p.column_step, p.columns, p.k)
     put_element(out + INVERSE, alpha)
-    put_scale(out, min(max(_BELOW + BIAS - largest, LEAST), MOST), out + INVERSE)
+    put_scale(out, min(max(BELOW + BIAS - largest, LEAST), MOST), out + INVERSE)
     clear(workspace, 2 * COLUMNS, alpha)
     # with one tap, chunks of channels lie as all of them do
     pack_split(out + SCALE_BYTES, workspace + PANEL_ROW, p.panels, p.k, p.k, p.k, workspace, out)

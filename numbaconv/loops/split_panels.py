@@ -43,3 +43,9 @@ def pack_split_rows(to, rows, groups, c_out, height, taps, run, scale):
                 split_pixels(at, STEP_BYTES, 2 * register, taps * STEP_BYTES, rows, run * 4, taps, run, scale)
                 rows += taps * run * 4
             to += taps * blocks * STEP_BYTES
+
+
+@njit(entry=True)
+def split_run(to, low, x, count, scale):
+    """Halves of `count` neighbouring numbers, up to a whole step; low parts lie `low` bytes behind the high ones."""
+    split_pixels(to, ROW_BYTES, low, ROW_BYTES, x, 0, 1, count, scale)
