@@ -252,7 +252,9 @@ class Split(MatrixTiles):
         near = x + out + weights
         if near <= l2 / 2:
             return 0.0
-        moved = x + (out * _ASKED_RESULTS if g["far_results"] else out)
+        # one stretch of memory after the other, which the hardware asks for ahead
+        stretches = g["reach_h"] == 0 and g["positions"] == 1 and g["x_pixel"] == g["c_in"] * g["itemsize"]
+        moved = (x * cost.FETCHED if stretches else x) + (out * _ASKED_RESULTS if g["far_results"] else out)
         if g["groups"] > 1:
             moved += _lines_apart(g)
         blocks = ceil(n * g["d_out"] / g["unit_block"]) * -(-g["line"] // g["line_block"])
