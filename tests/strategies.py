@@ -234,6 +234,7 @@ _GUARDED = """
     from strategies import LAYOUTS, make_operands, whole_numbers
     from {module} import *
     from test_split import parsed
+    MODULE_LAYOUTS = globals().get("OWN_LAYOUTS", LAYOUTS)
 
     libc, page = ctypes.CDLL(None), mmap.PAGESIZE
 
@@ -249,7 +250,7 @@ _GUARDED = """
         return placed
 
     count = 0
-    for problem in (parsed(text, layout) for text in CORNERS for layout in LAYOUTS):
+    for problem in (parsed(text, layout) for text in CORNERS for layout in MODULE_LAYOUTS):
         given = make_operands(problem, whole_numbers, bias=True, residual=True)
         if 0 in given.x.shape or given.problem.padding_mode != "zeros":
             continue

@@ -47,6 +47,10 @@ SUITED = {
         every_kind(narrow=True), problems(narrow=True, kernels=st.integers(1, 3)), every_kind(depthwise=True)
     ),
 }
+#: Each output pixel is made of the one at its place.
+SUITED["plane_sums"] = every_kind(kernels=st.just(1)).map(
+    lambda p: replace(p, layout="channels_first", stride=(1,) * len(p.spatial), padding=((0, 0),) * len(p.spatial))
+)
 #: Problems whose output sees padding only, at least in part, or whose sizes lie at the edge of something.
 CORNERS = (
     "c3h1w1o5k1p2",

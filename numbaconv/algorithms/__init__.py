@@ -11,6 +11,7 @@ from numbaconv.algorithms.fft import Fft
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.im2col import Im2col
 from numbaconv.algorithms.indirect import Indirect
+from numbaconv.algorithms.plane_sums import PlaneSums
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
 from numbaconv.algorithms.split import Split
@@ -29,6 +30,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Abreast(),
     Indirect(),
     Im2col(),
+    PlaneSums(),
     *map(Split, KINDS),
     *map(SplitPlanes, KINDS),
     *map(Banded, KINDS),
