@@ -7,6 +7,7 @@ import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -14,8 +15,12 @@ import pytest
 from strategies import FAST, able, bits, make_operands, normals, whole_numbers
 
 import numbaconv as nc
+from numbaconv.algorithms.pointwise import Pointwise
+from numbaconv.algorithms.weights import Weights
+from numbaconv.epilogue import Epilogue
 from numbaconv.loops import launch
 from numbaconv.loops.shares import even_grid
+from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS, ConvProblem
 
 TEXT = "n2c20h30w31o40k3p1bias"
@@ -134,6 +139,18 @@ def test_the_callers_own_mask_of_numba_threads_is_left_alone():
 )  # fmt: skip
 def test_work_is_shared_by_rows_unless_shares_of_columns_are_smaller(rows, columns, threads, grid):
     assert even_grid(rows, columns, threads) == grid
+
+
+@needs_two
+@pytest.mark.parametrize(
+    "text, grid", (("c512h14w14o2048k1", (1, 2)), ("c64h28w28o64k1", (2, 1)), ("c2048h28w28o512k1", (2, 1)))
+)
+def test_weights_are_shared_out_where_they_are_large_beside_the_input(text, grid):
+    assert even_grid(196, 16, 2, False) == (2, 1) and even_grid(196, 16, 2, True) == (1, 2)
+    p = ConvProblem.parse(text + "cl")
+    weights = Weights(np.zeros(p.weight_shape, np.float32), None, 1)
+    work = Pointwise().plan(p, weights, Epilogue(), replace(machine(), l2=2 << 20)).shares(2)
+    assert (work.rows, work.columns) == grid
 
 
 @pytest.mark.parametrize("text", (TEXT, "n3c40h9w9o200k1", "c40h23w23o40k3p1g40"))

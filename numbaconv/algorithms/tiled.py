@@ -25,6 +25,9 @@ from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded
 
+#: Weights of more than so many times the input's bytes are shared out rather than the input.
+_MUCH = 4
+
 
 class Cut(NamedTuple):
     """How a problem is cut: fields of the `CONV` record, workspace a thread and memory of the plan's tables, in bytes."""
@@ -184,8 +187,7 @@ class TiledPlan(AddressedPlan):
         if shares is None:
             shares = variant.launches[threads] = Shares(
                 variant.function,
-                # ties go to more rows: weights are shared in the L3, but columns read the input again
-                *even_grid(self._rows, self._columns, threads),
+                *even_grid(self._rows, self._columns, threads, variant.far_weights),
                 variant.address,
                 variant.workspace_bytes,
                 self._alpha,
@@ -222,5 +224,8 @@ class _Variant:
         self.function = share_address(plan._algorithm.share, problem.np_dtype)
         self.launches: dict[int, Shares] = {}
         self.shares = plan._algorithm.shares(g)
+        # no thread's L2 keeps them beside what else it holds, and the input is little next to them
+        nbytes = self.tables["panels"].nbytes if "panels" in self.tables else 0
+        self.far_weights = nbytes > max(plan._machine.l2 // 2, _MUCH * g["n"] * g["x_image"])
         self.workspace_bytes = rounded(plan._algorithm.head_bytes + cut.workspace_bytes)
         self.plan_bytes = cut.plan_bytes

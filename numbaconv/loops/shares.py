@@ -46,14 +46,15 @@ class Shares(NamedTuple):
 _EVEN = 128
 
 
-def even_grid(rows: int, columns: int, threads: int) -> tuple[int, int]:
+def even_grid(rows: int, columns: int, threads: int, apart: bool = False) -> tuple[int, int]:
     """Shares of `rows` by shares of `columns` of some work, at most `threads`, of which the largest is smallest.
 
-    Ties, and what is one part in `_EVEN` from one, go to more shares of rows: those of columns prepare the same input again.
+    Ties, and what is one part in `_EVEN` from one, go to more shares of rows: those of columns prepare the same input again.  Or to
+    more of columns, where those are what comes from `apart`: shares of rows would read all of it each.
     """
     largest = {parts: -(-rows // parts) * -(-columns // (threads // parts)) for parts in range(1, threads + 1)}
     least = min(largest.values())
-    parts = max(parts for parts, size in largest.items() if _EVEN * (size - least) <= least)
+    parts = (min if apart else max)(parts for parts, size in largest.items() if _EVEN * (size - least) <= least)
     return min(parts, rows), min(threads // parts, columns)
 
 
