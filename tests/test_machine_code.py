@@ -155,7 +155,7 @@ EXACT = """
 
     done = {machine().isa}
     with nc.num_threads(1):
-        for text in ("c5h9w11o37k3p1", "c7h13w5o18k1f64", "c6h5w5o6k3s2g3cl", "n2c37h9w14o37k3p1g37"):
+        for text in ("c5h9w11o37k3p1", "c7h13w5o18k1f64", "c6h5w5o6k3s2g3cl", "n2c37h9w14o37k3p1g37", "c7h13w5o6k1"):
             given = make_operands(ConvProblem.parse(text), whole_numbers, residual=True, activation="relu")
             for name in able(given.problem, FAST):
                 np.testing.assert_array_equal(given.conv(name), given.oracle(), err_msg=f"{text} {name}")
