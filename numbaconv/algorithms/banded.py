@@ -86,10 +86,9 @@ class Banded(MatrixTiles):
 
     def cut(self, g, machine):
         signal, stride, size = _is_signal(g), g["stride_w"], g["itemsize"]
-        rows = -(-g["w_out"] // COLUMNS) if signal else g["h_out"]
-        registers = -(-rows // ROWS)
+        rows, registers = _rows(g), _registers(g)
         height = -(-rows // max(registers, 1)) or 1
-        bands = tuple(_bands(g, registers))
+        bands = tuple(_bands(g))
         first, last = _reach(g, bands)
         width = (last - first) // stride + 1
         if signal:
@@ -136,7 +135,7 @@ class Banded(MatrixTiles):
 
     def tables(self, g, cut):
         g = g | cut.fields
-        bands = tuple(_bands(g, -(-g["line"] // ROWS)))
+        bands = tuple(_bands(g))
         _, last = _reach(g, bands)
         lines = np.array(_rows_met(g), np.int64)[:, None, None]
         each = []
@@ -154,7 +153,7 @@ class Banded(MatrixTiles):
         return {"taps": taps, "bands": entries, "tables": self.configuration(g)}
 
     def operands(self, weights, g):
-        _, last = _reach(g, tuple(_bands(g, -(-g["line"] // ROWS))))
+        _, last = _reach(g, tuple(_bands(g)))
         form = _Packed(_reach_of(g), g["stride_w"], last, self.halves, g["dilation_w"])
         bias = np.repeat(weights.flat_bias[0, : g["groups"], None], PANEL_ROW // g["itemsize"], axis=1)
         return self.packed(weights.form(form)) | {"bias": bias}
@@ -165,11 +164,11 @@ class Banded(MatrixTiles):
 
     def gemm_cycles(self, g, machine):
         """Products, where fewer than four sums wait for each other, and what tiles and vectors of results cost besides."""
-        registers, height, product = -(-g["line"] // ROWS), g["tile_height"], machine.rates.matrix
-        product *= (height + 1) / (ROWS + 1)
+        registers, lines = _registers(g), len(_rows_met(g))
+        product = machine.rates.matrix * (g["tile_height"] + 1) / (ROWS + 1)
         cycles = 0.0
-        for band in _bands(g, registers):
-            taps = 3 * band.steps * len(_rows_met(g))
+        for band in _bands(g):
+            taps = 3 * band.steps * lines
             sums = registers * band.registers
             tiles = -(-registers // g["registers"])
             # those of the last tile may be fewer than four
@@ -269,7 +268,17 @@ def _is_signal(g: dict[str, int]) -> bool:
     return g["h_in"] == g["k_h"] == g["h_out"] == 1 and g["pad_top"] == 0
 
 
-def _bands(g: dict[str, int], registers: int) -> Iterator[Band]:
+def _rows(g: dict[str, int]) -> int:
+    """Rows of the left operand: output lines, or stretches of a signal's results."""
+    return -(-g["w_out"] // COLUMNS) if _is_signal(g) else g["h_out"]
+
+
+def _registers(g: dict[str, int]) -> int:
+    """Registers of rows."""
+    return -(-_rows(g) // ROWS)
+
+
+def _bands(g: dict[str, int]) -> Iterator[Band]:
     """Stretches of output columns: of a register, or of two that read the same stretch of an input line."""
     stride, reach, pad = g["stride_w"], _reach_of(g), g["pad_left"]
     if _is_signal(g):
@@ -289,7 +298,7 @@ def _bands(g: dict[str, int], registers: int) -> Iterator[Band]:
     column = 0
     while column < w_out:
         one = band(column, 1)
-        if 1 < registers <= 2 and column + COLUMNS < w_out:
+        if _registers(g) == 2 and column + COLUMNS < w_out:
             both, other = band(column, 2), band(column + COLUMNS, 1)
             if both.steps <= max(one.steps, other.steps):
                 one = both

@@ -171,9 +171,7 @@ def tall_products(tiles: Tiles, rows: int, pixels, weights, low) -> None:
 def abreast_products(tiles: Tiles, members: int, pixels, weights, low) -> None:
     """The same of so many products of one register by one, two at a time."""
     for first in range(0, members, len(LEFT)):
-        cells = [
-            (number, LEFT[number - first], RIGHT[number - first]) for number in range(members)[first:][: len(LEFT)]
-        ]
+        cells = list(zip(range(first, members), LEFT, RIGHT))
 
         def multiply(cells=cells):
             for number, left, right in cells:
@@ -232,7 +230,7 @@ def matrix_tile_of_planes(
     typingctx, rows, columns, x, apart, step, low, taps, n_taps, panel, sums, height, ask, lines, carried
 ):
     """The same with the weights for rows and the input for columns: pair r of elements of K of 16 neighbouring positions is at
-    `x_j` + r `step` plus a tap's offset.
+    `x` + j `apart` + r `step` plus a tap's offset.
     """
 
     def codegen(context, builder, signature, arguments):

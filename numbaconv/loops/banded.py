@@ -18,11 +18,11 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import clear, copy, get
 from numbaconv.codegen.records import conv_record
 from numbaconv.codegen.rows_of_sums import store_rows
-from numbaconv.codegen.scales import BIAS, INVERSE, LEAST, MOST, largest_exponent, put_scale
+from numbaconv.codegen.scales import BIAS, INVERSE, largest_exponent, put_scale
 from numbaconv.codegen.split import split_pixels
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
+from numbaconv.loops.scales import exponent_that_fills
 from numbaconv.loops.split import SUMS_BYTES
-from numbaconv.loops.split_operand import BELOW
 from numbaconv.loops.transpose import transpose_strip
 from numbaconv.loops.walk import share
 
@@ -37,7 +37,7 @@ def fill_plane(conv, to, plane):
     """Split a plane; what lies around its lines is zero already."""
     scale, exponent = to + conv.scales, np.int64(BIAS)
     if conv.scaled != 0:
-        exponent = min(max(BELOW + BIAS - largest_exponent(plane, 0, 1, conv.in_pixels), LEAST), MOST)
+        exponent = exponent_that_fills(largest_exponent(plane, 0, 1, conv.in_pixels))
     put_scale(scale, exponent, conv.unit)
     to += conv.data_offset
     for _ in range(conv.h_in):

@@ -20,7 +20,6 @@ def plane_sums_part(part, row_parts, column_parts, conv_address, x, out, residua
     size = conv.itemsize
     x_plane, out_plane = conv.in_pixels * size, conv.out_pixels * size
     first, last = share(conv.n * conv.groups * conv.tiles_per_line, part // column_parts, row_parts)
-    bias = conv.c_in * size
     for number in range(first, last):
         matrix, stretch = divmod(number, conv.tiles_per_line)
         at = stretch * conv.line
@@ -38,7 +37,7 @@ def plane_sums_part(part, row_parts, column_parts, conv_address, x, out, residua
                 x_plane,
                 weights,
                 conv.patch_pitch,
-                bias,
+                (conv.c_in - channel) * size,
                 int(channel == 0),
                 conv.c_out,
                 pixels,
@@ -47,8 +46,6 @@ def plane_sums_part(part, row_parts, column_parts, conv_address, x, out, residua
             channel += together
             source += together * x_plane
             weights += together * size
-            bias -= together * size
-        bias = conv.c_in * size
         result = matrix * conv.c_out * out_plane + at * size
         for row in range(conv.c_out):
             c = out + result + row * out_plane

@@ -23,6 +23,12 @@ _PIXELS = 64
 
 
 @njit
+def exponent_that_fills(largest):
+    """The exponent of the scale that brings numbers up to so large an exponent just below 2^15."""
+    return min(max(2 * BIAS + 14 - largest, LEAST), MOST)
+
+
+@njit
 def piece_lines(conv):
     """Input lines that count together."""
     return _PIXELS if conv.positions == 1 else 1

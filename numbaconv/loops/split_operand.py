@@ -6,13 +6,11 @@ from numbaconv.codegen.amx import COLUMNS
 from numbaconv.codegen.jit import NativeFunction
 from numbaconv.codegen.memory import clear, put_element
 from numbaconv.codegen.packing import packing_record
-from numbaconv.codegen.scales import BIAS, INVERSE, LEAST, MOST, SCALE_BYTES, largest_exponent, put_scale
+from numbaconv.codegen.scales import INVERSE, SCALE_BYTES, largest_exponent, put_scale
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.packing import pack_pieces
+from numbaconv.loops.scales import exponent_that_fills
 from numbaconv.loops.split_panels import pack_split
-
-#: The exponent of numbers that stay below the largest float16.
-BELOW = BIAS + 14
 
 
 def pack_split_part(part, rows, columns, record, x, out, residual, workspace, alpha, beta):
@@ -24,7 +22,7 @@ def pack_split_part(part, rows, columns, record, x, out, residual, workspace, al
     else:
         largest = largest_exponent(x, p.column_step, p.columns, p.k)
     put_element(out + INVERSE, alpha)
-    put_scale(out, min(max(BELOW + BIAS - largest, LEAST), MOST), out + INVERSE)
+    put_scale(out, exponent_that_fills(largest), out + INVERSE)
     clear(workspace, 2 * COLUMNS, alpha)
     # with one tap, chunks of channels lie as all of them do
     pack_split(out + SCALE_BYTES, workspace + PANEL_ROW, p.panels, p.k, p.k, p.k, workspace, out)
