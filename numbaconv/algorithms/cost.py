@@ -4,14 +4,15 @@
     cycles  = sum over tiles and panels: K max(m v / FMA, (m + v) / LOADS, LATENCY) + (m + 1) row + m taps tap    the core
             + PARTIAL m, for panels that end inside a vector                                                stores
             + STREAM (rows of A that the core reads for the first time) / far                              from the L2
+      (COLLIDING times that where a tile's rows share sets of the L1)
             + MISSED (x passes + out + weights passes) / far                                  from beyond the L2
             + what the algorithm adds (tables, packing)
 
 m rows and v vectors a tile; K = taps x channels of a group, where taps that a tile skips, because they lie in padding, do
 not count.  x, out and weights are bytes; the share of them that is missed grows from nothing, where all three take half of
 the L2, with what an algorithm keeps there beside them, to all, where they take one and a half; whichever of x and weights does
-not fit half of the L2 comes once a block of the other, and a panel larger than the L2 once a tile.  Results that are written
-past the caches count STREAMED times.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in
+not fit half of the L2 comes once a block of the other, and a panel larger than the L2 IN_ORDER again for each tile.  Results
+that are written past the caches count STREAMED times.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in
 the L1.
 
 `least_work` is the same for tiles as few and as high as can be, whose operands come once each: a lower bound for all
@@ -27,7 +28,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from numbaconv.algorithms.geometry import fields_of, past_caches, weights_stay
+from numbaconv.algorithms.geometry import fields_of, past_caches, rows_collide, weights_stay
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, VECTOR_BYTES
 from numbaconv.machine import Machine, Rates
@@ -37,6 +38,8 @@ from numbaconv.problem import ConvProblem
 FMA, LOADS, LATENCY = 2.0, 2.0, 4.0
 #: Parts of the time of a transfer, at the rate from beyond the L2, that the multiply-adds do not hide: from the L2, from beyond.
 STREAM, MISSED = 0.35, 0.75
+#: How many times as long rows take to come from the L2 that evict one another from the L1; measured with 8 ways.
+COLLIDING = 4.0
 #: Bytes of weights, or of tensors on their way into another layout, that find room in the L3 beside what other cores and tenants
 #: keep there, assumed, and how much longer those take that do not: measured with 16 to 300 MiB.
 L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
@@ -80,7 +83,11 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     # a tap may be a whole kernel row, or all of a packed patch
     cycles = panels_cycles(k, height, g["c_out"], max(k / g["k_block"], 1.0), g["itemsize"], machine)
     cycles += _partial(g, machine) * height
-    return tile_count(g) * g["groups"] * (cycles + STREAM * first_reads(g, height) / machine.rates.far_bytes)
+    stream = STREAM * first_reads(g, height) / machine.rates.far_bytes
+    # patches that are packed have a pitch that does not
+    if g.get("patch_pitch", 0) in (0, g["x_pixel"]) and rows_collide(g, machine):
+        stream *= COLLIDING
+    return tile_count(g) * g["groups"] * (cycles + stream)
 
 
 def _partial(g: dict[str, int], machine: Machine) -> float:

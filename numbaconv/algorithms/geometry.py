@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, WIDE_ROWS
 from numbaconv.machine import Machine
 from numbaconv.problem import PADDING_MODES, ConvProblem
 
+#: Slices of so many bytes stay slices where channels have kernels to themselves; measured with 150 KB to 1.2 MB.
+_LINE_BYTES = 1 << 18
 #: Below this filling of tiles it is better to cut the image as one line than row by row.
 _FULL = 0.85
 #: The parts of the L2 that a block's input and a column block's weights may take; the rest is output and what streams by.
@@ -121,11 +123,19 @@ def _folded_volume(problem: ConvProblem, planes: bool) -> ConvProblem:
     ]
     if plain[0] and not planes:
         return replace(problem, n=problem.n * problem.spatial[0], **_axes(problem, ((1,), (2,))))
-    if plain[1] and plain[2]:
+    if plain[1] and plain[2] and (planes or not _long_lines(problem)):
         return replace(problem, **_axes(problem, ((0,), (1, 2))))
     if plain[0] and plain[1]:
         return replace(problem, **_axes(problem, ((0, 1), (2,))))
     return problem
+
+
+def _long_lines(problem: ConvProblem) -> bool:
+    """Whether channels have kernels to themselves, which do little with a pixel, and slices as lines would leave the caches between
+    one tap and the next.
+    """
+    slice_bytes = prod(problem.spatial[1:]) * problem.c_in * problem.itemsize
+    return 1 < problem.groups == problem.c_in and slice_bytes > _LINE_BYTES
 
 
 def _axes(problem: ConvProblem, kept: tuple[tuple[int, ...], ...]) -> dict[str, tuple]:
@@ -199,6 +209,14 @@ def column_blocks(g: dict[str, int], machine: Machine) -> dict[str, int]:
 def weights_stay(g: dict[str, int], machine: Machine) -> bool:
     """Whether the weights of a group stay in the L2 from tile to tile."""
     return g["panels_per_group"] * g["panel_bytes"] <= machine.l2 // _TILES_OUTSIDE_PART
+
+
+def rows_collide(g: dict[str, int], machine: Machine) -> bool:
+    """Whether the rows of a tile, read where they lie, fall into so few sets of the L1 that they evict one another.
+
+    Addresses 4 KiB apart share a set, and the L1 has as many ways as it has pages of 4 KiB.
+    """
+    return MR * gcd(g["stride_w"] * g["x_pixel"], 4096) // 4096 > machine.l1 // 4096
 
 
 def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import gcd
-
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import (
     affine_tap,
@@ -12,6 +10,7 @@ from numbaconv.algorithms.geometry import (
     interior_taps,
     row_block,
     row_lines,
+    rows_collide,
     table_bytes,
     tile_block,
     tile_list_bytes,
@@ -48,7 +47,8 @@ class Pointwise(TiledAlgorithm):
         images = max(g["n"], 1)
         one = {"n": min(g["n"], 1)} | {name: images * g[name] for name in ("d_in", "d_out", "in_pixels", "out_pixels")}
         lines = one | image_lines(g | one)
-        if not _collides(g, machine):
+        # rows of several groups are read a part at a time and stay where they are
+        if g["groups"] > 1 or not rows_collide(g, machine):
             block = tile_block(g | lines, machine, tables=False)
             return Cut(
                 columns | lines | {"tile_block": block, "patch_pitch": g["x_pixel"]},
@@ -72,11 +72,12 @@ class Pointwise(TiledAlgorithm):
         return least.pixels / MR * cost.LISTED - (1 - cost.FETCHED) * least.far
 
     def extra_cycles(self, problem, g, machine):
-        """The tile list; a copy of the rows where they collide."""
+        """The tile list; a copy of the rows where they collide, for each column block."""
         listed = cost.tile_count(g) * cost.LISTED
         if g["patch_pitch"] in (0, g["x_pixel"]):
             return listed
-        return listed + cost.packing_cycles(g, 1, machine.rates)
+        column_blocks = -(-g["panels_per_group"] // g["column_block"])
+        return listed + column_blocks * cost.packing_cycles(g, 1, machine.rates)
 
 
 def _affine(g) -> bool:
@@ -86,13 +87,3 @@ def _affine(g) -> bool:
         and g["out_pixels"] == g["in_pixels"]
         and not (g["pad_front"] or g["pad_top"] or g["pad_left"])
     )
-
-
-def _collides(g, machine) -> bool:
-    """Whether the rows of a tile fall into so few sets of the L1 that they evict one another, and can be packed.
-
-    Addresses 4 KiB apart share a set, and the L1 has as many ways as it has pages of 4 KiB.  Rows of several groups are
-    read a part at a time and stay where they are.
-    """
-    rows_a_set = MR * gcd(g["x_pixel"], 4096) // 4096
-    return g["groups"] == 1 and rows_a_set > machine.l1 // 4096

@@ -183,6 +183,8 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
         "line": g["w_out"],
         "tiles_per_line": 1,
         "line_block": line_block(g, machine, known.piece > 0),
+        # what comes from memory is asked for ahead; from the L3 that gains nothing
+        "fetch": int(g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"]) > cost.L3_SHARE),
     }
 
 

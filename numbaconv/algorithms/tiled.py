@@ -103,9 +103,10 @@ class TiledAlgorithm(DirectSums):
         A panel that does not fit it comes again for each tile.
         """
         panels = g["groups"] * g["panels_per_group"]
-        passes = cost.tile_count(g) if g["panel_bytes"] > machine.l2 else 1
         weights = cost.weights_read(g, panels)
-        return cost.far_cycles(g, machine, weights, -(-panels // g["column_block"]), passes, streams=True)
+        again = cost.tile_count(g) - 1 if g["panel_bytes"] > machine.l2 else 0
+        waits = cost.far_cycles(g, machine, weights, -(-panels // g["column_block"]), 1, streams=True)
+        return waits + again * cost.IN_ORDER * weights / machine.rates.far_bytes
 
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""

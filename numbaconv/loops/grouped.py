@@ -247,8 +247,27 @@ def in_place(
 
 
 @njit
-def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, x, out, residual, alpha, beta):
-    """`count` lines of one slice of an image, for a block of panels, by stretches across."""
+def ask_for(conv, address, x_image, d_out, stretch, a):
+    """Let the next calls in place, which find the first row at `a`, ask for what a stretch of slice `d_out` is the first to read.
+
+    The short runs of pixels that tiles read of each row come from beyond the L2 too late, since no hardware sees the next ones
+    coming.
+    """
+    call = slide_record(address)
+    d = d_out * conv.stride_d - conv.pad_front + (conv.k_d - 1) * conv.dilation_d
+    call.ask_bytes = 0
+    if 0 <= d < conv.d_in:
+        first, last = columns_under(conv, stretch)
+        first, last = max(first, 0), min(last, conv.w_in)
+        # the last rows under a line, which the line before did not reach
+        row = d * conv.h_in + (conv.k_h - 1) * conv.dilation_h - (conv.stride_h - 1)
+        call.ask = x_image + (row * conv.w_in + first) * conv.x_pixel - a
+        call.ask_bytes = (last - first) * conv.x_pixel
+
+
+@njit
+def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, fetch, x, out, residual, alpha, beta):
+    """`count` lines of one slice of an image, for a block of panels, by stretches across, which `fetch` (not 0) what comes next."""
     d = begin_slice(conv, workspace, d_out)
     x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
     pixel = image * conv.image_step + d_out * conv.slice_step
@@ -264,6 +283,10 @@ def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, x
             inside = first >= 0 and last <= conv.w_in
             if (inside or conv.bordered != 0) and panel < panels_in_place:
                 start = min(panel_end, panels_in_place)
+                if fetch != 0:
+                    slices, following = divmod(stretch + conv.tile_block, across)
+                    a = x_image + conv.own_channels * panel * PANEL_ROW
+                    ask_for(conv, workspace, x + image * conv.x_image, d_out + slices, following, a)
                 in_place(
                     conv,
                     workspace,
@@ -278,6 +301,7 @@ def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, x
                     alpha,
                     beta,
                 )
+            slide_record(workspace).ask_bytes = 0
             if start < panel_end:
                 through_strip(
                     conv,
@@ -327,6 +351,7 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                     count,
                     panel,
                     min(panel + conv.column_block, last_panel),
+                    conv.fetch if panel == first_panel else 0,
                     x,
                     out,
                     residual,
