@@ -13,12 +13,13 @@ from math import log2, prod
 
 import numpy as np
 
-#: Cycles for one element of a float32 transform each time its length doubles, with several lines at once; measured with SciPy.
+from numbaconv.machine import Machine
+
+#: Cycles for one element of a float32 transform each time its length doubles, with several lines at once; measured with SciPy on
+#: the machine whose rates are assumed.
 BUTTERFLY = 0.45
 #: How much longer one line alone takes than each of `LANES` lines at once.
 ALONE, LANES = 2.2, 4
-#: What a working set of twice, four times... the L2 adds to the time, a doubling.
-_FAR = 0.35
 #: NumPy's transforms take one line at a time; measured.
 _NUMPY = 2.0
 #: Fewer elements are not worth a second thread.
@@ -115,26 +116,35 @@ def good_length(least: int) -> int:
     return next(2 * half for half in _good_lengths(limit // 2) if 2 * half >= least)
 
 
-def cycles(lengths: Sequence[int], lines: int, itemsize: int, l2: int) -> float:
+def cycles(lengths: Sequence[int], lines: int, itemsize: int, on: Machine) -> float:
     """Cycles of `lines` real transforms of these lengths, one way.
 
     elements BUTTERFLY (itemsize / 4) log2(elements of one)
         x ALONE, falling to 1 where LANES lines go side by side
-        x (1 + FAR log2(1 + working set / L2))
+        x fourier (1 + fourier_far log2(1 + working set / L2))          the machine's rates
     """
+    far = 1 + on.rates.fourier_far * doublings(lengths, itemsize, on.l2)
+    return on.rates.fourier * far * near_cycles(lengths, lines, itemsize)
+
+
+def near_cycles(lengths: Sequence[int], lines: int, itemsize: int) -> float:
+    """What transforms are assumed to take in the L2."""
     elements = prod(lengths)
     side_by_side = min(lines * prod(lengths[:-1]), LANES)
     alone = ALONE - (ALONE - 1) * (side_by_side - 1) / (LANES - 1)
-    # a block and its spectrum, or the lines that go side by side
-    working_set = max(2 * elements, LANES * lengths[-1]) * itemsize
-    far = 1 + _FAR * log2(1 + working_set / l2)
     slow = 1.0 if _has_scipy() else _NUMPY
-    return slow * lines * elements * BUTTERFLY * itemsize / 4 * log2(max(elements, 2)) * alone * far
+    return slow * lines * elements * BUTTERFLY * itemsize / 4 * log2(max(elements, 2)) * alone
+
+
+def doublings(lengths: Sequence[int], itemsize: int, l2: int) -> float:
+    """How far beyond the L2 a block and its spectrum lie, or the lines that go side by side."""
+    working_set = max(2 * prod(lengths), LANES * lengths[-1]) * itemsize
+    return log2(1 + working_set / l2)
 
 
 @functools.lru_cache(maxsize=1024)
 def block_lengths(
-    outputs: tuple[int, ...], kernel: tuple[int, ...], whole: tuple[int, ...], itemsize: int, l2: int, extra: float
+    outputs: tuple[int, ...], kernel: tuple[int, ...], whole: tuple[int, ...], itemsize: int, on: Machine, extra: float
 ) -> tuple[int, ...]:
     """Lengths of the transforms with which overlapping blocks of input take the least time.
 
@@ -144,9 +154,9 @@ def block_lengths(
 
     def time(lengths):
         blocks = block_count(outputs, kernel, whole, lengths)
-        one = 2 * cycles(lengths, 1, itemsize, l2) + extra * prod(lengths)
+        one = 2 * cycles(lengths, 1, itemsize, on) + extra * on.rates.fourier * prod(lengths)
         # the kernel is one more, transformed one way
-        return blocks * one / _together(blocks, lengths) + cycles(lengths, 1, itemsize, l2)
+        return blocks * one / _together(blocks, lengths) + cycles(lengths, 1, itemsize, on)
 
     return min(product(*(_lengths(k, good_length(one)) for k, one in zip(kernel, whole))), key=time)
 

@@ -49,6 +49,9 @@ class Rates:
         Bytes a cycle that a transposition reads and writes together: inside the L2, and beyond.
     matrix : float
         Cycles of a product of two matrix registers, where the machine has such.
+    fourier, fourier_far : float
+        How many times the cycles that are reckoned for a Fourier transform it takes, and what a working set of twice, four
+        times... the L2 adds to that, a doubling: libraries' transforms have little to do with the speed of tiles.
     """
 
     clock: float = 3e9
@@ -59,6 +62,8 @@ class Rates:
     transpose_bytes: float = 13.0
     transpose_far_bytes: float = 7.0
     matrix: float = 24.0
+    fourier: float = 1.0
+    fourier_far: float = 0.35
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ Blocks of input that overlap by the kernel are transformed, multiplied frequency
 At one frequency channels are summed as a matrix product of complex numbers; with real and imaginary parts side by side it is a
 real one of twice the size, so all frequencies together are one grouped 1x1 convolution on the tiles of `algorithms.pointwise`.
 
-    cycles = blocks x (transforms of c_in and of c_out channels (`fourier.cycles`) + elements MOVED + BLOCK)
+    cycles = blocks x (transforms of c_in and of c_out channels (`fourier.cycles`) + fourier (elements MOVED + BLOCK))
            + frequencies x groups x tiles of the core, of 2 c_in by 2 c_out         or, for one channel a group, elements TIMES
            + bytes of spectra that come from beyond the L2 a pass / far x passes
-           + CALL
+           + fourier CALL
 
 A strided convolution is one of stride 1 of which not all is kept, and a dilated kernel has zeros between its taps.
 """
@@ -148,8 +148,8 @@ class Fft:
         channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
         sums = 2 * p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
         lanes = TARGETS[machine.isa].lanes(p.itemsize)
-        each = channels * (_MOVED + transformed) + sums / lanes / cost.FMA
-        return (_CALL + p.n * prod(p.out_spatial) * each) / machine.rates.clock
+        each = machine.rates.fourier * channels * (_MOVED + transformed) + sums / lanes / cost.FMA
+        return (machine.rates.fourier * _CALL + p.n * prod(p.out_spatial) * each) / machine.rates.clock
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """The formula above, and the blocks of one pass, which all threads share."""
@@ -221,7 +221,8 @@ def _lengths(problem: ConvProblem, machine: Machine) -> tuple[int, ...]:
 def _cycles(cut: _Cut, machine: Machine) -> float:
     p, lengths = cut.problem, cut.lengths
     channels, size = p.c_in + p.c_out, p.itemsize
-    blocks = fourier.cycles(lengths, channels, size, machine.l2) + channels * prod(lengths) * _MOVED + _BLOCK
+    blocks = fourier.cycles(lengths, channels, size, machine)
+    blocks += machine.rates.fourier * (channels * prod(lengths) * _MOVED + _BLOCK)
     passes = max(1, -(-cut.blocks // cut.together))
     spectra = 2 * cut.frequencies * p.c_out * (p.c_in // p.groups) * size
     if cut.single:
@@ -235,7 +236,7 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
         # real and imaginary parts stand twice in the panels, which are whole
         spectra *= 2 * -(-columns // width) * width / columns
     far = passes * spectra * (cost.BEYOND_L3 if spectra > cost.L3_SHARE else 1) if spectra > machine.l2 / 2 else 0
-    return _CALL + cut.blocks * blocks + multiplied + far / machine.rates.far_bytes
+    return machine.rates.fourier * _CALL + cut.blocks * blocks + multiplied + far / machine.rates.far_bytes
 
 
 class FftPlan(AddressedPlan):

@@ -18,11 +18,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from math import prod
+from math import isqrt, prod
 from pathlib import Path
 
 import numpy as np
 
+from numbaconv import fourier
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.halves import KINDS
@@ -111,6 +112,8 @@ def measured_rates(on: Machine) -> Rates:
         "copy": _copy(near),
         "transpose": _transposition(near),
         "transpose_far": _transposition(on.l2),  # with its transpose it takes twice the L2
+        "fourier": _transform(near_image := _image(on.l2 // 32)),
+        "fourier_far": _transform(far_image := _image(on.l2 // 2)),
     }
     able = (matrices for matrices in map(Split, KINDS) if matrices.unsupported(_PRODUCTS, Epilogue(), on) is None)
     if matrices := next(able, None):
@@ -131,6 +134,11 @@ def measured_rates(on: Machine) -> Rates:
         "transpose_bytes": 2 * near / (share["transpose"] * long),
         "transpose_far_bytes": 2 * on.l2 / (share["transpose_far"] * long),
     }
+    near_by, far_by = (
+        share[name] * long / fourier.near_cycles(image, 1, _SIZE)
+        for name, image in (("fourier", near_image), ("fourier_far", far_image))
+    )
+    measured |= _fourier_rates(near_by, far_by, *(fourier.doublings(i, _SIZE, on.l2) for i in (near_image, far_image)))
     if matrices:
         # the unit has a clock of its own, so that a round says nothing
         fastest = min(found["matrix"] for found in rounds) * measured["clock"]
@@ -211,6 +219,29 @@ def _copy(nbytes: int) -> Callable[[int], object]:
             np.copyto(destination, source)
 
     return run
+
+
+def _image(elements: int) -> tuple[int, int]:
+    """Lengths of a square image of about so many elements that is transformed fast."""
+    return (fourier.good_length(isqrt(elements)),) * 2
+
+
+def _transform(lengths: tuple[int, int]) -> Callable[[int], object]:
+    """The Fourier transform of an image."""
+    image = np.random.default_rng(0).standard_normal(lengths, _F32)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            fourier.forward(image, lengths, (0, 1))
+
+    return run
+
+
+def _fourier_rates(near: float, far: float, near_doublings: float, far_doublings: float) -> dict[str, float]:
+    """The two rates with which both transforms take as many times the cycles reckoned in the L2 as they do."""
+    ratio = far / near
+    slope = _trusted((ratio - 1) / (far_doublings - ratio * near_doublings), Rates.fourier_far)
+    return {"fourier": near / (1 + slope * near_doublings), "fourier_far": slope}
 
 
 def _products(matrices: Split, on: Machine) -> Callable[[int], object]:
