@@ -115,12 +115,12 @@ def emit_column(module, spec: ColumnSpec) -> ir.Function:
 
 
 def _ask_for_rows(v: Vectors, at, rows, row_bytes, nbytes) -> None:
-    """Ask for so many bytes of each of some rows, no nearer than the L2."""
+    """Ask for so many bytes of each of some rows."""
     b = v.builder
 
     def row(_, pointers):
         def cache_line(byte, _):
-            v.prefetch(offset(b, pointers[0], byte), near=False)
+            v.prefetch(offset(b, pointers[0], byte))
             return []
 
         counted_loop(b, i64(0), nbytes, LINE, [], cache_line, "ask")
