@@ -28,7 +28,6 @@ from numbaconv.loops.sliding import (
 )
 from numbaconv.loops.walk import share
 
-
 #: How many blocks of stretches ahead pixels are asked for; 4 is 1.1 times as fast as 1.
 AHEAD = 4
 

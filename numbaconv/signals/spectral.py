@@ -15,8 +15,8 @@ from numpy.lib.stride_tricks import as_strided
 from numbaconv import fourier
 from numbaconv.machine import Machine
 
-#: Cycles an element to multiply spectra, and to bring blocks in and out; for a block, what NumPy's and SciPy's calls take.  They are
-#: as many times more or less as those of transforms are.
+#: Cycles an element to multiply spectra, and to bring blocks in and out; for a block, what NumPy's and SciPy's calls take: as
+#: many times more or less as transforms do.
 _MOVED, _BLOCK = 3.0, 100_000.0
 
 
