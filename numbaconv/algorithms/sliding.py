@@ -50,7 +50,7 @@ _FAR = 1 << 40
 #: The part of the L2 that the lines under a block may take, in all slices of the kernel, and the rows that it has at least:
 #: measured with lines of 100 to 600 KB and kernels of 3 to 7 rows, on which 16 lines take 0.4 to 0.9 of the time of one or two.
 _BLOCK_PART, _FEWEST_ROWS = 2, 20
-#: Tensors of so many bytes are asked for ahead.  With 9 to 32 MB that gains 10 to 50 %, with 2 to 6, which the L3 keeps, it loses 5.
+#: Tensors of so many bytes are asked for ahead: with 9 to 32 MB that gains 10 to 50 %, with 2 to 6, which the L3 keeps, it loses 5.
 _ASKED = 8 << 20
 
 

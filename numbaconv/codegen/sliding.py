@@ -36,6 +36,7 @@ class Kernel(NamedTuple):
 #: Number 0 serves any kernel.
 KERNELS = (
     Kernel(),
+    Kernel(1, 1),
     *(Kernel(columns, hop) for columns in (3, 5, 7) for hop in (1, 2)),
     *(Kernel(piece=piece) for piece in (4, 5, 6, 7)),
 )
