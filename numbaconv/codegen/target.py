@@ -7,7 +7,7 @@ Tiles of 32 registers leave room for two pairs of B vectors, since LLVM likes to
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from numbaconv.machine import machine
 
@@ -16,7 +16,7 @@ from numbaconv.machine import machine
 class Target:
     """One instruction set: bytes a vector; rows and vectors of the largest dense tile; rows of dense tiles that span two panels
     (0: none do); pixels of the largest depthwise tile of as many vectors and taps whose weights it keeps in registers; the same of
-    one that is one vector wide; whether it has fused multiply-add."""
+    one that is one vector wide; whether it has fused multiply-add; sums of tiles so small that they ask ahead for weights."""
 
     isa: str
     vector_bytes: int
@@ -28,6 +28,7 @@ class Target:
     tall: int
     piece: int
     fma: bool
+    hidden: int = 8
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one vector."""
@@ -52,4 +53,6 @@ TARGETS = {
 @functools.cache
 def target() -> Target:
     """The row of the machine that Numba generates code for."""
-    return TARGETS[machine().isa]
+    row = TARGETS[machine().isa]
+    # weights come to these in time, and asking for them costs 5 to 30 %
+    return replace(row, hidden=0) if machine().cpu.startswith("znver") else row

@@ -25,9 +25,6 @@ UNROLL = 4
 #: How far ahead of its use B is asked for, in bytes.  Weights that come from beyond the L2 gain 20 to 37 % (512 channels, 3x3 at
 #: 7 x 7), 7 % at 256 channels; those in the L2 lose 2 %, and short panels more, next to which lie pages that nobody has.
 AHEAD = 4096
-#: Tiles of so few sums wait for their multiply-adds, so that asking ahead costs them next to nothing, and they come in short lists,
-#: past which weights stream: all but single rows, which gain nothing, do.  From beyond the L2, 2 to 4 rows gain 5 to 11 %.
-HIDDEN = 8
 #: Into how many parts the next panel is cut, each of which is asked for while one tile reads this panel.
 FOLLOWING = 4
 
@@ -320,6 +317,8 @@ def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: in
     on = target()
     tall = kind == "gemm" and 2 * rows > (tallest if vectors <= panel else on.wide_rows)
     shape = size, rows, vectors, panel, on.lanes(size), tallest + 1, on.chunk
-    few = kind == "gemm" and vectors == panel and 1 < rows <= HIDDEN // vectors
+    # Tiles of so few sums wait for their multiply-adds, so that asking ahead costs them next to nothing, and they come in short
+    # lists, past which weights stream: all but single rows, which gain nothing, do.  From beyond the L2, 2 to 4 rows gain 5 to 11 %.
+    few = kind == "gemm" and vectors == panel and 1 < rows <= on.hidden // vectors
     ahead = special and vectors % panel == 0 if tall else few
     return TileSpec(kind, *shape, on.isa, on.fma, tall, ahead)

@@ -115,7 +115,8 @@ class Line(NamedTuple):
         size, step = problem.spatial[-1], problem.stride[-1]
         columns, patterns = [], []
         for remainder in remainders_of(problem, -1):
-            parts = -(-remainder.count // MR)
+            # neighbouring outputs of a single element share no tap
+            parts = remainder.count if size == 1 else -(-remainder.count // MR)
             starts = np.arange(parts + 1) * remainder.count // parts
             height, base = np.diff(starts), starts[:-1] + remainder.lowest
             highest = max((shift for _, shift in remainder.taps), default=0)
