@@ -109,7 +109,8 @@ class Winograd(TiledAlgorithm):
         if positions * split_bytes(g, k) > SPLIT:
             # all columns at once, so that each block of channels is transformed once
             column_block = panels
-            k_block = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
+            most = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
+            k_block = -(-k // -(-k // most))
         # a block may begin within one group and end within another
         groups = min(g["groups"], (column_block + g["panels_per_group"] - 2) // g["panels_per_group"] + 1)
         channels = k_block if g["groups"] == 1 else groups * g["c_in"]

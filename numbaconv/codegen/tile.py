@@ -318,7 +318,8 @@ def _spec(kind: str, size: int, rows: int, vectors: int, tallest: int, panel: in
     tall = kind == "gemm" and 2 * rows > (tallest if vectors <= panel else on.wide_rows)
     shape = size, rows, vectors, panel, on.lanes(size), tallest + 1, on.chunk
     # Tiles of so few sums wait for their multiply-adds, so that asking ahead costs them next to nothing, and they come in short
-    # lists, past which weights stream: all but single rows, which gain nothing, do.  From beyond the L2, 2 to 4 rows gain 5 to 11 %.
+    # lists, past which weights stream: all but single rows, which gain nothing, do.  From beyond the L2, 2 to 4 rows gain 5 to
+    # 11 %.
     few = kind == "gemm" and vectors == panel and 1 < rows <= on.hidden // vectors
     ahead = special and vectors % panel == 0 if tall else few
     return TileSpec(kind, *shape, on.isa, on.fma, tall, ahead)
