@@ -104,9 +104,12 @@ class TiledAlgorithm(DirectSums):
         """
         panels = g["groups"] * g["panels_per_group"]
         weights = cost.weights_read(g, panels)
-        again = cost.tile_count(g) - 1 if g["panel_bytes"] > machine.l2 else 0
         waits = cost.far_cycles(g, machine, weights, -(-panels // g["column_block"]), 1, streams=True)
-        return waits + again * cost.IN_ORDER * weights / machine.rates.far_bytes
+        if g["panel_bytes"] <= machine.l2:
+            return waits
+        # each tile reads what it meets of them
+        tile = panels * g["panel_bytes"] * cost.taps_met(g, g["line"] / g["tiles_per_line"]) / g["window"]
+        return waits + (cost.tile_count(g) - 1) * cost.IN_ORDER * tile / machine.rates.far_bytes
 
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""
