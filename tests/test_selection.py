@@ -120,6 +120,17 @@ def test_a_panel_beyond_the_l2_comes_again_for_each_tile():
     assert does_not > 1.3 * fits
 
 
+def test_rows_that_share_sets_of_the_l1_are_packed_where_it_has_few_ways():
+    """Addresses 4 KiB apart share a set, of which the L1 has as many ways as pages."""
+    few, many = (replace(HERE, l1=nbytes) for nbytes in (2 << 12, 64 << 12))
+    for text in ("c1024h14w14o256k1cl", "c1000h14w14o256k1cl"):
+        for name in ("direct", "indirect"):
+            slower = seconds(text, few)[name] / seconds(text, many)[name]
+            assert (slower > 1.02) == ("1024" in text)
+    # patches are packed at a pitch that does not
+    assert seconds("c1024h14w14o256k1cl", few)["im2col"] == seconds("c1024h14w14o256k1cl", many)["im2col"]
+
+
 def test_results_that_are_written_past_the_caches_are_waited_for_half_as_long():
     # so many pixels of 256 bytes fill the 12 MiB that the L3 would keep; with the next one all of them leave
     for name in ("direct", "pointwise", "im2col"):
@@ -231,6 +242,13 @@ def test_measured_rates_are_within_what_is_credible():
     rates, assumed = calibration.measured_rates(machine()), Rates()
     for field in fields(Rates):
         assert 0.3 <= getattr(rates, field.name) / getattr(assumed, field.name) <= 3.1
+
+
+@pytest.mark.parametrize("rate, far", [(1.0, 0.35), (0.6, 0.2), (2.0, 0.9)])
+def test_rates_of_transforms_are_those_that_yield_what_was_measured(rate, far):
+    near_by, far_by = (rate * (1 + far * doublings) for doublings in (0.3, 2.4))
+    found = calibration._fourier_rates(near_by, far_by, 0.3, 2.4)
+    assert found == pytest.approx({"fourier": rate, "fourier_far": far}, rel=0.02)
 
 
 def test_rates_are_assumed_where_the_environment_says_so(python):

@@ -160,6 +160,16 @@ def test_shapes_of_real_layers_that_take_several_blocks(x_shape, weight_shape, s
         np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), expected, err_msg=algorithm)
 
 
+def test_outputs_of_a_single_element_read_no_weights_but_their_own():
+    weight, x = integers((5, 40, 4, 4)), integers((1, 5, 1, 1))
+    layer = ConvTranspose2d(weight, None, algorithm="phases", layout="channels_last")
+    plan = layer._find((1, 1, 1, 5), False).plan
+    tiles = plan._default.tables["tiles"]
+    assert len(tiles) == 16 and set(tiles[:, 1]) == set(tiles[:, 4]) == {1}
+    expected = scatter(x, weight, None, (1, 1), ((0, 0),) * 2, (0, 0), 1, (1, 1))
+    np.testing.assert_array_equal(from_layout(layer(to_layout(x, "channels_last")), "channels_last"), expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(geometries())
 def test_torch_agrees(geometry):
