@@ -39,8 +39,11 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Reference(),
 )
 
-#: Those for weights that are new in each call.
-REPACKED = tuple(algorithm for algorithm in ALGORITHMS if algorithm.repacked)
+#: Those for weights that are new in each call: Winograd transforms them on the way.
+REPACKED: tuple[Algorithm, ...] = (
+    *(algorithm for algorithm in ALGORITHMS if algorithm.repacked),
+    *(Winograd(m, forms=(False,)) for m in SIZES),
+)
 
 #: Those that multiply matrices both of which are computed; see `algorithms.matmul`.
 MATMULS: tuple[TiledAlgorithm, ...] = tuple(

@@ -52,13 +52,14 @@ class Winograd(TiledAlgorithm):
     head_bytes = HEADER
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
-    repacked = False
     floors = (winograd_cost.least_seconds, winograd_cost.least_of_all)
     workspace_limit = WORKSPACE_LIMIT
 
     def __init__(self, m: int, forms: tuple[bool, ...] = (True, False)):
         """`forms` of the weights are chosen from: kernels that are transformed when they are packed (True), or as they are."""
         self.m, self._forms = m, forms
+        # kernels as they are may be new in each call
+        self.repacked = True not in forms
 
     def variant(self, problem):
         """The sizes of F."""

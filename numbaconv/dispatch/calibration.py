@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from math import isqrt, prod
+from math import inf, isqrt, prod
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +240,8 @@ def _transform(lengths: tuple[int, int]) -> Callable[[int], object]:
 def _fourier_rates(near: float, far: float, near_doublings: float, far_doublings: float) -> dict[str, float]:
     """The two rates with which both transforms take as many times the cycles reckoned in the L2 as they do."""
     ratio = far / near
-    slope = _trusted((ratio - 1) / (far_doublings - ratio * near_doublings), Rates.fourier_far)
+    room = far_doublings - ratio * near_doublings
+    slope = _trusted((ratio - 1) / room if room > 0 else inf, Rates.fourier_far)
     return {"fourier": near / (1 + slope * near_doublings), "fourier_far": slope}
 
 
