@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import numbaconv as nc
+from numbaconv.algorithms import REPACKED
 from numbaconv.backward import run
 from numbaconv.backward.lanewise import LanewiseProducts
 from numbaconv.backward.products import Products
@@ -16,6 +17,7 @@ from numbaconv.backward.run import products_of
 from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS
 from numbaconv.reference import reference_conv
+from numbaconv.transposed import ordinary
 
 RNG = np.random.default_rng(4)
 REAL = machine()
@@ -27,6 +29,15 @@ def one_thread():
     """Results do not depend on threads, and PyTorch has a pool of its own."""
     with nc.num_threads(1):
         yield
+
+
+@pytest.fixture(autouse=True)
+def exact_sums():
+    """Sums of products alone, which whole numbers make exact."""
+    before = nc.get_accuracy()
+    nc.set_accuracy("strict")
+    yield
+    nc.set_accuracy(before)
 
 
 def integers(shape, dtype=np.float64):
@@ -169,6 +180,20 @@ def test_finite_differences_agree(function, x_shape, weight_shape, window):
                 values.append((convolve(x, weight, None, **window) ** 2).sum() / 2)
             assert gradient[at] == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-6, abs=1e-6)
     np.testing.assert_allclose(gradients[2], result.sum(axis=(0, 2, 3)), rtol=1e-12)
+
+
+def test_kernels_that_are_new_in_each_call_are_transformed_on_the_way(monkeypatch):
+    """By Winograd, which no budget excludes but that of exact sums."""
+    winograd = tuple(algorithm for algorithm in REPACKED if algorithm.name == "winograd")
+    assert winograd and all(algorithm.repacked for algorithm in REPACKED)
+    monkeypatch.setattr(ordinary, "REPACKED", winograd)
+    nc.set_accuracy(1e-5)
+    run._adjoint_plans.cache_clear()
+    for _ in range(2):
+        weight, y = RNG.standard_normal((40, 24, 3, 3), np.float32), RNG.standard_normal((2, 40, 21, 18), np.float32)
+        expected = nc.grad_input(y.astype(float), weight.astype(float), (2, 24, 21, 18), padding=1)
+        error = nc.grad_input(y, weight, (2, 24, 21, 18), padding=1) - expected
+        assert 0 < np.sqrt((error**2).mean() / (expected**2).mean()) < 1e-5
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
