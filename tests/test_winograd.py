@@ -200,7 +200,8 @@ def test_the_stated_error_is_a_bound_and_not_a_loose_one(kernel, c_in):
 def test_weights_that_come_from_memory_are_transformed_on_the_way_where_few_tiles_meet_them(text, cold):
     g = geometry(ConvProblem.parse(text))
     for kept, expected in ((True, False), (False, cold)):
-        cut = VARIANTS[M].cut(g, replace(machine(), rates=Rates(far_bytes=4.6), weights_kept=kept))
+        on = replace(machine(), l2=2 << 20, rates=Rates(far_bytes=4.6), weights_kept=kept)
+        cut = VARIANTS[M].cut(g, on)
         assert (cut.fields["kernel_block"] > 0) == expected
 
 

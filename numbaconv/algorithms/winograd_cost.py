@@ -38,9 +38,10 @@ _CALL, _TILE = 30.0, 88.0
 _STRIDED = 1.05
 #: How much longer transforms take where vectors of channels cross cache lines.
 _APART = 2.0
-#: The part of the weights' transfer from beyond the L2 that nothing hides, and bytes a cycle from the L2, for each that comes from
-#: beyond it.
-_WAITED, _FROM_L2 = 0.46, 0.9
+#: The part of the weights' transfer from beyond the L2 that nothing hides.
+_WAITED = 0.46
+#: Bytes a cycle from the L2, at least, and for each that comes from beyond it.
+_FROM_L2, _NEARER = 9.0, 0.9
 #: How much longer than bytes that stream what a block takes beyond half of the L2 is on its way, both ways together; estimated from
 #: 512 channels at 28 x 28 and an L2 of 1 MiB.
 _SPILLED = 8.0
@@ -131,7 +132,7 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     multiplied = summed * (work.multiply * k + machine.rates.tap * panels)
     weight_bytes = groups * panels * g["panel_bytes"] * phases // (kernel[0] * kernel[1])
     column_blocks, tile_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
-    most, fetching = split_bytes(g, k), summed * k * panels * PANEL_ROW / (_FROM_L2 * machine.rates.far_bytes)
+    most, fetching = split_bytes(g, k), summed * k * panels * PANEL_ROW / _from_l2(machine)
     room, tensors = L2_PART * machine.l2, g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
     h_out, w_out, (dilation_h, dilation_w), flat = g["h_out"], g["w_out"], dilations(g), g["d_out"] == 1
     # a slice of the output takes at least one of the input
@@ -180,8 +181,12 @@ def _pieces(g: dict[str, int]) -> int:
 def _fetching(g: dict[str, int], height: float, machine: Machine) -> float:
     """Cycles that a block's first row of tiles at one position waits for weights from the L2, where it is too low to hide them."""
     k = _slices_summed(g) * g["stride_h"] * g["stride_w"] * g["c_in"]
-    fetched = k * g["panels_per_group"] * PANEL_ROW / (_FROM_L2 * machine.rates.far_bytes)
+    fetched = k * g["panels_per_group"] * PANEL_ROW / _from_l2(machine)
     return max(fetched - _products(g, height, machine), 0.0)
+
+
+def _from_l2(machine: Machine) -> float:
+    return max(_FROM_L2, _NEARER * machine.rates.far_bytes)
 
 
 def _slices_summed(g: dict[str, int]) -> float:
