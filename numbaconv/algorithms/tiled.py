@@ -107,9 +107,9 @@ class TiledAlgorithm(DirectSums):
         waits = cost.far_cycles(g, machine, weights, -(-panels // g["column_block"]), 1, streams=True)
         if g["panel_bytes"] <= machine.l2:
             return waits
-        # each tile reads what it meets of them
-        tile = panels * g["panel_bytes"] * cost.taps_met(g, g["line"] / g["tiles_per_line"]) / g["window"]
-        return waits + (cost.tile_count(g) - 1) * cost.IN_ORDER * tile / machine.rates.far_bytes
+        # after the first, each tile reads what it meets of them once more
+        met = panels * g["panel_bytes"] * cost.taps_met(g, g["line"] / g["tiles_per_line"]) / g["window"]
+        return waits + (cost.tile_count(g) - 1) * cost.IN_ORDER * met / machine.rates.far_bytes
 
     def extra_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
         """What the algorithm costs beyond the GEMM core; `g` holds the cut, too."""

@@ -270,7 +270,10 @@ def ask_for(conv, address, x_image, d_out, stretch, a):
 
 @njit
 def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, fetch, x, out, residual, alpha, beta):
-    """`count` lines of one slice of an image, for a block of panels, by stretches across, which `fetch` (not 0) what comes next."""
+    """`count` lines of one slice of an image, for a block of panels, by stretches across.
+
+    Where `fetch` is not 0, each stretch asks for what a later one reads first.
+    """
     d = begin_slice(conv, workspace, d_out)
     x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
     pixel = image * conv.image_step + d_out * conv.slice_step
