@@ -314,7 +314,27 @@ def test_a_run_loads_each_pixel_once_for_all_its_taps(isa, assembly):
     assert len(loads) == vectors * (taps + rows + taps - 1)
 
 
+@pytest.mark.skipif(machine().isa not in ("avx512", "avx2"), reason="instructions of x86")
+@pytest.mark.parametrize("isa", [isa for isa in NARROWER if isa in ("avx512", "avx2")])
+def test_tall_tiles_ask_for_the_lines_of_results_and_residual(isa, assembly):
+    on, found = TARGETS[isa], tiles(assembly(isa), isa)
+    asked = len(re.findall(r"\tprefetch", found[on.rows, on.vectors]))
+    assert asked == 2 * on.rows * -(-on.vectors * on.vector_bytes // 64)
+    assert "\tprefetch" not in found[1, on.vectors]
+
+
 # --- other machines, other processes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ("im2col", "pointwise", "direct", "indirect"))
+def test_results_beyond_the_l2_are_asked_for_and_stay_what_they_are(name):
+    problem = ConvProblem.parse("n2c40h16w16o70k1cl")
+    for residual in (False, True):
+        given_ = make_operands(problem, whole_numbers, residual=residual)
+        for l2 in (64 << 10, 64 << 20):
+            out, plan = planned_on(replace(machine(), l2=l2), given_, name)
+            np.testing.assert_array_equal(out, given_.oracle())
+            assert plan._default.record["far_results"] == (l2 == 64 << 10)
 
 
 def planned_on(on, given_, name) -> tuple[np.ndarray, object]:

@@ -74,7 +74,7 @@ def test_every_activation_follows_bias_and_residual(activation):
 
 
 def test_results_may_be_written_past_the_caches(monkeypatch):
-    monkeypatch.setattr(tiled, "streamed", lambda g: {"streamed": 1})
+    monkeypatch.setattr(tiled, "results", lambda g, machine: {"streamed": 1})
     given_ = make_operands(ConvProblem.parse("c6h16w24o3k1"), whole_numbers, bias=True)
     plan, expected = plan_of(given_), given_.oracle()
     for beside in (0, 4):

@@ -22,7 +22,7 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, inaccurate
 from numbaconv.algorithms.depthwise import Depthwise
-from numbaconv.algorithms.geometry import geometry, streamed
+from numbaconv.algorithms.geometry import geometry, results
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.sliding import SlidingAlgorithm
@@ -211,13 +211,13 @@ class BottleneckPlan(AddressedPlan):
             "extent_h": p.extent[0],
             "x_row": w_in * self.problem.c_in * itemsize,
             "x_image": h_in * w_in * self.problem.c_in * itemsize,
-            "streamed": streamed(geometry(self.problem))["streamed"],
             "scalars": address(scalars),
             "expanded_row": w_in * p.c_in * itemsize,
             "deep_row": w_out * deep * itemsize,
             "out_row": w_out * self.problem.c_out * itemsize,
             "residual_row": w_out * self.problem.c_out * itemsize,
         }
+        fields |= results(geometry(self.problem), machine)
         at = 0
         for name, nbytes in (
             ("at_expand", RECORD_BYTES),

@@ -147,9 +147,12 @@ def _axes(problem: ConvProblem, kept: tuple[tuple[int, ...], ...]) -> dict[str, 
     return fields | {"spatial": tuple(prod(problem.spatial[axis] for axis in axes) for axes in kept)}
 
 
-def streamed(g: dict[str, int]) -> dict[str, int]:
-    """Whether results are written past the caches, which saves reading their lines first: nothing would keep them."""
-    return {"streamed": int(past_caches(g["n"] * g["out_pixels"] * g["out_pixel"]))}
+def results(g: dict[str, int], machine: Machine) -> dict[str, int]:
+    """Whether results are written past the caches, which saves reading their lines first: nothing would keep them; and whether
+    their lines, which the L2 does not keep, are asked for before they are written."""
+    nbytes = g["n"] * g["out_pixels"] * g["out_pixel"]
+    streamed = past_caches(nbytes)
+    return {"streamed": int(streamed), "far_results": int(nbytes > 2 * machine.l2 and not streamed)}
 
 
 def past_caches(nbytes: int) -> bool:

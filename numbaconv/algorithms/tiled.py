@@ -13,7 +13,7 @@ import numpy as np
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost, DirectSums
-from numbaconv.algorithms.geometry import geometry, record, streamed
+from numbaconv.algorithms.geometry import geometry, record, results
 from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.jit import NativeFunction
 from numbaconv.epilogue import Epilogue
@@ -216,7 +216,7 @@ class _Variant:
         weights, problem = plan._weights, plan.problem
         g = geometry(problem, pitches, plan._algorithm.reads_planes)
         cut = plan._algorithm.cut(g, plan._machine)
-        g |= streamed(g) | cut.fields
+        g |= results(g, plan._machine) | cut.fields
         g |= plan._algorithm.loop_fields(g, plan._machine)
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)

@@ -16,12 +16,12 @@ def _integers(names: str) -> np.dtype:
 
 
 #: One call of the core over a block of tiles.  Addresses and pitches are in bytes, `columns` in elements.  The rows of a tile are
-#: `c_step` rows of C apart.  C may be `streamed` past the caches where its vectors are aligned; `fetch` asks for the rows of A of
-#: the next tile, which has one tap.  `cold` weights are in no cache when the call starts; `following` is the address of what the
-#: next call reads of them, or 0.
+#: `c_step` rows of C apart.  C may be `streamed` past the caches where its vectors are aligned, or be `far_results` beyond the L2,
+#: which tall tiles ask for; `fetch` asks for the rows of A of the next tile, which has one tap.  `cold` weights are in no cache
+#: when the call starts; `following` is the address of what the next call reads of them, or 0.
 CALL = _integers(
-    "a zeros tiles tile_count tiles_outside fetch cold k panels panel_bytes following c c_pitch c_step streamed columns bias "
-    "residual residual_pitch activation"
+    "a zeros tiles tile_count tiles_outside fetch cold k panels panel_bytes following c c_pitch c_step streamed far_results "
+    "columns bias residual residual_pitch activation"
 )
 
 #: One call of the core of sliding tiles: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
@@ -154,8 +154,8 @@ PHASES = _integers("n h w down across pixel h_out w_out")
 #: is no first one), their activations' numbers in pairs at `scalars`, rows in bytes, and where things lie in the workspace.
 BOTTLENECK = _integers(
     "n strips h_in h_out w_in w_out stride_h pad_top extent_h x_row x_image expand_function expand depthwise_function depthwise "
-    "project_function project streamed scalars expanded_row deep_row out_row residual_row at_expand at_project at_inner "
-    "at_expanded at_deep"
+    "project_function project streamed far_results scalars expanded_row deep_row out_row residual_row at_expand at_project "
+    "at_inner at_expanded at_deep"
 )
 
 #: Products of `distinct_0` x `distinct_1` matrices B of so many `panels`, each with `alike` matrices A: `packer` packs

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbaconv.codegen.memory import LINE
 from numbaconv.codegen.records import CALL
 from numbaconv.codegen.sliding import sliding_sums
 from numbaconv.codegen.stored import StoredTile
@@ -127,6 +128,12 @@ def _emit_dense(v, spec, call, tiles, count, above, column, panel, following, al
         row_taps = offset(b, taps, b.mul(above, i64(8)))
         one_tap = _gemm_tap(v, spec, field("k"), panel, field("panel_bytes"), following)
         first = _bias(v, spec, offset(b, bias, from_column))
+        if spec.tall:
+            with b.if_then(b.icmp_signed("!=", field("far_results"), i64(0))):
+                _ask_for_rows(v, spec, *at(field("c"), "c_pitch", row), write=True)
+                added = field("residual")
+                with b.if_then(b.icmp_unsigned("!=", added, i64(0))):
+                    _ask_for_rows(v, spec, *at(added, "residual_pitch", row))
         sums = _gemm_sums(v, spec, offset(b, a, from_a), zeros, taps, row_taps, n_taps, panel, one_tap, first)
         c, c_pitch = at(field("c"), "c_pitch", row)
         base = field("residual")
@@ -138,6 +145,14 @@ def _emit_dense(v, spec, call, tiles, count, above, column, panel, following, al
         return []
 
     counted_loop(b, i64(0), count, 1, [], one_tile, "tile")
+
+
+def _ask_for_rows(v: Vectors, spec: TileSpec, rows, pitch, *, write: bool = False) -> None:
+    """Ask for the rows that a tile reads or writes when its sums are done: stores that miss the L2 hold up the next tile's."""
+    for _ in range(spec.rows):
+        for byte in range(0, spec.vectors * v.nbytes, LINE):
+            v.prefetch(offset(v.builder, rows, i64(byte)), write=write)
+        rows = offset(v.builder, rows, pitch)
 
 
 def _bias(v: Vectors, spec: TileSpec, bias) -> list:
@@ -192,7 +207,7 @@ def _ask_for_following(v: Vectors, spec: TileSpec, panel, distance, weights, cha
     row, panels = spec.panel_vectors * v.nbytes, max(1, spec.vectors // spec.panel_vectors)
     read = b.add(b.sub(b.ptrtoint(weights, I64), b.ptrtoint(panel, I64)), b.mul(channel, i64(row)))
     at = offset(b, panel, b.add(distance, b.udiv(read, i64(FOLLOWING // panels))))
-    for line in range(0, UNROLL * row * panels // FOLLOWING, 64):
+    for line in range(0, UNROLL * row * panels // FOLLOWING, LINE):
         v.prefetch(offset(b, at, i64(line)), near=False)
 
 

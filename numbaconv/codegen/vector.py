@@ -130,10 +130,11 @@ class Vectors:
         limit = builder.shuffle_vector(limit, limit, ir.Constant(lane.type, [0] * self.lanes))
         return builder.icmp_signed("<", lane, limit)
 
-    def prefetch(self, pointer, near: bool = True) -> None:
-        """Ask for the cache line behind a pointer, which may lie outside of all arrays: into the L1, or no nearer than the L2."""
-        read, keep, data = (ir.Constant(I32, n) for n in (0, 3 if near else 2, 1))
-        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, read, keep, data)
+    def prefetch(self, pointer, near: bool = True, *, write: bool = False) -> None:
+        """Ask for the cache line behind a pointer, which may lie outside of all arrays: into the L1, or no nearer than the L2, to
+        be read or to be written."""
+        access, keep, data = (ir.Constant(I32, n) for n in (int(write), 3 if near else 2, 1))
+        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, access, keep, data)
 
     def masked_load(self, pointer, mask):
         """Lanes where the mask is false are zero and their memory is not touched."""

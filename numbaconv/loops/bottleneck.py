@@ -63,7 +63,8 @@ def bottleneck_part(part, row_parts, column_parts, record, x, out, residual, wor
     size = conv_record(b.depthwise).itemsize
     deep = workspace + b.at_deep
     copy_record(b.project, workspace + b.at_project)
-    conv_record(workspace + b.at_project).streamed = b.streamed
+    project = conv_record(workspace + b.at_project)
+    project.streamed, project.far_results = b.streamed, b.far_results
     if b.expand != 0:
         copy_record(b.expand, workspace + b.at_expand)
     strips = b.n * b.strips

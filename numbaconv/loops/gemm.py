@@ -174,6 +174,7 @@ def run_panels(conv, call_address, group, first, last, k_first, complete, out_im
     call.c_pitch = conv.out_pixel
     call.c_step = conv.out_step
     call.streamed = int(conv.streamed != 0 and (call.c | call.c_pitch) % VECTOR_BYTES == 0)
+    call.far_results = conv.far_results
     if k_first > 0:
         call.residual = call.c
         call.residual_pitch = conv.out_pixel

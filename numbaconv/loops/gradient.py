@@ -148,7 +148,7 @@ def add_block(g, workspace, c, columns, channels, taps, fresh, like):
     call.zeros = call.bias = g.zeros
     call.tiles = workspace + g.at_tiles
     call.tile_count = list_tiles(g, call.tiles, channels, taps)
-    call.tiles_outside = call.streamed = call.fetch = 0
+    call.tiles_outside = call.streamed = call.far_results = call.fetch = 0
     call.k = g.w_out
     call.panels = workspace + g.at_panels
     call.panel_bytes = g.panel_bytes

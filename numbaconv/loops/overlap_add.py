@@ -84,7 +84,7 @@ def multiply(t, workspace, weight, rows, pixels, like):
     call.zeros = t.zeros
     call.tiles = workspace + t.at_tiles
     call.tile_count = tiles
-    call.tiles_outside = call.streamed = call.fetch = 0
+    call.tiles_outside = call.streamed = call.far_results = call.fetch = 0
     call.k = t.c_in
     call.panels = workspace + t.at_panels
     call.panel_bytes = t.c_in * PANEL_ROW

@@ -96,6 +96,7 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
     call.tile_count = last_tile - first_tile
     call.tiles_outside = conv.tiles_outside
     call.fetch = 0
+    call.far_results = conv.far_results
     call.zeros = call.bias = conv.zeros
     call.k = conv.k_block
     call.panels = panels

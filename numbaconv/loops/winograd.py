@@ -206,7 +206,7 @@ def winograd_part(part, row_parts, column_parts, conv_address, x, out, residual,
     call.c_step = 1
     call.activation = 0
     call.tiles_outside = conv.tiles_outside
-    call.streamed = call.fetch = 0
+    call.streamed = call.far_results = call.fetch = 0
     first_block, last_block = share(conv.lines, part // column_parts, row_parts)
     first_column, last_column = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
     total = conv.n * conv.tiles_h * conv.tiles_w
