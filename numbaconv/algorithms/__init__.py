@@ -16,6 +16,7 @@ from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.reference import Reference
 from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.split_planes import SplitPlanes
+from numbaconv.algorithms.strassen import Strassen
 from numbaconv.algorithms.tiled import TiledAlgorithm
 from numbaconv.algorithms.winograd import Winograd
 from numbaconv.algorithms.winograd_form import SIZES
@@ -25,6 +26,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Depthwise(),
     Grouped(),
     Pointwise(),
+    Strassen(),
     *map(Winograd, SIZES),
     Direct(),
     Abreast(),

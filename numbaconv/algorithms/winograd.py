@@ -14,46 +14,22 @@ import numpy as np
 
 from numbaconv.algorithms import cost, winograd_cost
 from numbaconv.algorithms.geometry import folded
-from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
-from numbaconv.algorithms.weights import row_pitch
-from numbaconv.algorithms.winograd_blocks import (
-    L2_PART,
-    L2_PART_ON_THE_WAY,
-    ROWS,
-    SPLIT,
-    WORKSPACE_LIMIT,
-    columns_together,
-    cut_slices,
-    dilations,
-    kernel_block,
-    odd_lines,
-    split_bytes,
-)
+from numbaconv.algorithms.transformed import Transformed
+from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT, dilations
 from numbaconv.algorithms.winograd_form import Form, form, refusal
 from numbaconv.algorithms.winograd_kernels import TransformedKernels
-from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
 from numbaconv.loops.transforms import transform_address
-from numbaconv.loops.winograd import HEADER, winograd_share
-from numbaconv.machine import Machine
 from numbaconv.values import DTYPES
-from numbaconv.workspace import rounded
 
-#: Where all weights take less than this part of the L2, they stay there from block to block.
-_WEIGHT_PART = 2
 _SAFETY = 1.25
 _EPS = {name: float(np.finfo(dtype).eps) for name, dtype in DTYPES.items()}
 
 
-class Winograd(TiledAlgorithm):
+class Winograd(Transformed):
     """F(m x m, r x r), with r the taps a phase of the stride has; an axis without taps to save keeps one output a tile."""
 
     name = "winograd"
-    share = winograd_share
-    head_bytes = HEADER
-    #: a NaN or infinity reaches all outputs of the tiles that read it
-    local = False
     floors = (winograd_cost.least_seconds, winograd_cost.least_of_all)
-    workspace_limit = WORKSPACE_LIMIT
 
     def __init__(self, m: int, forms: tuple[bool, ...] = (True, False)):
         """`forms` of the weights are chosen from: kernels that are transformed when they are packed (True), or as they are."""
@@ -88,7 +64,7 @@ class Winograd(TiledAlgorithm):
     def cut(self, g, machine):
         # from a cache, all positions come faster than they can be transformed
         forms = self._forms[:1] if machine.weights_kept else self._forms
-        first, *others = (self._cut(g, machine, transformed) for transformed in forms)
+        first, *others = (self.blocks(g, machine, transformed) for transformed in forms)
         if not others:
             return first
 
@@ -99,64 +75,9 @@ class Winograd(TiledAlgorithm):
 
         return min(first, *others, key=cost_of)
 
-    def _cut(self, g: dict[str, int], machine: Machine, transformed: bool) -> Cut:
-        fields = self._tiles(g)
-        if fields["tile_step"]:
-            g = g | fields
-        positions = fields["n_h"] * fields["n_w"]
-        k = g["stride_h"] * g["stride_w"] * g["c_in"]
-        panels = g["groups"] * g["panels_per_group"]
-        column_block, k_block = columns_together(g), k
-        if positions * split_bytes(g, k) > SPLIT:
-            # all columns at once, so that each block of channels is transformed once
-            column_block = panels
-            most = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
-            k_block = -(-k // -(-k // most))
-        # a block may begin within one group and end within another
-        groups = min(g["groups"], (column_block + g["panels_per_group"] - 2) // g["panels_per_group"] + 1)
-        channels = k_block if g["groups"] == 1 else groups * g["c_in"]
-        data_pitch = row_pitch(channels * g["itemsize"])
-        product_pitch = row_pitch(column_block * PANEL_ROW)
-        total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        room = int((L2_PART if transformed else L2_PART_ON_THE_WAY) * machine.l2) // positions
-        chunks, slices, slots, rows = cut_slices(g, room, data_pitch, product_pitch)
-        blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
-        # an even number is easy to share
-        blocks += blocks > 1 and blocks % 2
-        rows = -(-total // max(blocks, 1))
-        tile_list = (g["k_d"] * TAP + slices * -(-rows // MR) * TILE + positions + fields["m_h"] * fields["m_w"]) * 8
-        head = HEADER + tile_list + column_block * PANEL_ROW
-        fields |= {
-            "lines": blocks * chunks,
-            "chunks": chunks,
-            "block_slices": slices,
-            # a block that transforms all channels at once leaves its slices to the next one
-            "keeps": int(g["groups"] == 1 and k_block == k),
-            "tile_block": rows,
-            "column_block": column_block,
-            "k_block": k_block,
-            "panel_bytes": g["k_d"] * k * PANEL_ROW,
-            "kernel_block": 0,
-            # weights that stay in the L2 need no prefetching, so that tiles may span two panels
-            "tiles_outside": int(panels * positions * g["k_d"] * k * PANEL_ROW < machine.l2 // _WEIGHT_PART),
-            "data_offset": rounded(head),
-            "data_pitch": data_pitch,
-            "data_position": odd_lines(slots * rows * data_pitch),
-            "product_pitch": product_pitch,
-            "product_position": odd_lines(slices * rows * product_pitch),
-        }
-        end = fields["data_offset"] + positions * (fields["data_position"] + fields["product_position"]) + VECTOR_BYTES
-        if not transformed:
-            block = kernel_block(g["k_d"], positions, min(k_block, g["c_in"]), machine.l2)
-            fields |= block | {"panel_bytes": g["window"] * g["c_in"] * PANEL_ROW, "kernel_offset": rounded(end)}
-            # products of a panel follow its transform
-            fields["tiles_outside"] = 0
-            end = rounded(end) + positions * fields["kernel_position"]
-        return Cut(fields, end - HEADER, 8 * (positions + 2 * fields["m_h"] * fields["m_w"]))
-
-    def _tiles(self, g: dict[str, int]) -> dict[str, int]:
+    def tiles(self, g: dict[str, int]) -> dict[str, int]:
         """Sizes of F and the number of tiles along each axis."""
-        sizes = self._form_of(g)
+        sizes = self.form_of(g)
         (m_h, r_h), (m_w, r_w) = sizes.sizes
         dilation_h, dilation_w = dilations(g)
         across = -(-g["w_out"] // (dilation_w * m_w))
@@ -174,7 +95,7 @@ class Winograd(TiledAlgorithm):
             }  # fmt: skip
         return fields
 
-    def _form_of(self, g: dict[str, int]) -> Form:
+    def form_of(self, g: dict[str, int]) -> Form:
         return form(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
 
     def tables(self, g, cut):
@@ -202,20 +123,6 @@ class Winograd(TiledAlgorithm):
             f"{direction}_transform": transform_address(direction, sizes, np_dtype) for direction in directions
         }
 
-    def shares(self, g):
-        """Blocks of tiles, panels of all groups."""
-        return g["lines"], g["groups"] * g["panels_per_group"]
-
-    def zeros(self, g):
-        """What stands for pixels outside of the input and of the residual, for taps that a phase or a piece lacks, and for the
-        core's bias.
-        """
-        return max(g["data_pitch"], g["product_pitch"], g["kernel_block"] * PANEL_ROW)
-
-    def gemm_cycles(self, g, machine):
-        """Products and transforms."""
-        return winograd_cost.gemm_cycles(g, self._form_of(g), machine)
-
     def least_seconds(self, problem, machine):
         """Register tiles as high and blocks as large as they can be, a transform of each tile, and weights once a block."""
         if problem.c_in == problem.groups > 1:
@@ -223,14 +130,6 @@ class Winograd(TiledAlgorithm):
             least = cost.least_work(problem, machine)
             return least.pixels * problem.groups * least.stored / machine.rates.clock
         return winograd_cost.least_cycles(problem, machine)[self.m] / machine.rates.clock
-
-    def far_cycles(self, g, machine):
-        """Weights, and what a block takes beyond half of the L2."""
-        return winograd_cost.far_cycles(g, self._form_of(g), machine)
-
-    def extra_cycles(self, problem, g, machine):
-        """Nothing."""
-        return 0.0
 
 
 def _offsets(rows: int, row_step: int, columns: int, column_step: int) -> np.ndarray:

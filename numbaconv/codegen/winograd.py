@@ -6,7 +6,9 @@ and tiles that hang over the edge of the result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from llvmlite import ir
 from numba import types
@@ -14,7 +16,7 @@ from numba.extending import intrinsic
 
 from numbaconv.codegen.activations import activate
 from numbaconv.codegen.cook_toom import transforms
-from numbaconv.codegen.linear import program
+from numbaconv.codegen.linear import Program, program
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, counted_loop, i64, load_i64, offset
 
@@ -28,11 +30,30 @@ class TransformSpec:
     m_w: int
     r_w: int
     itemsize: int
+    #: whether each second result is one of other channels
+    halves: ClassVar[bool] = False
 
     def name(self, direction: str) -> str:
         """Symbol such as `f32_winograd_input_4x4_3x3_avx512`."""
         size = f"{self.m_h}x{self.m_w}_{self.r_h}x{self.r_w}"
         return f"{NAMES[self.itemsize]}_winograd_{direction}_{size}_{target().isa}"
+
+    def inputs(self, direction: str) -> int:
+        """How many values go in."""
+        down, across = self._programs(direction)
+        return down.inputs * across.inputs
+
+    def emit(self, v: Vectors, direction: str, load: Callable) -> list:
+        """Values of `down` X `across`^T, row by row; `load(number)` reads X, and both matrices are straight-line programs."""
+        down, across = self._programs(direction)
+        columns = [
+            down.emit(v, [load(i * across.inputs + j) for i in range(down.inputs)]) for j in range(across.inputs)
+        ]
+        return [value for row in zip(*columns) for value in across.emit(v, list(row))]
+
+    def _programs(self, direction: str) -> tuple[Program, Program]:
+        sizes = (self.m_h, self.r_h), (self.m_w, self.r_w)
+        return tuple(program(getattr(transforms(m, r), direction)) for m, r in sizes)
 
 
 def _function(module, name: str, arguments: list):
@@ -45,16 +66,10 @@ def _function(module, name: str, arguments: list):
     return function
 
 
-def _two_dimensional(v: Vectors, down, across, load) -> list[list]:
-    """Rows of `down` X `across`^T, where `load(i, j)` reads X and both matrices are straight-line programs."""
-    columns = [down.emit(v, [load(i, j) for i in range(down.inputs)]) for j in range(across.inputs)]
-    return [across.emit(v, list(row)) for row in zip(*columns)]
+def emit_forward(module, spec, direction: str):
+    """void(pixels, table, data, pitch, channels): the transform of one tile of the "input", or of the taps of a "kernel".
 
-
-def emit_forward(module, spec: TransformSpec, direction: str):
-    """void(pixels, table, data, pitch, channels): BT d B of one tile of the "input", or G g GT of the taps of a "kernel".
-
-    Pixel (i, j) of the tile lies `table[i columns + j]` bytes from `pixels`; position p of the result goes to `data + p pitch`.
+    Value number i of the tile lies `table[i]` bytes from `pixels`; position p of the result goes to `data + p pitch`.
     """
     name = spec.name(direction)
     function = _function(module, name, [BYTES, BYTES, BYTES, I64, I64])
@@ -63,21 +78,17 @@ def emit_forward(module, spec: TransformSpec, direction: str):
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = _vectors(b, spec.itemsize)
     pixels, table, data, pitch, channels = function.args
-    down, across = (
-        program(getattr(transforms(m, r), direction)) for m, r in ((spec.m_h, spec.r_h), (spec.m_w, spec.r_w))
-    )
 
     def some_channels(channel, mask):
         here, to = (offset(b, pointer, b.mul(channel, i64(v.itemsize))) for pointer in (pixels, data))
 
-        def load(i, j):
-            at = offset(b, here, load_i64(b, table, i * across.inputs + j))
+        def load(number):
+            at = offset(b, here, load_i64(b, table, number))
             return v.load(at) if mask is None else v.masked_load(at, mask)
 
-        for row in _two_dimensional(v, down, across, load):
-            for value in row:
-                v.store(value, to) if mask is None else v.masked_store(value, to, mask)
-                to = offset(b, to, pitch)
+        for value in spec.emit(v, direction, load):
+            v.store(value, to) if mask is None else v.masked_store(value, to, mask)
+            to = offset(b, to, pitch)
 
     whole = b.and_(channels, i64(-v.lanes))
     _each(b, i64(0), whole, v.lanes, lambda channel: some_channels(channel, None))
@@ -86,41 +97,40 @@ def emit_forward(module, spec: TransformSpec, direction: str):
     return function
 
 
-def emit_output(module, spec: TransformSpec):
-    """void(products, pitch, out, table, residual, table, no residual, bias, channels, code, alpha, beta): AT M A of one tile.
+def emit_output(module, spec):
+    """void(products, pitch, out, table, residual, table, no residual, bias, apart, channels, code, alpha, beta): one tile's results.
 
-    Position p is read at `products + p pitch`, whole vectors at a time; pixel (i, j) of the result goes `table[i m_w + j]`
-    bytes from `out`.  Bias, residual (unless there is none) and activation are applied before it is stored.
+    Position p is read at `products + p pitch`, whole vectors at a time; value number i of the result goes `table[i]` bytes from
+    `out`.  Bias, residual (unless there is none) and activation are applied before it is stored; the bias of each second value
+    lies so many bytes `apart` from that of the first, where that is not 0.
     """
     name = spec.name("output")
     scalar = ir.FloatType() if spec.itemsize == 4 else ir.DoubleType()
-    function = _function(module, name, [BYTES, I64, BYTES, BYTES, BYTES, BYTES, I64, BYTES, I64, I64, scalar, scalar])
+    function = _function(module, name, [BYTES, I64, *[BYTES] * 4, I64, BYTES, *[I64] * 3, scalar, scalar])
     if function is None:
         return module.globals[name]
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = _vectors(b, spec.itemsize)
-    products, pitch, out, out_table, residual, residual_table, no_residual, bias, channels, code, alpha, beta = (
+    products, pitch, out, out_table, residual, residual_table, no_residual, bias, apart, channels, code, alpha, beta = (
         function.args
     )
-    down, across = (program(transforms(m, r).output) for m, r in ((spec.m_h, spec.r_h), (spec.m_w, spec.r_w)))
     no_residual = b.icmp_signed("!=", no_residual, i64(0))
 
     def some_channels(channel, finish):
         at = b.mul(channel, i64(v.itemsize))
         rows = [offset(b, products, at)]
-        for _ in range(down.inputs * across.inputs - 1):
+        for _ in range(spec.inputs("output") - 1):
             rows.append(offset(b, rows[-1], pitch))
-        added = v.load(offset(b, bias, at))
+        added = [v.load(offset(b, bias, at))] * 2
+        if spec.halves:
+            added[1] = v.load(offset(b, offset(b, bias, apart), at))
         to, extra = offset(b, out, at), offset(b, residual, at)
-        tile = _two_dimensional(v, down, across, lambda i, j: v.load(rows[i * across.inputs + j]))
-        for i, row in enumerate(tile):
-            for j, value in enumerate(row):
-                number = i * spec.m_w + j
-                finish(
-                    b.fadd(value, added),
-                    lambda number=number: offset(b, to, load_i64(b, out_table, number)),
-                    lambda number=number: offset(b, extra, load_i64(b, residual_table, number)),
-                )
+        for number, value in enumerate(spec.emit(v, "output", lambda number: v.load(rows[number]))):
+            finish(
+                b.fadd(value, added[number % 2]),
+                lambda number=number: offset(b, to, load_i64(b, out_table, number)),
+                lambda number=number: offset(b, extra, load_i64(b, residual_table, number)),
+            )
 
     def clamped(with_residual: bool):
         low, high = v.splat(alpha), v.splat(beta)
@@ -169,32 +179,48 @@ def _vectors(builder, size: int) -> Vectors:
     return Vectors(builder, size, target().lanes(size), target().fma)
 
 
-def _spec(literals, like) -> TransformSpec:
-    return TransformSpec(*(literal.literal_value for literal in literals), like.bitwidth // 8)
-
-
-def _forward(direction: str, sizes, like):
-    spec = _spec(sizes, like)
+def forward(spec_of: Callable, direction: str, sizes: tuple, like):
+    """Signature and code of an intrinsic of `sizes` (literals), pixels, table, data, pitch, channels and what their type is."""
 
     def codegen(context, builder, signature, arguments):
-        pixels, table, data, pitch, channels = arguments[4:9]
+        pixels, table, data, pitch, channels = arguments[len(sizes) : -1]
         pointers = [builder.inttoptr(value, BYTES) for value in (pixels, table, data)]
-        builder.call(emit_forward(builder.module, spec, direction), [*pointers, pitch, channels])
+        function = emit_forward(builder.module, spec_of(sizes, like), direction)
+        builder.call(function, [*pointers, pitch, channels])
         return context.get_dummy_value()
 
     return types.void(*sizes, *[types.intp] * 5, like), codegen
 
 
+def back(spec_of: Callable, sizes: tuple, like):
+    """The same of `sizes` and the arguments of `emit_output`."""
+
+    def codegen(context, builder, signature, arguments):
+        function = emit_output(builder.module, spec_of(sizes, like))
+        converted = [
+            builder.inttoptr(value, BYTES) if argument.type == BYTES else value
+            for value, argument in zip(arguments[len(sizes) :], function.args)
+        ]
+        builder.call(function, converted)
+        return context.get_dummy_value()
+
+    return types.void(*sizes, *[types.intp] * 11, like, like), codegen
+
+
+def _spec(literals, like) -> TransformSpec:
+    return TransformSpec(*(literal.literal_value for literal in literals), like.bitwidth // 8)
+
+
 @intrinsic(prefer_literal=True)
 def input_transform(typingctx, m_h, r_h, m_w, r_w, pixels, table, data, pitch, channels, like):
-    """Transform one tile of the input; F's sizes are literals, see `emit_forward` for the rest."""
-    return _forward("input", (m_h, r_h, m_w, r_w), like)
+    """Transform one tile of the input, BT d B; F's sizes are literals, see `emit_forward` for the rest."""
+    return forward(_spec, "input", (m_h, r_h, m_w, r_w), like)
 
 
 @intrinsic(prefer_literal=True)
 def kernel_transform(typingctx, m_h, r_h, m_w, r_w, taps, table, data, pitch, columns, like):
-    """Transform as many kernels as there are columns, which lie side by side; see `input_transform`."""
-    return _forward("kernel", (m_h, r_h, m_w, r_w), like)
+    """Transform as many kernels as there are columns, which lie side by side, G g GT; see `input_transform`."""
+    return forward(_spec, "kernel", (m_h, r_h, m_w, r_w), like)
 
 
 @intrinsic(prefer_literal=True)
@@ -212,21 +238,11 @@ def output_transform(
     residual_table,
     no_residual,
     bias,
+    apart,
     channels,
     code,
     alpha,
     beta,
 ):
-    """Transform one tile of products into pixels of the result; F's sizes are literals, see `emit_output` for the rest."""
-    spec = _spec((m_h, r_h, m_w, r_w), alpha)
-
-    def codegen(context, builder, signature, arguments):
-        function = emit_output(builder.module, spec)
-        converted = [
-            builder.inttoptr(value, BYTES) if argument.type == BYTES else value
-            for value, argument in zip(arguments[4:], function.args)
-        ]
-        builder.call(function, converted)
-        return context.get_dummy_value()
-
-    return types.void(m_h, r_h, m_w, r_w, *[types.intp] * 10, alpha, beta), codegen
+    """Transform one tile of products into pixels of the result, AT M A; F's sizes are literals, see `emit_output` for the rest."""
+    return back(_spec, (m_h, r_h, m_w, r_w), alpha)

@@ -152,7 +152,7 @@ def _output(m_h: int, r_h: int, m_w: int, r_w: int):
                 m_h, r_h, m_w, r_w,
                 block.products + row * conv.product_pitch, conv.product_position,
                 out, table, added, residual_table, no_residual,
-                bias, block.channels, conv.activation, alpha, beta,
+                bias, 0, block.channels, conv.activation, alpha, beta,
             )  # fmt: skip
 
     return transform

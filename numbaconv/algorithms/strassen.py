@@ -1,0 +1,124 @@
+"""Strassen's algorithm on a 1x1 convolution: 7 products of half as many rows, channels and columns instead of 8.
+
+Wins where both numbers of channels are large enough to pay for sums before and after the products: from 256 or so on.  A pair of
+pixels, with two halves of its channels, is a tile of Winograd's loops, which transform blocks of them, multiply position by
+position, and transform back.  Sums are those of one level; a second one saves another eighth at the cost of a digit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import numpy as np
+
+from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import folded
+from numbaconv.algorithms.transformed import Transformed
+from numbaconv.codegen.linear import program
+from numbaconv.codegen.strassen import INPUT, KERNEL, OUTPUT, PRODUCTS
+from numbaconv.codegen.target import TARGETS
+from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
+from numbaconv.loops.strassen import strassen_addresses
+from numbaconv.workspace import aligned
+
+_SAFETY = 1.25
+#: Root mean square of the products that make up a result, over that of the result: sqrt((6 + 2 + 2 + 6) / 4).
+_AMPLIFICATION = 2.0
+#: Cycles to load or store a vector on the way in, and on the way out; measured.
+_MOVED_IN, _MOVED_OUT = 2.0, 2.0
+
+
+class Strassen(Transformed):
+    """One level, over pairs of neighbouring pixels and halves of the channels."""
+
+    name = "strassen"
+    repacked = False
+
+    def __init__(self):
+        self.floors = (self.least_seconds,)
+
+    def rms_error(self, problem):
+        """Rounding of sums of K / 2 products, which are `AMPLIFICATION` times as large as what becomes of them.
+
+            SAFETY eps / 2 (0.7 + 0.3 sqrt(K / 2)) AMPLIFICATION
+
+        For independent operands around zero, as Winograd's.
+        """
+        return (
+            _SAFETY * float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(problem.c_in / 2)) * _AMPLIFICATION
+        )
+
+    def unsupported(self, problem, epilogue, machine):
+        problem = folded(problem)
+        if problem.taps != 1:
+            return "the kernel is not 1x1"
+        if problem.groups > 1:
+            return "groups are multiplied one by one"
+        if any(map(any, problem.padding)):
+            return "the input is padded"
+        if len(problem.spatial) > 2:
+            return "slices are strided"
+        if problem.c_in * problem.itemsize % (2 * VECTOR_BYTES) or problem.c_out * problem.itemsize % (
+            2 * VECTOR_BYTES
+        ):
+            return "halves of the channels are not whole vectors"
+        return None
+
+    def cut(self, g, machine):
+        c_in, c_out = g["c_in"] // 2, g["c_out"] // 2
+        halves = {
+            "c_in": c_in, "c_out": c_out, "panels_per_group": -(-c_out * g["itemsize"] // PANEL_ROW),
+            "stride_h": 1, "stride_w": 1, "hop_h": g["stride_h"], "hop": g["stride_w"],
+        }  # fmt: skip
+        cut = self.blocks(g | halves, machine)
+        return cut._replace(fields=halves | cut.fields)
+
+    def tiles(self, g):
+        """Pairs of pixels of each image."""
+        pairs = -(-g["out_pixels"] // 2)
+        return {"m_h": 2, "m_w": 2, "n_h": PRODUCTS, "n_w": 1, "tiles_h": 1, "tiles_w": pairs, "tile_step": 0}
+
+    def form_of(self, g):
+        return _FORM
+
+    def tables(self, g, cut):
+        return {}
+
+    def operands(self, weights, g):
+        return {"panels": weights.form(_kernels), "bias": weights.flat_bias}
+
+    def functions(self, g, np_dtype):
+        return super().functions(g, np_dtype) | strassen_addresses(np_dtype)
+
+    def least_seconds(self, problem, machine):
+        """The multiplications alone."""
+        vectors = problem.c_out / TARGETS[machine.isa].lanes(problem.itemsize)
+        multiplied = problem.n * prod(problem.out_spatial) * problem.c_in * vectors
+        return PRODUCTS / 8 * multiplied / cost.FMA / machine.rates.clock
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the cost follows from; see `winograd_form.Form`."""
+
+    positions: int = PRODUCTS
+    input_cycles: float = len(program(INPUT).operations) / cost.FMA + _MOVED_IN * (4 + PRODUCTS)
+    output_cycles: float = len(program(OUTPUT).operations) / cost.FMA + _MOVED_OUT * (4 + PRODUCTS)
+
+
+_FORM = _Form()
+
+
+def _kernels(weight: np.ndarray, groups: int) -> np.ndarray:
+    """(positions, panels, c_in / 2, NR): sums and differences of the quarters of the weights, made in float64 and rounded once."""
+    c_out, c_in = weight.shape[0] // 2, weight.shape[1] // 2
+    columns = PANEL_ROW // weight.itemsize
+    panels = -(-c_out // columns)
+    packed = aligned(PRODUCTS * panels * c_in * PANEL_ROW).view(weight.dtype).reshape(PRODUCTS, panels, c_in, columns)
+    quarters = weight.reshape(2, c_out, 2, c_in).transpose(2, 0, 3, 1).reshape(4, c_in, c_out).astype(np.float64)
+    padded = np.zeros((c_in, panels * columns))
+    for position, signs in enumerate(KERNEL):
+        padded[:, :c_out] = sum(float(sign) * quarter for sign, quarter in zip(signs, quarters) if sign)
+        packed[position] = padded.reshape(c_in, panels, columns).transpose(1, 0, 2)
+    return packed

@@ -1,0 +1,136 @@
+"""What algorithms share that transform tiles of the input, multiply position by position and transform back: how tiles are cut
+into blocks whose transformed pixels and products stay in the L2, and what that costs.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from numbaconv.algorithms import winograd_cost
+from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
+from numbaconv.algorithms.weights import row_pitch
+from numbaconv.algorithms.winograd_blocks import (
+    L2_PART,
+    L2_PART_ON_THE_WAY,
+    ROWS,
+    SPLIT,
+    WORKSPACE_LIMIT,
+    columns_together,
+    cut_slices,
+    kernel_block,
+    odd_lines,
+    split_bytes,
+)
+from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
+from numbaconv.loops.winograd import HEADER, winograd_share
+from numbaconv.machine import Machine
+from numbaconv.workspace import rounded
+
+#: Where all weights take less than this part of the L2, they stay there from block to block.
+_WEIGHT_PART = 2
+
+
+class TileForm(Protocol):
+    """What the cost of transforms follows from: products of a tile, and cycles a vector of channels takes in and out."""
+
+    positions: int
+    input_cycles: float
+    output_cycles: float
+
+
+class Transformed(TiledAlgorithm):
+    """Base of the algorithms whose loops are those of `loops.winograd`."""
+
+    share = winograd_share
+    head_bytes = HEADER
+    #: a NaN or infinity reaches all outputs of the tiles that read it
+    local = False
+    workspace_limit = WORKSPACE_LIMIT
+    #: the part of the L2 that a block aims at
+    l2_part = L2_PART
+
+    def tiles(self, g: dict[str, int]) -> dict[str, int]:
+        """Outputs (`m`) and positions (`n`) of a tile and the number of tiles, along both axes."""
+        raise NotImplementedError
+
+    def form_of(self, g: dict[str, int]) -> TileForm:
+        """What the cost of a tile follows from."""
+        raise NotImplementedError
+
+    def blocks(self, g: dict[str, int], machine: Machine, transformed: bool = True) -> Cut:
+        """Cut tiles into blocks, for kernels that are `transformed` already or on the way; pure."""
+        fields = self.tiles(g)
+        if fields["tile_step"]:
+            g = g | fields
+        positions = fields["n_h"] * fields["n_w"]
+        k = g["stride_h"] * g["stride_w"] * g["c_in"]
+        panels = g["groups"] * g["panels_per_group"]
+        column_block, k_block = columns_together(g), k
+        if positions * split_bytes(g, k) > SPLIT:
+            # all columns at once, so that each block of channels is transformed once
+            column_block = panels
+            most = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
+            k_block = -(-k // -(-k // most))
+        # a block may begin within one group and end within another
+        groups = min(g["groups"], (column_block + g["panels_per_group"] - 2) // g["panels_per_group"] + 1)
+        channels = k_block if g["groups"] == 1 else groups * g["c_in"]
+        data_pitch = row_pitch(channels * g["itemsize"])
+        product_pitch = row_pitch(column_block * PANEL_ROW)
+        total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
+        room = int((self.l2_part if transformed else L2_PART_ON_THE_WAY) * machine.l2) // positions
+        chunks, slices, slots, rows = cut_slices(g, room, data_pitch, product_pitch)
+        blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
+        # an even number is easy to share
+        blocks += blocks > 1 and blocks % 2
+        rows = -(-total // max(blocks, 1))
+        tile_list = (g["k_d"] * TAP + slices * -(-rows // MR) * TILE + positions + fields["m_h"] * fields["m_w"]) * 8
+        head = HEADER + tile_list + column_block * PANEL_ROW
+        fields |= {
+            "lines": blocks * chunks,
+            "chunks": chunks,
+            "block_slices": slices,
+            # a block that transforms all channels at once leaves its slices to the next one
+            "keeps": int(g["groups"] == 1 and k_block == k),
+            "tile_block": rows,
+            "column_block": column_block,
+            "k_block": k_block,
+            "panel_bytes": g["k_d"] * k * PANEL_ROW,
+            "kernel_block": 0,
+            # weights that stay in the L2 need no prefetching, so that tiles may span two panels
+            "tiles_outside": int(panels * positions * g["k_d"] * k * PANEL_ROW < machine.l2 // _WEIGHT_PART),
+            "data_offset": rounded(head),
+            "data_pitch": data_pitch,
+            "data_position": odd_lines(slots * rows * data_pitch),
+            "product_pitch": product_pitch,
+            "product_position": odd_lines(slices * rows * product_pitch),
+        }
+        end = fields["data_offset"] + positions * (fields["data_position"] + fields["product_position"]) + VECTOR_BYTES
+        if not transformed:
+            block = kernel_block(g["k_d"], positions, min(k_block, g["c_in"]), machine.l2)
+            fields |= block | {"panel_bytes": g["window"] * g["c_in"] * PANEL_ROW, "kernel_offset": rounded(end)}
+            # products of a panel follow its transform
+            fields["tiles_outside"] = 0
+            end = rounded(end) + positions * fields["kernel_position"]
+        return Cut(fields, end - HEADER, 8 * (positions + 2 * fields["m_h"] * fields["m_w"]))
+
+    def shares(self, g):
+        """Blocks of tiles, panels of all groups."""
+        return g["lines"], g["groups"] * g["panels_per_group"]
+
+    def zeros(self, g):
+        """What stands for pixels outside of the input and of the residual, for taps that a phase or a piece lacks, and for the
+        core's bias.
+        """
+        return max(g["data_pitch"], g["product_pitch"], g["kernel_block"] * PANEL_ROW)
+
+    def gemm_cycles(self, g, machine):
+        """Products and transforms."""
+        return winograd_cost.gemm_cycles(g, self.form_of(g), machine)
+
+    def far_cycles(self, g, machine):
+        """Weights, and what a block takes beyond half of the L2."""
+        return winograd_cost.far_cycles(g, self.form_of(g), machine)
+
+    def extra_cycles(self, problem, g, machine):
+        """Nothing."""
+        return 0.0
