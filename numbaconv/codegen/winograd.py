@@ -98,11 +98,11 @@ def emit_forward(module, spec, direction: str):
 
 
 def emit_output(module, spec):
-    """void(products, pitch, out, table, residual, table, no residual, bias, apart, channels, code, alpha, beta): one tile's results.
+    """void(products, pitch, out, table, residual, table, no residual, bias, apart, channels, code, alpha, beta).
 
-    Position p is read at `products + p pitch`, whole vectors at a time; value number i of the result goes `table[i]` bytes from
-    `out`.  Bias, residual (unless there is none) and activation are applied before it is stored; the bias of each second value
-    lies so many bytes `apart` from that of the first, where that is not 0.
+    One tile's results.  Position p is read at `products + p pitch`, whole vectors at a time; value number i of the result goes
+    `table[i]` bytes from `out`.  Bias, residual (unless there is none) and activation are applied before it is stored; of a spec of
+    `halves` the bias of each second value lies so many bytes `apart` from that of the first.
     """
     name = spec.name("output")
     scalar = ir.FloatType() if spec.itemsize == 4 else ir.DoubleType()
