@@ -46,6 +46,8 @@ class Transformed(TiledAlgorithm):
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
     workspace_limit = WORKSPACE_LIMIT
+    #: the part of the L2 that a block aims at
+    l2_part = L2_PART
 
     def tiles(self, g: dict[str, int]) -> dict[str, int]:
         """Outputs (`m`) and positions (`n`) of a tile and the number of tiles, along both axes."""
@@ -75,7 +77,7 @@ class Transformed(TiledAlgorithm):
         data_pitch = row_pitch(channels * g["itemsize"])
         product_pitch = row_pitch(column_block * PANEL_ROW)
         total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        room = int((L2_PART if transformed else L2_PART_ON_THE_WAY) * machine.l2) // positions
+        room = int((self.l2_part if transformed else L2_PART_ON_THE_WAY) * machine.l2) // positions
         chunks, slices, slots, rows = cut_slices(g, room, data_pitch, product_pitch)
         blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
         # an even number is easy to share
