@@ -1,8 +1,8 @@
-"""Strassen's algorithm on a 1x1 convolution: 7 products of half as many rows, channels and columns instead of 8.
+"""Strassen's algorithm: 7 products of half as many pixels, channels and columns instead of 8.
 
-Wins where both numbers of channels are large enough to pay for sums before and after the products: from 256 or so on.  A pair of
-pixels, with two halves of its channels, is a tile of Winograd's loops, which transform blocks of them, multiply position by
-position, and transform back.  Sums are those of one level; a second one saves another eighth at the cost of a digit.
+Wins where Winograd has no taps to save, in 1x1 and strided kernels, and channels are enough to pay for sums before and after the
+products: from 256 or so on.  What a pair of pixels reads, with two halves of its channels, is a tile of Winograd's loops, which
+transform blocks of them, multiply position by position, and transform back.  Sums are those of one level.
 """
 
 from __future__ import annotations
@@ -47,30 +47,24 @@ class Strassen(Transformed):
 
         For independent operands around zero, as Winograd's.
         """
-        return (
-            _SAFETY * float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(problem.c_in / 2)) * _AMPLIFICATION
-        )
+        eps, k = float(np.finfo(problem.np_dtype).eps), problem.c_in * prod(problem.kernel)
+        return _SAFETY * eps / 2 * (0.7 + 0.3 * sqrt(k / 2)) * _AMPLIFICATION
 
     def unsupported(self, problem, epilogue, machine):
         problem = folded(problem)
-        if prod(problem.kernel) != 1:
-            return "the kernel is not 1x1"
         if problem.groups > 1:
             return "groups are multiplied one by one"
-        if any(map(any, problem.padding)):
-            return "the input is padded"
         if len(problem.spatial) > 2:
-            return "slices are strided"
-        if problem.c_in * problem.itemsize % (2 * VECTOR_BYTES) or problem.c_out * problem.itemsize % (
-            2 * VECTOR_BYTES
-        ):
+            return "taps of slices are not paired"
+        if any(channels * problem.itemsize % (2 * VECTOR_BYTES) for channels in (problem.c_in, problem.c_out)):
             return "halves of the channels are not whole vectors"
         return None
 
     def cut(self, g, machine):
         c_in, c_out = g["c_in"] // 2, g["c_out"] // 2
         halves = {
-            "c_in": c_in, "c_out": c_out, "panels_per_group": -(-c_out * g["itemsize"] // PANEL_ROW),
+            "c_in": g["k_h"] * g["k_w"] * c_in, "own_channels": c_in,
+            "c_out": c_out, "panels_per_group": -(-c_out * g["itemsize"] // PANEL_ROW),
             "stride_h": 1, "stride_w": 1, "hop_h": g["stride_h"], "hop": g["stride_w"],
         }  # fmt: skip
         cut = self.blocks(g | halves, machine)
@@ -96,7 +90,7 @@ class Strassen(Transformed):
     def least_seconds(self, problem, machine):
         """The multiplications alone."""
         vectors = problem.c_out / TARGETS[machine.isa].lanes(problem.itemsize)
-        multiplied = problem.n * prod(problem.out_spatial) * problem.c_in * vectors
+        multiplied = problem.n * prod(problem.out_spatial) * prod(problem.kernel) * problem.c_in * vectors
         return PRODUCTS / 8 * multiplied / cost.FMA / machine.rates.clock
 
 
@@ -113,14 +107,15 @@ _FORM = _Form()
 
 
 def _kernels(weight: np.ndarray, groups: int) -> np.ndarray:
-    """(positions, panels, c_in / 2, NR): sums and differences of the quarters of the weights, made in float64 and rounded once."""
+    """(positions, panels, taps c_in / 2, NR): sums and differences of quarters of the weights, made in float64 and rounded once."""
     c_out, c_in = weight.shape[0] // 2, weight.shape[1] // 2
     columns = PANEL_ROW // weight.itemsize
     panels = -(-c_out // columns)
-    packed = aligned(PRODUCTS * panels * c_in * PANEL_ROW).view(weight.dtype).reshape(PRODUCTS, panels, c_in, columns)
-    quarters = weight.reshape(2, c_out, 2, c_in).transpose(2, 0, 3, 1).reshape(4, c_in, c_out).astype(np.float64)
-    padded = np.zeros((c_in, panels * columns))
+    k = prod(weight.shape[2:]) * c_in
+    packed = aligned(PRODUCTS * panels * k * PANEL_ROW).view(weight.dtype).reshape(PRODUCTS, panels, k, columns)
+    quarters = weight.reshape(2, c_out, 2, c_in, -1).transpose(2, 0, 4, 3, 1).reshape(4, k, c_out)
+    padded = np.zeros((k, panels * columns))
     for position, signs in enumerate(KERNEL):
-        padded[:, :c_out] = sum(float(sign) * quarter for sign, quarter in zip(signs, quarters) if sign)
-        packed[position] = padded.reshape(c_in, panels, columns).transpose(1, 0, 2)
+        padded[:, :c_out] = sum(np.float64(sign) * quarter for sign, quarter in zip(signs, quarters) if sign)
+        packed[position] = padded.reshape(k, panels, columns).transpose(1, 0, 2)
     return packed

@@ -1,7 +1,7 @@
 """Strassen's transforms of a block of pairs of pixels, there and back; Winograd's loops multiply in between.
 
-Pairs are neighbouring pixels of one image, numbered over all images.  The channels of `CONV` are half of the convolution's; `hop_h`
-and `hop` are its strides, since the products know of none.
+Pairs are neighbouring pixels of one image's result, numbered over all images.  The channels of `CONV` are what products sum: taps
+by half of the input's, `own_channels` each; `hop_h` and `hop` are the strides, since the products know of none.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import itemsize, put
 from numbaconv.codegen.records import block_record, conv_record
 from numbaconv.codegen.strassen import strassen_input, strassen_output
+from numbaconv.loops.tables import source
 
 
 @njit
@@ -32,24 +33,40 @@ def result_pixels(conv, table, base, pixel, pair, image, outside):
         put(table, 2 * i + 1, other)
 
 
+@njit
+def input_pixel(conv, table, x, number, tap):
+    """Put where the halves of what a tap of pixel `number` of the result reads lie into a table."""
+    at, other = conv.zeros, conv.zeros
+    if number < conv.out_pixels:
+        (line, column), (down, right) = divmod(number, conv.w_out), divmod(tap, conv.k_w)
+        h = source(conv.padding_mode, line * conv.hop_h + down * conv.dilation_h - conv.pad_top, conv.h_in)
+        w = source(conv.padding_mode, column * conv.hop + right * conv.dilation_w - conv.pad_left, conv.w_in)
+        if h >= 0 and w >= 0:
+            at = x + (h * conv.w_in + w) * conv.x_pixel
+            other = at + conv.own_channels * conv.itemsize
+    put(table, 0, at)
+    put(table, 1, other)
+
+
 def _input(block_address, alpha, beta):
-    """Sums and differences of a block's pixels."""
+    """Sums and differences of what a block's pixels read."""
     block = block_record(block_address)
     conv = conv_record(block.conv)
-    x = block.x + block.channel * itemsize(alpha)
+    size, own = itemsize(alpha), conv.own_channels
+    end = block.channel + block.channels
     for i in range(block.count):
         image, pair = divmod(block.first + i, conv.tiles_w)
-        for j in range(2):
-            number = 2 * pair + j
-            at, other = conv.zeros, conv.zeros
-            if number < conv.out_pixels:
-                line, column = divmod(number, conv.w_out)
-                at = x + image * conv.x_image + (line * conv.hop_h * conv.w_in + column * conv.hop) * conv.x_pixel
-                other = at + conv.c_in * conv.itemsize
-            put(block.table, 2 * j, at)
-            put(block.table, 2 * j + 1, other)
         data = block.data + i * conv.data_pitch
-        strassen_input(0, block.table, data, conv.data_position, block.channels, alpha)
+        begin = block.channel
+        while begin < end:
+            tap, channel = divmod(begin, own)
+            stop = min(begin + own - channel, end)
+            x = block.x + image * conv.x_image + channel * size
+            input_pixel(conv, block.table, x, 2 * pair, tap)
+            input_pixel(conv, block.table + 16, x, 2 * pair + 1, tap)
+            strassen_input(0, block.table, data, conv.data_position, stop - begin, alpha)
+            data += (stop - begin) * size
+            begin = stop
 
 
 def _output(block_address, alpha, beta):
