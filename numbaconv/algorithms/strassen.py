@@ -88,10 +88,12 @@ class Strassen(Transformed):
         return super().functions(g, np_dtype) | strassen_addresses(np_dtype)
 
     def least_seconds(self, problem, machine):
-        """The multiplications alone."""
-        vectors = problem.c_out / TARGETS[machine.isa].lanes(problem.itemsize)
-        multiplied = problem.n * prod(problem.out_spatial) * prod(problem.kernel) * problem.c_in * vectors
-        return PRODUCTS / 8 * multiplied / cost.FMA / machine.rates.clock
+        """The multiplications, and what moves each pair there and back."""
+        lanes = TARGETS[machine.isa].lanes(problem.itemsize)
+        pixels, k = problem.n * prod(problem.out_spatial), prod(problem.kernel) * problem.c_in
+        multiplied = PRODUCTS / 8 * k * problem.c_out / cost.FMA
+        moved = (k * _FORM.input_cycles + problem.c_out * _FORM.output_cycles) / 4
+        return pixels / lanes * (multiplied + moved) / machine.rates.clock
 
 
 @dataclass(frozen=True)
