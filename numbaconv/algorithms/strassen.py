@@ -8,13 +8,13 @@ transform blocks of them, multiply position by position, and transform back.  Su
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import prod
 
 import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import folded
-from numbaconv.algorithms.transformed import Transformed
+from numbaconv.algorithms.transformed import Transformed, rounding
 from numbaconv.codegen.linear import program
 from numbaconv.codegen.strassen import INPUT, KERNEL, OUTPUT, PRODUCTS
 from numbaconv.codegen.target import TARGETS
@@ -22,7 +22,6 @@ from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.strassen import strassen_addresses
 from numbaconv.workspace import aligned
 
-_SAFETY = 1.25
 #: Root mean square of the products that make up a result, over that of the result: sqrt((6 + 2 + 2 + 6) / 4).
 _AMPLIFICATION = 2.0
 #: Cycles to load or store a vector on the way in, and on the way out; measured.
@@ -41,14 +40,8 @@ class Strassen(Transformed):
         self.floors = (self.least_seconds,)
 
     def rms_error(self, problem):
-        """Rounding of sums of K / 2 products, which are `AMPLIFICATION` times as large as what becomes of them.
-
-            SAFETY eps / 2 (0.7 + 0.3 sqrt(K / 2)) AMPLIFICATION
-
-        For independent operands around zero, as Winograd's.
-        """
-        eps, k = float(np.finfo(problem.np_dtype).eps), problem.c_in * prod(problem.kernel)
-        return _SAFETY * eps / 2 * (0.7 + 0.3 * sqrt(k / 2)) * _AMPLIFICATION
+        """`transformed.rounding` of sums of K / 2 products, which are `AMPLIFICATION` times as large as what becomes of them."""
+        return rounding(problem, problem.c_in * prod(problem.kernel) / 2, _AMPLIFICATION)
 
     def unsupported(self, problem, epilogue, machine):
         problem = folded(problem)
@@ -109,15 +102,15 @@ _FORM = _Form()
 
 
 def _kernels(weight: np.ndarray, groups: int) -> np.ndarray:
-    """(positions, panels, taps c_in / 2, NR): sums and differences of quarters of the weights, made in float64 and rounded once."""
+    """(positions, panels, taps c_in / 2, NR): sums and differences of quarters of the weights, each rounded once."""
     c_out, c_in = weight.shape[0] // 2, weight.shape[1] // 2
     columns = PANEL_ROW // weight.itemsize
     panels = -(-c_out // columns)
     k = prod(weight.shape[2:]) * c_in
     packed = aligned(PRODUCTS * panels * k * PANEL_ROW).view(weight.dtype).reshape(PRODUCTS, panels, k, columns)
     quarters = weight.reshape(2, c_out, 2, c_in, -1).transpose(2, 0, 4, 3, 1).reshape(4, k, c_out)
-    padded = np.zeros((k, panels * columns))
+    padded = np.zeros((k, panels * columns), weight.dtype)
     for position, signs in enumerate(KERNEL):
-        padded[:, :c_out] = sum(np.float64(sign) * quarter for sign, quarter in zip(signs, quarters) if sign)
+        padded[:, :c_out] = sum(int(sign) * quarter for sign, quarter in zip(signs, quarters) if sign)
         packed[position] = padded.reshape(k, panels, columns).transpose(1, 0, 2)
     return packed

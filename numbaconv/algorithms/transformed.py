@@ -4,7 +4,10 @@ into blocks whose transformed pixels and products stay in the L2, and what that 
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Protocol
+
+import numpy as np
 
 from numbaconv.algorithms import winograd_cost
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
@@ -24,6 +27,7 @@ from numbaconv.algorithms.winograd_blocks import (
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
 from numbaconv.loops.winograd import HEADER, winograd_share
 from numbaconv.machine import Machine
+from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded
 
 #: Where all weights take less than this part of the L2, they stay there from block to block.
@@ -36,6 +40,20 @@ class TileForm(Protocol):
     positions: int
     input_cycles: float
     output_cycles: float
+
+
+#: What differs between problems, in stated errors.
+_SAFETY = 1.25
+
+
+def rounding(problem: ConvProblem, k: float, amplification: float) -> float:
+    """Root mean square error of sums of `k` products that transforms amplify, for independent operands around zero.
+
+        SAFETY eps / 2 (0.7 + 0.3 sqrt(k)) amplification
+
+    The two constants are fitted to k from 4 to 1024.
+    """
+    return _SAFETY * float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(k)) * amplification
 
 
 class Transformed(TiledAlgorithm):

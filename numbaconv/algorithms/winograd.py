@@ -8,21 +8,17 @@ ordinary ones over the phases of its stride, that of a volume the sum over its s
 
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import prod
 
 import numpy as np
 
 from numbaconv.algorithms import cost, winograd_cost
 from numbaconv.algorithms.geometry import folded
-from numbaconv.algorithms.transformed import Transformed
+from numbaconv.algorithms.transformed import Transformed, rounding
 from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT, dilations
 from numbaconv.algorithms.winograd_form import Form, form, refusal
 from numbaconv.algorithms.winograd_kernels import TransformedKernels
 from numbaconv.loops.transforms import transform_address
-from numbaconv.values import DTYPES
-
-_SAFETY = 1.25
-_EPS = {name: float(np.finfo(dtype).eps) for name, dtype in DTYPES.items()}
 
 
 class Winograd(Transformed):
@@ -46,16 +42,11 @@ class Winograd(Transformed):
         return f"F({outputs}, {taps})"
 
     def rms_error(self, problem):
-        """Rounding of a sum of K products, amplified down and across; `SAFETY` covers what differs between problems.
-
-            SAFETY eps / 2 (0.7 + 0.3 sqrt(K)) amplification(m_h, r_h) amplification(m_w, r_w)
-
-        For independent operands around zero; the two constants are fitted to K from 4 to 1024.
-        """
+        """`transformed.rounding` of a sum of K products, amplified down and across."""
         problem = folded(problem)
         sizes = form(self.m, problem.kernel, problem.stride)
         k = problem.c_in // problem.groups * prod(problem.stride[-2:]) * prod(problem.kernel[:-2]) * sizes.pieces
-        return _SAFETY * _EPS[problem.dtype] / 2 * (0.7 + 0.3 * sqrt(k)) * sizes.amplification
+        return rounding(problem, k, sizes.amplification)
 
     def unsupported(self, problem, epilogue, machine):
         problem = folded(problem)

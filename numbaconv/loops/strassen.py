@@ -34,11 +34,11 @@ def result_pixels(conv, table, base, pixel, pair, image, outside):
 
 
 @njit
-def input_pixel(conv, table, x, number, tap):
-    """Put where the halves of what a tap of pixel `number` of the result reads lie into a table."""
+def input_pixel(conv, table, x, pixel, tap):
+    """Put where the halves of what a tap (row, column) of a pixel (line, column) of the result reads lie into a table."""
+    (line, column), (down, right) = pixel, tap
     at, other = conv.zeros, conv.zeros
-    if number < conv.out_pixels:
-        (line, column), (down, right) = divmod(number, conv.w_out), divmod(tap, conv.k_w)
+    if line < conv.h_out:
         h = source(conv.padding_mode, line * conv.hop_h + down * conv.dilation_h - conv.pad_top, conv.h_in)
         w = source(conv.padding_mode, column * conv.hop + right * conv.dilation_w - conv.pad_left, conv.w_in)
         if h >= 0 and w >= 0:
@@ -56,14 +56,16 @@ def _input(block_address, alpha, beta):
     end = block.channel + block.channels
     for i in range(block.count):
         image, pair = divmod(block.first + i, conv.tiles_w)
+        first, second = divmod(2 * pair, conv.w_out), divmod(2 * pair + 1, conv.w_out)
         data = block.data + i * conv.data_pitch
         begin = block.channel
         while begin < end:
-            tap, channel = divmod(begin, own)
+            number, channel = divmod(begin, own)
+            tap = divmod(number, conv.k_w)
             stop = min(begin + own - channel, end)
             x = block.x + image * conv.x_image + channel * size
-            input_pixel(conv, block.table, x, 2 * pair, tap)
-            input_pixel(conv, block.table + 16, x, 2 * pair + 1, tap)
+            input_pixel(conv, block.table, x, first, tap)
+            input_pixel(conv, block.table + 16, x, second, tap)
             strassen_input(0, block.table, data, conv.data_position, stop - begin, alpha)
             data += (stop - begin) * size
             begin = stop
