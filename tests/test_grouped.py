@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from strategies import make_operands, whole_numbers
 
-from numbaconv.algorithms import sliding
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.grouped import Grouped
 from numbaconv.algorithms.sliding import TILES, sliding_fields
@@ -66,18 +65,6 @@ def test_long_runs_are_pieces_of_two_lengths(columns, stride):
     for run in {columns // stride, -(-columns // stride)} if piece else ():
         pieces = [piece] * (run - -(-run // piece) * (piece - 1)) + [piece - 1] * -(-run // piece)
         assert sum(pieces[: -(-run // piece)]) == run and piece <= target().piece
-
-
-@pytest.mark.parametrize(
-    "text",
-    ("n2c40d5h9w30o40k3p1g40", "c24d4h9w21o24k3p1sd1sh2sw2g24", "n2c20h31w40o20k5p2g20", "c17h20w21o17k3p3dil3g17"),
-)
-def test_asking_ahead_changes_no_result(text, monkeypatch):
-    """Also where there is nothing further on: beyond the last stretch, slice and image."""
-    monkeypatch.setattr(sliding, "_ASKED", -1)
-    given = make_operands(ConvProblem.parse(text + "cl"), whole_numbers, bias=True)
-    assert sliding_fields(geometry(given.problem), machine(), 1)["fetch"] == 1
-    np.testing.assert_array_equal(given.conv("depthwise"), given.oracle())
 
 
 def test_slices_too_long_for_lines_stay_slices():

@@ -59,7 +59,7 @@ class _PanelsOfPlanes(_Panels):
         inner = rounded(SLIDE_BYTES + cut.workspace_bytes)
         fields = {
             "images": g["n"], "n": 1, "x_pixel": PANEL_ROW, "out_pixel": PANEL_ROW, "residual_pixel": PANEL_ROW,
-            "inner_bytes": inner, "column_block": 1,
+            "inner_bytes": inner, "column_block": 1, "fetch": 0,
             # pixels of the workspace have room for whole vectors
             "x_image": g["in_pixels"] * PANEL_ROW + VECTOR_BYTES,
         }  # fmt: skip

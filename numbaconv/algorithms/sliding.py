@@ -50,8 +50,9 @@ _FAR = 1 << 40
 #: The part of the L2 that the lines under a block may take, in all slices of the kernel, and the rows that it has at least:
 #: measured with lines of 100 to 600 KB and kernels of 3 to 7 rows, on which 16 lines take 0.4 to 0.9 of the time of one or two.
 _BLOCK_PART, _FEWEST_ROWS = 2, 20
-#: Tensors of so many bytes are asked for ahead: with 9 to 32 MB that gains 10 to 50 %, with 2 to 6, which the L3 keeps, it loses 5.
-_ASKED = 8 << 20
+#: Tensors of so many bytes are loaded in order before tiles read and write them, which takes 0.5 to 0.9 of the time with what
+#: comes from memory, and 1.05 to 1.3 where the L3 keeps it; by so many times the L2 at most.
+_LOADED, _LOADED_PART = 8 << 20, 2
 
 
 class SlidingAlgorithm(TiledAlgorithm):
@@ -167,6 +168,9 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
     # the tiles of a kernel that is known take its phases together
     apart = 1 if known.columns else hop
     pixels = TALL if known.piece else PIXELS
+    lines = line_block(g, machine, known.piece > 0)
+    large = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"]) > _LOADED
+    rows = min((lines - 1) * g["stride_h"] + (g["k_h"] - 1) * g["dilation_h"] + 1, g["h_in"])
     return {
         "kernel": kernel,
         "piece": known.piece,
@@ -184,8 +188,8 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
         "lines": g["d_out"] * g["h_out"],
         "line": g["w_out"],
         "tiles_per_line": 1,
-        "line_block": line_block(g, machine, known.piece > 0),
-        "fetch": int(g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"]) > _ASKED),
+        "line_block": lines,
+        "fetch": int(large and rows * g["w_in"] * g["x_pixel"] < _LOADED_PART * machine.l2),
     }
 
 

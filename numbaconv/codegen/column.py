@@ -13,11 +13,10 @@ from numba.extending import intrinsic
 
 from numbaconv.codegen.expand import EXPANSION
 from numbaconv.codegen.lanes import SLIDING, TABLED, field
-from numbaconv.codegen.memory import LINE
 from numbaconv.codegen.sliding import KERNELS, Kernel, sliding_sums
 from numbaconv.codegen.stored import StoredTile
 from numbaconv.codegen.target import target
-from numbaconv.codegen.vector import BYTES, FLOATS, I64, NAMES, Vectors, branch_to, counted_loop, i64, offset
+from numbaconv.codegen.vector import BYTES, FLOATS, I64, NAMES, Vectors, branch_to, counted_loop, i64
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,7 @@ def emit_column(module, spec: ColumnSpec) -> ir.Function:
     a, c, residual, *shared = moved([a, c, residual, *shared], within)
     c_pitch, residual_pitch, code = number("c_pitch"), number("residual_pitch"), number("activation")
 
-    # once a line, however many panels and parts of them are computed apart
-    first_of_line = b.icmp_signed("==", b.or_(first_panel, byte), none)
-    asked = b.select(first_of_line, number("ask_bytes"), none)
-
     def line(_, pointers):
-        _ask_for_rows(v, b.gep(pointers[0], [number("ask")]), number("stride_h"), number("ask_row"), asked)
-
         def panel(_, places):
             a, c, residual, bias, weights, expansion = places
             first = [v.load(b.gep(bias, [i64(j * v.nbytes)])) for j in range(spec.vectors)] * spec.rows
@@ -112,21 +105,6 @@ def emit_column(module, spec: ColumnSpec) -> ir.Function:
     counted_loop(b, none, lines, 1, [a, c, residual], line, "line")
     b.ret_void()
     return function
-
-
-def _ask_for_rows(v: Vectors, at, rows, row_bytes, nbytes) -> None:
-    """Ask for so many bytes of each of some rows."""
-    b = v.builder
-
-    def row(_, pointers):
-        def cache_line(byte, _):
-            v.prefetch(offset(b, pointers[0], byte))
-            return []
-
-        counted_loop(b, i64(0), nbytes, LINE, [], cache_line, "ask")
-        return [b.gep(pointers[0], [row_bytes])]
-
-    counted_loop(b, i64(0), b.select(b.icmp_signed(">", nbytes, i64(0)), rows, i64(0)), 1, [at], row, "ask.row")
 
 
 @intrinsic(prefer_literal=True)

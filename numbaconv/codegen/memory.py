@@ -148,6 +148,25 @@ def prefetch(typingctx, address, count):
 
 
 @intrinsic
+def load_lines(typingctx, address, count):
+    """Load from each cache line of `count` bytes at an address, in the order of memory, so that hardware asks for what follows."""
+
+    def codegen(context, builder, signature, arguments):
+        address, count = arguments
+
+        def body(at, _):
+            # an ordered load is not removed for want of a reader
+            byte = builder.inttoptr(builder.add(address, at), ir.IntType(8).as_pointer())
+            builder.load_atomic(byte, "monotonic", 1)
+            return []
+
+        counted_loop(builder, i64(0), count, LINE, [], body, "load_lines")
+        return context.get_dummy_value()
+
+    return types.void(address, count), codegen
+
+
+@intrinsic
 def get(typingctx, address, index):
     """The 64-bit integer number `index` at an address."""
 

@@ -32,7 +32,7 @@ CALL = _integers(
 SLIDE = _integers(
     "position weight channels plane expansions a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height "
     "panels panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation bordered "
-    "front slices runs_made ask ask_bytes ask_row"
+    "front slices runs_made"
 )
 
 #: One call of the core of planes: tiles of a strip.  It starts with the `WINDOW` of its runs.

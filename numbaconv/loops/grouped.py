@@ -10,7 +10,7 @@ import numpy as np
 
 from numbaconv.codegen.expand import expand
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import clear
+from numbaconv.codegen.memory import clear, load_lines
 from numbaconv.codegen.records import conv_record, slide_record
 from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import NV, PANEL_ROW, VECTOR_BYTES
@@ -27,9 +27,6 @@ from numbaconv.loops.sliding import (
     stretches_across,
 )
 from numbaconv.loops.walk import share
-
-#: How many blocks of stretches ahead pixels are asked for; 4 is 1.1 times as fast as 1.
-AHEAD = 4
 
 
 @njit
@@ -250,30 +247,32 @@ def in_place(
 
 
 @njit
-def ask_for(conv, address, x_image, d_out, stretch, a):
-    """Let the next calls in place, which find the first row at `a`, ask for what a stretch of slice `d_out` is the first to read.
+def load_in_order(conv, x, out, residual, d_out, h_out, count, fresh):
+    """Load what `count` lines of an output slice of an image are the first to read, and where their results go.
 
-    The short runs of pixels that tiles read of each row come from beyond the L2 too late, since no hardware sees the next ones
-    coming.
+    Of short runs of many rows, which tiles read, hardware does not see the next ones coming; of long ones it does.  All slices of
+    the kernel are `fresh`, or those that the output slice before did not read.
     """
-    call = slide_record(address)
-    d = d_out * conv.stride_d - conv.pad_front + (conv.k_d - 1) * conv.dilation_d
-    call.ask_bytes = 0
-    if 0 <= d < conv.d_in:
-        first, last = columns_under(conv, stretch)
-        first, last = max(first, 0), min(last, conv.w_in)
-        # the last rows under a line, which the line before did not reach
-        row = d * conv.h_in + (conv.k_h - 1) * conv.dilation_h - (conv.stride_h - 1)
-        call.ask = x_image + (row * conv.w_in + first) * conv.x_pixel - a
-        call.ask_bytes = (last - first) * conv.x_pixel
+    top = h_out * conv.stride_h - conv.pad_top
+    first = max(top, 0)
+    last = min(top + (count - 1) * conv.stride_h + (conv.k_h - 1) * conv.dilation_h + 1, conv.h_in)
+    new = conv.k_d if fresh else min(conv.k_d, (conv.stride_d + conv.dilation_d - 1) // conv.dilation_d)
+    # up to the last pixel, behind which there may be nothing
+    pixels, rows = count * conv.w_out - 1, (last - first) * conv.w_in - 1
+    for k in range(conv.k_d - new, conv.k_d):
+        d = d_out * conv.stride_d - conv.pad_front + k * conv.dilation_d
+        if 0 <= d < conv.d_in:
+            load_lines(x + (d * conv.h_in + first) * conv.w_in * conv.x_pixel, rows * conv.x_pixel)
+    if conv.column_step == 1:
+        at = d_out * conv.slice_step + h_out * conv.line_step
+        load_lines(out + at * conv.out_pixel, pixels * conv.out_pixel)
+        if residual != 0:
+            load_lines(residual + at * conv.residual_pixel, pixels * conv.residual_pixel)
 
 
 @njit
-def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, fetch, x, out, residual, alpha, beta):
-    """`count` lines of one slice of an image, for a block of panels, by stretches across.
-
-    Where `fetch` is not 0, each stretch asks for what a later one reads first.
-    """
+def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, x, out, residual, alpha, beta):
+    """`count` lines of one slice of an image, for a block of panels, by stretches across."""
     d = begin_slice(conv, workspace, d_out)
     x_image = x + image * conv.x_image + d * conv.h_in * conv.w_in * conv.x_pixel
     pixel = image * conv.image_step + d_out * conv.slice_step
@@ -289,10 +288,6 @@ def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, f
             inside = first >= 0 and last <= conv.w_in
             if (inside or conv.bordered != 0) and panel < panels_in_place:
                 start = min(panel_end, panels_in_place)
-                if fetch != 0:
-                    slices, following = divmod(stretch + AHEAD * conv.tile_block, across)
-                    a = x_image + conv.own_channels * panel * PANEL_ROW
-                    ask_for(conv, workspace, x + image * conv.x_image, d_out + slices, following, a)
                 in_place(
                     conv,
                     workspace,
@@ -307,7 +302,6 @@ def slice_lines(conv, workspace, image, d_out, h_out, count, panel, panel_end, f
                     alpha,
                     beta,
                 )
-            slide_record(workspace).ask_bytes = 0
             if start < panel_end:
                 through_strip(
                     conv,
@@ -346,6 +340,18 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
         while line < end:
             d_out, h = divmod(line - begin, height)
             count = min(end - line, height - h)
+            if conv.fetch != 0 and last_panel - first_panel == conv.panels_per_group:
+                pixel = image * conv.image_step
+                load_in_order(
+                    conv,
+                    x + image * conv.x_image,
+                    out + pixel * conv.out_pixel,
+                    0 if residual == 0 else residual + pixel * conv.residual_pixel,
+                    d_out,
+                    h_first + h,
+                    count,
+                    line == begin or line == first_line,
+                )
             # Blocks of channels inside: the kernel's rows, one block of tiles wide, stay in the L1 on the way down.
             for panel in range(first_panel, last_panel, conv.column_block):
                 slice_lines(
@@ -357,7 +363,6 @@ def grouped_part(part, row_parts, column_parts, conv_address, x, out, residual, 
                     count,
                     panel,
                     min(panel + conv.column_block, last_panel),
-                    conv.fetch if panel == first_panel else 0,
                     x,
                     out,
                     residual,

@@ -188,8 +188,6 @@ def begin_slide(conv, address):
     call.residual_pitch = conv.out_step * conv.column_step * conv.residual_pixel
     call.activation = conv.activation
     call.runs_made = 0
-    call.ask_bytes = 0
-    call.ask_row = conv.w_in * conv.x_pixel
 
 
 @njit

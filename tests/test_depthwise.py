@@ -1,0 +1,68 @@
+"""Depthwise layers of tensors beyond the L3, whose lines are loaded in the order of memory before tiles read and write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from strategies import bits, guarded, make_operands, normals, whole_numbers
+
+from numbaconv.algorithms import sliding
+from numbaconv.algorithms.depthwise import Depthwise
+from numbaconv.algorithms.geometry import geometry
+from numbaconv.algorithms.sliding import TILES, sliding_fields
+from numbaconv.algorithms.weights import Weights
+from numbaconv.machine import machine
+from numbaconv.problem import ConvProblem
+
+#: Several panels that are and are not full, slices, batches, strides and dilations of slices, kernels that lie in padding.
+CORNERS = (
+    "n2c40d5h9w30o40k3p1g40", "c24d4h9w21o24k3p1sd1sh2sw2g24", "c20d9h5w7o20k3p2sd3g20", "c9d8h4w5o9k3sd2p0dild2g9",
+    "n2c20h31w40o20k5p2g20", "c17h20w21o17k3p3dil3g17", "c33h2w3o33k3p3g33", "c16h9w1o16k3p1s2g16", "n3c48h1w1o48k3p1g48",
+)  # fmt: skip
+OWN_LAYOUTS = ("channels_last",)
+
+
+def loaded(problem: ConvProblem) -> int:
+    """Whether the loops are told to load lines first."""
+    return sliding_fields(geometry(problem), machine(), TILES)["fetch"]
+
+
+def plan_of(given_):
+    """The plan for a problem as if it were large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sliding, "_LOADED", -1)
+        weights = Weights(given_.weight, given_.bias, given_.problem.groups)
+        return Depthwise().plan(given_.problem, weights, given_.epilogue, machine())
+
+
+@pytest.mark.parametrize("text", CORNERS)
+@pytest.mark.parametrize("threads", (1, 2))
+def test_loading_lines_first_changes_no_result(text, threads):
+    given_ = make_operands(ConvProblem.parse(text + "cl"), whole_numbers, bias=True, residual=True)
+    out = np.full(given_.problem.output_shape, np.nan, np.float32)
+    plan_of(given_).run(given_.x, out, given_.residual, threads=threads)
+    np.testing.assert_array_equal(out, given_.oracle())
+
+
+def test_nothing_beside_tensors_is_loaded(python):
+    assert int(python(guarded("test_depthwise", "[()]")).stdout) == 2 * len(CORNERS)
+
+
+def test_only_what_the_l3_may_not_keep_is_loaded_first():
+    """And of signals nothing, whose tiles follow one another in memory."""
+    large, small, signal = (
+        ConvProblem.parse(text)
+        for text in ("c96h224w224o96k3p1g96cl", "c96h56w56o96k3p1g96cl", "c64w99999o64k9p4g64cl")
+    )
+    assert (loaded(large), loaded(small), loaded(signal)) == (1, 0, 0)
+
+
+def test_large_layers_give_the_bits_of_small_ones():
+    """Ten lines of a large image are those of an image of twelve."""
+    large = make_operands(ConvProblem.parse("c96h160w160o96k3p1g96cl"), normals)
+    few = ConvProblem.parse("c96h12w160o96k3p1g96cl")
+    assert (loaded(large.problem), loaded(few)) == (1, 0)
+    y, part = (np.empty(p.output_shape, np.float32) for p in (large.problem, few))
+    for problem, x, out in ((large.problem, large.x, y), (few, np.ascontiguousarray(large.x[:, :12]), part)):
+        Depthwise().plan(problem, Weights(large.weight, None, 96), large.epilogue, machine()).run(x, out, None)
+    assert bits(y[:, :11]) == bits(part[:, :11])
