@@ -17,6 +17,7 @@ from numbaconv.algorithms.geometry import (
 )
 from numbaconv.algorithms.tiled import Cut, Operand, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
+from numbaconv.codegen.target import target
 from numbaconv.loops.gemm import MR
 from numbaconv.loops.packing import pack_share
 from numbaconv.loops.tables import CORNERS
@@ -35,9 +36,7 @@ class Pointwise(TiledAlgorithm):
         return super().unsupported(problem, epilogue, machine)
 
     def cut(self, g, machine):
-        # rows that come from memory are asked for ahead; from the L3 that gains nothing
-        far = g["n"] * g["x_image"] > cost.L3_SHARE
-        columns = column_blocks(g, machine) | {"fetch": int(far)}
+        columns = column_blocks(g, machine) | {"fetch": int(_asked(g))}
         if not _affine(g):
             lines = row_lines(g)
             block = tile_block(g | lines, machine, tables=True)
@@ -78,6 +77,12 @@ class Pointwise(TiledAlgorithm):
             return listed
         column_blocks = -(-g["panels_per_group"] // g["column_block"])
         return listed + column_blocks * cost.packing_cycles(g, 1, machine.rates)
+
+
+def _asked(g) -> bool:
+    """Whether rows are asked for ahead: from memory they are, unless hardware does it; from the L3 that gains nothing."""
+    followed = 0 < target().followed <= g["c_in"] * g["itemsize"]
+    return not followed and g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"]) > cost.L3_SHARE
 
 
 def _affine(g) -> bool:

@@ -16,7 +16,8 @@ from numbaconv.machine import machine
 class Target:
     """One instruction set: bytes a vector; rows and vectors of the largest dense tile; rows of dense tiles that span two panels
     (0: none do); pixels of the largest depthwise tile of as many vectors and taps whose weights it keeps in registers; the same of
-    one that is one vector wide; whether it has fused multiply-add; sums of tiles so small that they ask ahead for weights."""
+    one that is one vector wide; whether it has fused multiply-add; sums of tiles so small that they ask ahead for weights; bytes of
+    rows that come from memory from which on hardware sees the next one coming (0: it never does)."""
 
     isa: str
     vector_bytes: int
@@ -29,6 +30,7 @@ class Target:
     piece: int
     fma: bool
     hidden: int = 8
+    followed: int = 0
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one vector."""
@@ -54,5 +56,5 @@ TARGETS = {
 def target() -> Target:
     """The row of the machine that Numba generates code for."""
     row = TARGETS[machine().isa]
-    # weights come to these in time, and asking for them costs 5 to 30 %
-    return replace(row, hidden=0) if machine().cpu.startswith("znver") else row
+    # weights come to these in time, and asking for them costs 5 to 30 %; asking for longer rows costs 5
+    return replace(row, hidden=0, followed=640) if machine().cpu.startswith("znver") else row
