@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -253,6 +256,10 @@ def test_a_kernel_of_rank_one_is_a_row_and_a_column(rng):
     assert direct.seconds(f[None], separable, (0, 0), shape) < direct.seconds(f[None], other, (0, 0), shape) / 2
 
 
+#: Blocks of one signal, and rows of an image.
+SHARED_SHAPES = ((1 << 17,), (600,)), ((1500, 700), (40, 41))
+
+
 @given(st.data())
 @settings(max_examples=20)
 def test_blocks_join_without_a_seam(data):
@@ -263,8 +270,30 @@ def test_blocks_join_without_a_seam(data):
     length = 2 * data.draw(st.integers((kernel + 1) // 2, 80))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(spectral, "_lengths", lambda *arguments: (length,))
-        for mode in MODES:
-            close(nc.convolve(f, g, mode, "fft"), signal.convolve(f, g, mode, "direct"), 500)
+        patched.setattr(spectral, "_SHARED", 0)
+        for mode, threads in product(MODES, (1, 2)):
+            with nc.num_threads(threads):
+                close(nc.convolve(f, g, mode, "fft"), signal.convolve(f, g, mode, "direct"), 500)
+
+
+def test_threads_share_blocks_and_rows(monkeypatch, rng):
+    """And what goes wrong in one of them reaches the caller."""
+    used = set()
+    forward = spectral.fourier.forward
+    cases = [(normals(rng, shape, F32), normals(rng, kernel, F32)) for shape, kernel in SHARED_SHAPES]
+    expected = [nc.convolve(f, g, method="fft") for f, g in cases]
+    monkeypatch.setattr(spectral, "_SHARED", 0)
+    monkeypatch.setattr(
+        spectral.fourier, "forward", lambda *arguments: (used.add(threading.get_ident()), forward(*arguments))[1]
+    )
+    with nc.num_threads(2):
+        for (f, g), y in zip(cases, expected):
+            used.clear()
+            same(nc.convolve(f, g, method="fft"), y)
+            assert used - {threading.get_ident()}
+        monkeypatch.setattr(spectral, "_windows", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            nc.convolve(*cases[0], method="fft")
 
 
 def test_the_method_follows_the_estimates(rng):

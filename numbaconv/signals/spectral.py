@@ -1,11 +1,13 @@
 """Signals convolved as products of spectra, block by block, so that what is transformed stays in the cache (overlap-save).
 
 A block of n inputs convolved around in a circle of n yields n - k + 1 outputs of the straight convolution.  Blocks along the last
-axis are transformed side by side, which is faster than one long transform.
+axis are transformed side by side, which is faster than one long transform.  What threads share are parts of the result, each
+transformed, multiplied and transformed back by one of them: threads within a transform gain next to nothing.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from math import prod
 
@@ -18,6 +20,8 @@ from numbaconv.machine import Machine
 #: Cycles an element to multiply spectra, and to bring blocks in and out; for a block, what NumPy's and SciPy's calls take: as
 #: many times more or less as transforms do.
 _MOVED, _BLOCK = 3.0, 100_000.0
+#: Fewer results are not worth starting threads, each of which allocates its blocks anew.
+_SHARED = 1 << 18
 
 
 def convolve(
@@ -40,26 +44,37 @@ def convolve(
     single = steps[-1] == shape[-1]
     begin, skipped = (0, start[-1]) if single else (start[-1] - k[-1] + 1, k[-1] - 1)
     together = max(fourier.LANES, on.l2 // (4 * lengths[-1] * x.itemsize)) if len(k) == 1 else 1
-    y = np.empty((len(x), *shape), x.dtype)
     batch = max(1, on.l2 // (2 * prod(lengths) * x.itemsize))
-    for first in range(0, len(x), batch):
+    corners = product(*(range(0, count, step) for count, step in zip(shape[:-1], steps)))
+    parts = list(product(range(0, len(x), batch), corners, range(0, shape[-1], together * steps[-1])))
+    y = np.empty((len(x), *shape), x.dtype)
+    helpers = min(threads, len(parts)) if y.size >= _SHARED else 1
+    workers = threads if helpers == 1 else 1
+
+    def run(part: tuple[int, tuple[int, ...], int]) -> None:
+        """A batch of signals from number `first` on; of each some blocks, from `block` on, of the rows from `corner` on."""
+        first, corner, block = part
         images = slice(first, first + batch)
         own = spectrum if len(kernel) == 1 else spectrum[images]
-        for corner in product(*(range(0, count, step) for count, step in zip(shape[:-1], steps))):
-            read, write, drop = _leading(corner, start, steps, k, x.shape[1:], shape)
-            source, target = x[(images, *read)], y[(images, *write)]
-            for block in range(0, shape[-1], together * steps[-1]):
-                count = min(together, -(-(shape[-1] - block) // steps[-1]))
-                windows = (
-                    source[..., None, :] if single else _windows(source, begin + block, count, steps[-1], lengths[-1])
-                )
-                part = fourier.forward(windows, lengths, axes, threads)
-                part *= own
-                part = fourier.inverse(part, lengths, axes, real, threads, (slice(None), *drop))
-                for number in range(count):
-                    at = block + number * steps[-1]
-                    stop = min(at + steps[-1], shape[-1])
-                    target[..., at:stop] = part[..., number, skipped : skipped + stop - at]
+        read, write, drop = _leading(corner, start, steps, k, x.shape[1:], shape)
+        source, target = x[(images, *read)], y[(images, *write)]
+        count = min(together, -(-(shape[-1] - block) // steps[-1]))
+        windows = source[..., None, :] if single else _windows(source, begin + block, count, steps[-1], lengths[-1])
+        spectra = fourier.forward(windows, lengths, axes, workers)
+        spectra *= own
+        blocks = fourier.inverse(spectra, lengths, axes, real, workers, (slice(None), *drop))
+        for number in range(count):
+            at = block + number * steps[-1]
+            stop = min(at + steps[-1], shape[-1])
+            target[..., at:stop] = blocks[..., number, skipped : skipped + stop - at]
+
+    if helpers == 1:
+        for part in parts:
+            run(part)
+    else:
+        # transforms let others run
+        with ThreadPoolExecutor(helpers) as pool:
+            list(pool.map(run, parts))
     return y
 
 
