@@ -15,10 +15,12 @@ from numbaconv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from numbaconv.accuracy import Accuracy
 from numbaconv.codegen.halves import halves_of
 from numbaconv.dispatch import select
-from numbaconv.epilogue import Activation
+from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS
 from numbaconv.reference import reference_conv
+from numbaconv.transposed import subpixel
+from numbaconv.transposed.weights import TransposedWeights
 
 RNG = np.random.default_rng(3)
 #: This machine, and one whose caches hold next to nothing, so that small images are cut into many blocks.
@@ -212,6 +214,75 @@ def test_neither_threads_nor_batch_nor_blocks_change_a_bit(layout, algorithm, mo
             with nc.num_threads(threads):
                 np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), expected)
                 np.testing.assert_array_equal(from_layout(layer(to_layout(x[1:2], layout)), layout), expected[1:2])
+
+
+@pytest.mark.parametrize(
+    "x_shape, weight_shape, products",
+    [
+        ((1, 64, 5, 7), (64, 32, 2, 2), 1),
+        ((2, 32, 4, 9), (32, 16, 2, 6), 1),
+        ((2, 32, 3, 5), (32, 16, 3, 2), 3),
+        ((3, 32, 1, 1), (32, 32, 1, 3), 1),
+        ((2, 96, 11), (96, 32, 4), 1),
+        ((2, 32, 3, 4, 5), (32, 16, 2, 2, 2), 2),
+        ((1, 32, 2, 3, 3), (32, 32, 1, 2, 1), 1),
+    ],
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_blocks_of_the_kernels_size_are_one_product_each(x_shape, weight_shape, products, layout, dtype, monkeypatch):
+    """Strassen's, which is exact on whole numbers; its bits depend neither on threads nor on the batch nor on blocks."""
+    x, weight = integers(x_shape, dtype), integers(weight_shape, dtype)
+    bias, stride, none = integers(weight_shape[1], dtype), weight_shape[2:], (0,) * (x.ndim - 2)
+    make = functools.partial(LAYERS[x.ndim - 3], layout=layout, algorithm="subpixel", accuracy=1e-3)
+    arguments = stride, tuple((0, 0) for _ in none), none, 1, (1,) * len(none)
+    plain = scatter(x, weight, bias, *arguments)
+    residual = integers(plain.shape, dtype)
+    for on in (REAL, TINY):
+        monkeypatch.setattr(select, "calibrated_machine", lambda on=on: on)
+        layer, clipped = make(weight, bias, stride), make(weight, bias, stride, activation="relu")
+        assert len(subpixel._parts(layer.problem(to_layout(x, layout).shape))) == products
+        for threads in (1, 2):
+            with nc.num_threads(threads):
+                np.testing.assert_array_equal(from_layout(layer(to_layout(x, layout)), layout), plain)
+                y = clipped(to_layout(x, layout), residual=to_layout(residual, layout))
+                np.testing.assert_array_equal(from_layout(y, layout), np.maximum(plain + residual, 0))
+        rough = RNG.standard_normal(x.shape).astype(dtype)
+        every, last = (from_layout(layer(to_layout(part, layout)), layout) for part in (rough, rough[-1:]))
+        assert every[-1:].tobytes() == last.tobytes()
+
+
+@pytest.mark.parametrize(
+    "weight_shape, stride, options, reason",
+    (
+        ((64, 32, 2, 2), 2, {"padding": 1}, "not blocks of the kernel's size"),
+        ((64, 32, 2, 2), 3, {}, "not blocks of the kernel's size"),
+        ((64, 32, 2, 2), 2, {"output_padding": 1}, "not blocks of the kernel's size"),
+        ((64, 32, 2, 2), 2, {"dilation": 2}, "not blocks of the kernel's size"),
+        ((64, 32, 2, 2), 2, {"groups": 2}, "groups"),
+        ((64, 32, 5, 2), (5, 2), {}, "more than 4 products"),
+        ((64, 3, 2, 2), 2, {}, "not whole vectors"),
+        ((64, 32, 2, 2), 2, {"accuracy": "strict"}, "spreads NaN"),
+    ),
+)
+def test_products_of_blocks_say_why_not(weight_shape, stride, options, reason):
+    layer = ConvTranspose2d(np.ones(weight_shape, np.float32), None, stride, layout="channels_last", **options)
+    (row,) = (row for row in layer.explain((1, 9, 9, 64)).rows if row.algorithm == "subpixel")
+    assert reason in row.reason
+
+
+def test_new_weights_reach_every_product():
+    weight, other = (integers((32, 16, 3, 2)) for _ in range(2))
+    weights = TransposedWeights(weight, integers((16,)), 1)
+    layer = ConvTranspose2d(weight, None, (3, 2), layout="channels_last")
+    p = dataclasses.replace(layer.problem((1, 4, 5, 32)), bias=True)
+    plan = subpixel.Subpixel(Accuracy(1e-3)).plan(p, weights, Epilogue(True), REAL)
+    x, y = integers((1, 4, 5, 32)), np.empty(p.output_shape, np.float32)
+    for now in (weight, other):
+        weights.replace(now)
+        plan.run(x, y, None)
+        expected = scatter(from_layout(x, p.layout), now, weights.bias, p.stride, p.padding, (0, 0), 1, (1, 1))
+        np.testing.assert_array_equal(from_layout(y, p.layout), expected)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class Strassen(Transformed):
         halves = {
             "c_in": g["k_h"] * g["k_w"] * c_in, "own_channels": c_in,
             "c_out": c_out, "panels_per_group": -(-c_out * g["itemsize"] // PANEL_ROW),
+            "half_step": c_out * g["itemsize"],
             "stride_h": 1, "stride_w": 1, "hop_h": g["stride_h"], "hop": g["stride_w"],
         }  # fmt: skip
         cut = self.blocks(g | halves, machine)

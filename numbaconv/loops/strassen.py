@@ -28,7 +28,7 @@ def result_pixels(conv, table, base, pixel, pair, image, outside):
         if number < conv.out_pixels:
             line, column = divmod(number, conv.w_out)
             at = base + (image * conv.image_step + line * conv.line_step + column * conv.column_step) * pixel
-            other = at + conv.c_out * conv.itemsize
+            other = at + conv.half_step
         put(table, 2 * i, at)
         put(table, 2 * i + 1, other)
 

@@ -18,6 +18,7 @@ from numbaconv.transposed.overlap_add import OverlapAdd
 from numbaconv.transposed.phases import Phases
 from numbaconv.transposed.problem import Geometry, TransposedProblem
 from numbaconv.transposed.separate import Separate
+from numbaconv.transposed.subpixel import Subpixel
 from numbaconv.transposed.weights import TransposedWeights
 
 _PHASES, _OVERLAP_ADD = Phases(), OverlapAdd()
@@ -29,7 +30,7 @@ def ways(accuracy: Accuracy, repacked: bool = False) -> tuple[Algorithm, ...]:
     are new in each call.
     """
     own = Ordinary(accuracy, repacked), _PHASES, _OVERLAP_ADD, Separate(accuracy, repacked)
-    return own if repacked else (*own, Gather(accuracy))
+    return own if repacked else (*own, Gather(accuracy), Subpixel(accuracy))
 
 
 class ConvTransposeLayer(BaseLayer):
@@ -57,10 +58,11 @@ class ConvTransposeLayer(BaseLayer):
     algorithm : str
         "auto", or one of the ways to compute it, which then runs or raises: "ordinary" (stride 1: a convolution with the kernel
         reversed), "phases" (each remainder of the stride is a convolution), "overlap_add" (columns by a GEMM, added where they
-        overlap), "separate" (each remainder of the stride is a convolution by an algorithm of its own) or "gather" (products of
-        whole pixels, which the result's pixels add up).
+        overlap), "separate" (each remainder of the stride is a convolution by an algorithm of its own), "gather" (products of
+        whole pixels, which the result's pixels add up) or "subpixel" (kernels as large as the stride: Strassen's product, whose
+        results are the blocks that pixels become).
     accuracy : float, "strict" or None
-        As for `Conv2d`; only "ordinary" and "separate" can make more than the rounding errors of direct sums.
+        As for `Conv2d`; "phases" and "overlap_add" make the rounding errors of direct sums whatever it is.
 
     Raises
     ------

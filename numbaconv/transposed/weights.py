@@ -43,6 +43,13 @@ class TransposedWeights:
         """Of one group, weights of the 1x1 convolution that has an output channel for each (tap, output channel), without bias."""
         return self._make("taps apart", _taps_apart, None)
 
+    def side_by_side(self, taps: tuple[tuple[int, ...], ...]) -> Weights:
+        """Of one group, the same for these taps of each axis, as images have it and with bias."""
+        index = (slice(None), slice(None), *np.ix_(*taps))
+        bias = self.swapped.bias
+        bias = None if bias is None else np.tile(bias, prod(map(len, taps)))
+        return self._make(("side by side", taps), lambda weight: _taps_apart(weight[index])[..., None], bias)
+
     def _make(self, key, make: Callable[[np.ndarray], np.ndarray], bias: np.ndarray | None) -> Weights:
         with self._lock:
             if key not in self._made:
