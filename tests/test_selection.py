@@ -61,7 +61,8 @@ def test_long_runs_take_longer_in_strips_than_in_pieces(text):
 
 #: Layers of networks, whose estimates are closer to one another than those of the small problems of `every_kind`.
 LAYERS = st.builds(
-    "c{}h{}w{}o{}k{}s{}p{}g{}{}".format, st.sampled_from((16, 48, 256)), *2 * [st.integers(9, 60)], st.sampled_from((16, 96, 512)),
+    "c{}h{}w{}o{}k{}s{}p{}g{}{}".format, st.sampled_from((16, 48, 256, 768)), *2 * [st.integers(9, 60)],
+    st.sampled_from((16, 96, 512)),
     st.sampled_from((1, 3, 7)), st.integers(1, 2), st.integers(0, 3), st.sampled_from((1, 8, 16)), st.sampled_from(("cf", "cl")),
 ).map(ConvProblem.parse)  # fmt: skip
 

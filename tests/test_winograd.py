@@ -15,7 +15,7 @@ from strategies import NON_FINITE, PIECEWISE_LINEAR, TRANSCENDENTAL, bits, kinds
 
 import numbaconv as nc
 from numbaconv.accuracy import DEFAULT
-from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms import ALGORITHMS, transformed, winograd_blocks
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.layout import ChannelsFirst
 from numbaconv.algorithms.weights import Weights
@@ -24,6 +24,7 @@ from numbaconv.codegen.cook_toom import MAX_POINTS, construct, transforms
 from numbaconv.codegen.linear import program
 from numbaconv.dispatch.select import best
 from numbaconv.epilogue import Epilogue
+from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.machine import Rates, machine
 from numbaconv.problem import ConvProblem
 from numbaconv.reference import reference_conv
@@ -320,6 +321,42 @@ def test_neither_threads_nor_the_batch_change_a_bit(text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    ("c16h20w18o40k3p1", "n3c40h23w14o130k3p1", "c20h13w12o70k3p7dil7", "n2c12h9w11o20k5s2p2", "c9h40w5o9k3p1f64"),
+)
+@pytest.mark.parametrize("rows", (13, 40))
+def test_blocks_for_kernels_from_memory_change_no_bit(text, rows, monkeypatch):
+    given_ = make_operands(ConvProblem.parse(text + "cl"), normals, residual=True, activation="relu")
+    for m, algorithm in VARIANTS.items():
+        expected, g = run(plan_of(given_, m), given_), geometry(given_.problem)
+        fields = algorithm.cut(g, machine()).fields
+        row = (
+            fields["n_h"] * fields["n_w"] * (g["stride_h"] * g["stride_w"] * g["c_in"] * g["itemsize"] + 2 * PANEL_ROW)
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(winograd_blocks, "L3_SHARE", 0)
+            patch.setattr(winograd_blocks, "FAR_ROOM", rows * row + 1)
+            patch.setattr(transformed, "FAR_ROOM", rows * (row + fields["n_h"] * fields["n_w"] * 192))
+            large = algorithm.cut(g, machine()).fields
+            assert large["column_block"] == min(2, g["panels_per_group"])
+            for threads in range(1, THREADS + 1):
+                assert bits(run(plan_of(given_, m), given_, threads)) == bits(expected)
+
+
+def test_kernels_from_memory_come_for_as_few_blocks_as_the_workspace_allows():
+    def blocks(text):
+        g = geometry(ConvProblem.parse(text))
+        fields = VARIANTS[4].cut(g, machine()).fields
+        return fields["lines"], fields["column_block"], fields["k_block"]
+
+    assert blocks("c1024h30w30o1024k3cl") == (2, 2, 1024)
+    assert blocks("c512h28w28o512k3p1cl")[1:] == (2, 512)
+    # in the L3, and so many channels that a tile's rows do not fit
+    assert blocks("c128h56w56o128k3p1cl")[1] == 4
+    assert blocks("c4096h30w30o64k3p1cl")[2] < 4096
+
+
+@pytest.mark.parametrize(
     "text", ("n2c20h9w10o37k3p1", "c18h11w12o40k3p2dil2", "n2c12h9w11o20k5s2p2", "c48h8w8o48k3p1g3")
 )
 def test_pixels_may_lie_apart_and_nothing_is_written_between_them(text):
@@ -353,6 +390,7 @@ def test_a_layer_runs_it_in_either_layout_and_without_a_batch(rng):
     (
         "c64h56w56o64k3p1",
         "c512h28w28o512k3p1",
+        "c1024h30w30o1024k3",
         "c2048h33w33o256k3p12dil12",
         "n32c256h14w14o256k3p1",
         "c96h35w35o96k5p2",

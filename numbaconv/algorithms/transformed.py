@@ -13,6 +13,8 @@ from numbaconv.algorithms import winograd_cost
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.algorithms.winograd_blocks import (
+    FAR_COLUMNS,
+    FAR_ROOM,
     L2_PART,
     L2_PART_ON_THE_WAY,
     ROWS,
@@ -20,6 +22,7 @@ from numbaconv.algorithms.winograd_blocks import (
     WORKSPACE_LIMIT,
     columns_together,
     cut_slices,
+    in_large_blocks,
     kernel_block,
     odd_lines,
     split_bytes,
@@ -64,6 +67,8 @@ class Transformed(TiledAlgorithm):
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
     workspace_limit = WORKSPACE_LIMIT
+    #: whether kernels may take more than the L3
+    may_be_far = True
     #: the part of the L2 that a block aims at
     l2_part = L2_PART
 
@@ -84,7 +89,10 @@ class Transformed(TiledAlgorithm):
         k = g["stride_h"] * g["stride_w"] * g["c_in"]
         panels = g["groups"] * g["panels_per_group"]
         column_block, k_block = columns_together(g), k
-        if positions * split_bytes(g, k) > SPLIT:
+        far = transformed and self.may_be_far and in_large_blocks(g, positions, k)
+        if far:
+            column_block = min(FAR_COLUMNS, panels)
+        elif positions * split_bytes(g, k) > SPLIT:
             # all columns at once, so that each block of channels is transformed once
             column_block = panels
             most = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
@@ -95,11 +103,15 @@ class Transformed(TiledAlgorithm):
         data_pitch = row_pitch(channels * g["itemsize"])
         product_pitch = row_pitch(column_block * PANEL_ROW)
         total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        room = int((self.l2_part if transformed else L2_PART_ON_THE_WAY) * machine.l2) // positions
-        chunks, slices, slots, rows = cut_slices(g, room, data_pitch, product_pitch)
-        blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
-        # an even number is easy to share
-        blocks += blocks > 1 and blocks % 2
+        room = FAR_ROOM if far else int((self.l2_part if transformed else L2_PART_ON_THE_WAY) * machine.l2)
+        chunks, slices, slots, rows = cut_slices(g, room // positions, data_pitch, product_pitch)
+        if far:
+            # threads share columns
+            blocks = -(-total // rows)
+        else:
+            blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
+            # an even number is easy to share
+            blocks += blocks > 1 and blocks % 2
         rows = -(-total // max(blocks, 1))
         tile_list = (g["k_d"] * TAP + slices * -(-rows // MR) * TILE + positions + fields["m_h"] * fields["m_w"]) * 8
         head = HEADER + tile_list + column_block * PANEL_ROW

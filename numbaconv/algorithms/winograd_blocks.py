@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbaconv.algorithms.cost import L3_SHARE
 from numbaconv.loops.gemm import MR, PANEL_ROW, VECTOR_BYTES
 
 #: The most that a thread's workspace may take, and the part of it and of the L2 that a block aims at.
@@ -13,6 +14,9 @@ L2_PART_ON_THE_WAY, _KERNEL_PART = 0.65, 0.15
 SPLIT = WORKSPACE_LIMIT // 2
 #: Panels of products that are made before they are transformed, and rows that a block has at the least where they exist.
 _COLUMN_BLOCK, ROWS = 4, 2 * MR
+#: Kernels of more bytes than the L3 keeps come from memory for each block: blocks are as large as the workspace then, whatever
+#: the L2 is, with so many panels of products.
+FAR_COLUMNS, FAR_ROOM = 2, WORKSPACE_LIMIT - (1 << 16)
 
 
 def columns_together(g: dict[str, int]) -> int:
@@ -21,6 +25,13 @@ def columns_together(g: dict[str, int]) -> int:
         # groups that do not end with a vector are multiplied alone, so that their last one may be whole
         return min(_COLUMN_BLOCK, g["panels_per_group"])
     return min(_COLUMN_BLOCK, g["groups"] * g["panels_per_group"])
+
+
+def in_large_blocks(g: dict[str, int], positions: int, k: int) -> bool:
+    """Whether transformed kernels of images come from memory, and at least a tile's rows fit the workspace."""
+    flat = g["groups"] == g["k_d"] == g["d_out"] == 1
+    row = positions * (k * g["itemsize"] + FAR_COLUMNS * PANEL_ROW)
+    return flat and positions * g["panels_per_group"] * k * PANEL_ROW > L3_SHARE and MR * row < FAR_ROOM
 
 
 def split_bytes(g: dict[str, int], k: int) -> int:

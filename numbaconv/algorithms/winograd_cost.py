@@ -17,12 +17,15 @@ from math import inf
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.winograd_blocks import (
+    FAR_COLUMNS,
+    FAR_ROOM,
     L2_PART,
     L2_PART_ON_THE_WAY,
     ROWS,
     SPLIT,
     columns_together,
     dilations,
+    in_large_blocks,
     slots,
     split_bytes,
 )
@@ -148,11 +151,18 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
         across = -(-w_out // (dilation_w * m_w))
         tiles = images * dilation_h * -(-h_out // (dilation_h * m_h)) * dilation_w * across
         rounds, row_bytes = column_blocks, positions * tile_bytes
-        if positions * most > SPLIT:
+        far_row_bytes = positions * (k * g["itemsize"] + FAR_COLUMNS * PANEL_ROW)
+        large = pieces == 1 and in_large_blocks(g, positions, k)
+        if large and machine.weights_kept:
+            rounds, row_bytes = -(-panels // FAR_COLUMNS), far_row_bytes
+        elif positions * most > SPLIT:
             rounds, row_bytes = 1, SPLIT / ROWS
+        rows = FAR_ROOM / far_row_bytes if large else 0.0
+        if not (large and machine.weights_kept):
+            rows = max(rows, ROWS, room / row_bytes)
         blocks, beside = min(tiles, 1), 0
         if tiles and flat and (pieces == 1 or across == 1):
-            blocks = max(1.0, tiles / max(ROWS, room / row_bytes))
+            blocks = max(1.0, tiles / rows)
             beside = _EVEN * row_bytes * tiles / blocks if machine.weights_kept else 0
         moved = apart * (vectors_in * input_cycles + vectors_out * output_cycles)
         moved += _TILE * (rounds + (rounds if groups > 1 else 1))
