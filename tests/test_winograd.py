@@ -196,7 +196,7 @@ def test_the_stated_error_is_a_bound_and_not_a_loose_one(kernel, c_in):
 
 @pytest.mark.parametrize(
     "text, cold",
-    (("c256h14w14o256k3p1cl", True), ("c512h14w14o512k3p1cl", True), ("c64h56w56o64k3p1cl", False)),
+    (("c256h14w14o256k3p1cl", True), ("c512h7w7o512k3p1cl", True), ("c64h56w56o64k3p1cl", False)),
 )
 def test_weights_that_come_from_memory_are_transformed_on_the_way_where_few_tiles_meet_them(text, cold):
     g = geometry(ConvProblem.parse(text))
