@@ -353,7 +353,7 @@ def test_kernels_from_memory_come_for_as_few_blocks_as_the_workspace_allows():
     assert blocks("c512h28w28o512k3p1cl")[1:] == (2, 512)
     # in the L3, and so many channels that a tile's rows do not fit
     assert blocks("c128h56w56o128k3p1cl")[1] == 4
-    assert blocks("c4096h30w30o64k3p1cl")[2] < 4096
+    assert blocks("c8192h30w30o64k3p1cl")[2] < 8192
 
 
 @pytest.mark.parametrize(
