@@ -31,6 +31,7 @@ def plan_of(given_):
     """The plan for a problem as if it were large."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sliding, "_LOADED", -1)
+        patch.setattr(sliding, "_LOADED_IMAGES", -1)
         weights = Weights(given_.weight, given_.bias, given_.problem.groups)
         return Depthwise().plan(given_.problem, weights, given_.epilogue, machine())
 

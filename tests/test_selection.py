@@ -14,7 +14,7 @@ from strategies import every_kind
 from numbaconv.accuracy import DEFAULT, STRICT, Accuracy
 from numbaconv.algorithms import ALGORITHMS, cost
 from numbaconv.algorithms.cost import met
-from numbaconv.algorithms.geometry import geometry
+from numbaconv.algorithms.geometry import geometry, rows_collide
 from numbaconv.algorithms.padded import posed_to
 from numbaconv.codegen.jit import on_compile
 from numbaconv.dispatch import calibration, select
@@ -268,3 +268,12 @@ def test_two_processes_reckon_with_the_same_rates(python, tmp_path):
         """
     first, second = (python(program, NUMBACONV_CALIBRATE="1", NUMBACONV_CACHE_DIR=str(tmp_path)) for _ in range(2))
     assert first.stdout == second.stdout
+
+
+def test_short_tiles_do_not_evict_their_own_rows():
+    """Of 12 rows 8 KiB apart an L1 of 8 ways keeps 8, and all of 6."""
+    on, g = replace(HERE, l1=8 << 12), geometry(ConvProblem.parse("c2048h33w33o256k3p18dil18cl"))
+    assert rows_collide(g, on, 12) and not rows_collide(g, on, 6)
+    cut = {"lines": 33, "line": 33, "tiles_outside": 0, "k_block": 2048, "patch_pitch": 0}
+    high, low = (cost.gemm_cycles(g | cut | {"tiles_per_line": n}, on) for n in (3, 6))
+    assert low < high

@@ -26,6 +26,7 @@ current x86 cores, and `SEGMENT`, which is estimated from single problems.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 
 from numbaconv.algorithms.geometry import fields_of, past_caches, rows_collide, weights_stay
@@ -85,7 +86,7 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     cycles += _partial(g, machine) * height
     stream = STREAM * first_reads(g, height) / machine.rates.far_bytes
     # patches that are packed have a pitch that does not
-    if g.get("patch_pitch", 0) in (0, g["x_pixel"]) and rows_collide(g, machine):
+    if g.get("patch_pitch", 0) in (0, g["x_pixel"]) and rows_collide(g, machine, ceil(height)):
         stream *= COLLIDING
     return tile_count(g) * g["groups"] * (cycles + stream)
 

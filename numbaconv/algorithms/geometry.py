@@ -214,12 +214,12 @@ def weights_stay(g: dict[str, int], machine: Machine) -> bool:
     return g["panels_per_group"] * g["panel_bytes"] <= machine.l2 // _TILES_OUTSIDE_PART
 
 
-def rows_collide(g: dict[str, int], machine: Machine) -> bool:
-    """Whether the rows of a tile, read where they lie, fall into so few sets of the L1 that they evict one another.
+def rows_collide(g: dict[str, int], machine: Machine, rows: int = MR) -> bool:
+    """Whether so many rows of a tile, read where they lie, fall into so few sets of the L1 that they evict one another.
 
     Addresses 4 KiB apart share a set, and the L1 has as many ways as it has pages of 4 KiB.
     """
-    return MR * gcd(g["stride_w"] * g["x_pixel"], 4096) // 4096 > machine.l1 // 4096
+    return rows * gcd(g["stride_w"] * g["x_pixel"], 4096) // 4096 > machine.l1 // 4096
 
 
 def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:

@@ -50,9 +50,9 @@ _FAR = 1 << 40
 #: The part of the L2 that the lines under a block may take, in all slices of the kernel, and the rows that it has at least:
 #: measured with lines of 100 to 600 KB and kernels of 3 to 7 rows, on which 16 lines take 0.4 to 0.9 of the time of one or two.
 _BLOCK_PART, _FEWEST_ROWS = 2, 20
-#: Tensors of so many bytes are loaded in order before tiles read and write them, which takes 0.5 to 0.9 of the time with what
-#: comes from memory, and 1.05 to 1.3 where the L3 keeps it; by so many times the L2 at most.
-_LOADED, _LOADED_PART = 8 << 20, 2
+#: Volumes and images of so many bytes are loaded in order before tiles read and write them, which takes 0.5 to 0.9 of the time
+#: with what comes from memory, and 1.05 to 1.3 where the L3 keeps it; by so many times the L2 at most.
+_LOADED, _LOADED_IMAGES, _LOADED_PART = 8 << 20, 16 << 20, 2
 
 
 class SlidingAlgorithm(TiledAlgorithm):
@@ -169,7 +169,8 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
     apart = 1 if known.columns else hop
     pixels = TALL if known.piece else PIXELS
     lines = line_block(g, machine, known.piece > 0)
-    large = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"]) > _LOADED
+    tensors = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"])
+    large = tensors > (_LOADED if g["k_d"] > 1 else _LOADED_IMAGES)
     rows = min((lines - 1) * g["stride_h"] + (g["k_h"] - 1) * g["dilation_h"] + 1, g["h_in"])
     return {
         "kernel": kernel,
