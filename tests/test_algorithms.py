@@ -28,7 +28,7 @@ from strategies import (
 )
 
 import numbaconv as nc
-from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms import ALGORITHMS, geometry
 from numbaconv.dispatch.select import choose
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.ndarrays import address
@@ -621,3 +621,16 @@ def test_large_results_start_with_a_cache_line(layout, rng):
         results = [layer(np.ones(shape)) for _ in range(4)]
         assert all(y.ctypes.data % 64 == 0 for y in results) or results[0].nbytes < 16 << 10
         assert all(y.flags.c_contiguous and y.flags.writeable for y in results)
+
+
+@pytest.mark.parametrize(
+    "text", ("c3h15w15o70k3p1", "n2c9h13w7o40k1", "c4h9w31o26k3s2p1g2", "c5h16w16o40k1", "c2w333o19k5p2f64")
+)
+@pytest.mark.parametrize("residual", (False, True))
+def test_planes_beyond_the_caches_are_written_a_few_at_a_time(text, residual, monkeypatch):
+    """Those of 16 by 16 pixels are streamed, the others end inside of a vector."""
+    monkeypatch.setattr(geometry, "_KEPT_BYTES", 0)
+    given_ = make_operands(ConvProblem.parse(text), whole_numbers, bias=True, residual=residual, activation="relu")
+    for threads in (1, 2):
+        with nc.num_threads(threads):
+            np.testing.assert_array_equal(given_.conv("im2col"), given_.oracle())

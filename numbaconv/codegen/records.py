@@ -27,8 +27,7 @@ CALL = _integers(
 #: One call of the core of sliding tiles: lines of output rows, walked down one tile wide.  It starts with the `WINDOW` of its runs.
 #: A group has so many `channels`, in a strip `plane` bytes apart; `expansions` is the address of how vectors find them.  Of the
 #: kernel's slices, `slices` from number `front` on meet the input; `runs_made` says for which tile and slices the workspace holds
-#: runs that read the input in place, 0 for none.  For each line tiles ask for `ask_bytes` of rows that lie `ask_row` bytes apart,
-#: as many as the stride moves down, the first one `ask` bytes from the line's A.
+#: runs that read the input in place, 0 for none.
 SLIDE = _integers(
     "position weight channels plane expansions a a_line runs runs_per_row h stride_h dilation_h h_in k_h lines height "
     "panels panel_count panel_bytes c c_line c_pitch columns bias residual residual_line residual_pitch activation bordered "

@@ -35,6 +35,8 @@ TAP = 1 + MR
 PAIR_TILES, PAIR_BYTES = 12, 1 << 20
 #: Rows of A of so many bytes stay in the L1 while panels pass by.
 BLOCK_BYTES = 1 << 14
+#: `tiles_outside` where rows of C are so long, and so far apart, that each tile writes all of its own before the next one.
+ONE_BY_ONE = 2
 #: Cold weights of so many bytes are asked for before they are read, even if the L2 keeps them from tile to tile.
 FAR_BYTES = 1 << 19
 
@@ -72,6 +74,8 @@ def core(call_address, alpha, beta):
     block = max(np.int64(1), call.tile_count)
     if call.tiles_outside != 0:
         block = max(np.int64(1), BLOCK_BYTES // (MR * get(call.tiles, 4) * call.k * size + 1))
+    if call.tiles_outside == ONE_BY_ONE:
+        block = np.int64(1)
     for first_tile in range(0, call.tile_count, block):
         last_tile = min(first_tile + block, call.tile_count)
         for first in range(0, call.columns, span):

@@ -10,7 +10,7 @@ from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_core, clear, fill_ones
 from numbaconv.codegen.records import call_record, conv_record
 from numbaconv.codegen.strip import copy_rows
-from numbaconv.loops.gemm import NV, PANEL_ROW, TILE, VECTOR_BYTES
+from numbaconv.loops.gemm import NV, ONE_BY_ONE, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.tables import ZEROS, first_tap, source
 from numbaconv.loops.walk import CALL_BYTES, share
 
@@ -120,6 +120,10 @@ def planes_part(part, row_parts, column_parts, conv_address, x, out, residual, w
         at = matrix * conv.c_out * plane + first * size
         call.c = out + at
         call.streamed = int(conv.streamed != 0 and (call.c | plane) % VECTOR_BYTES == 0)
+        if conv.streamed != 0 and call.streamed == 0:
+            # lines that no vector fills come from memory first: asked for, and a few planes after the other
+            call.far_results = 1
+            call.tiles_outside = ONE_BY_ONE
         call.residual = 0 if residual == 0 else residual + at
         call_core(conv.core, workspace, alpha, beta)
         number += count
