@@ -67,7 +67,7 @@ class Transformed(TiledAlgorithm):
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
     workspace_limit = WORKSPACE_LIMIT
-    #: whether kernels may take more than the L3
+    #: whether blocks are larger than the L2 where kernels come from memory for each of them
     may_be_far = True
     #: the part of the L2 that a block aims at
     l2_part = L2_PART
