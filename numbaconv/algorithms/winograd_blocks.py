@@ -30,8 +30,13 @@ def columns_together(g: dict[str, int]) -> int:
 def in_large_blocks(g: dict[str, int], positions: int, k: int) -> bool:
     """Whether transformed kernels of images come from memory, and at least a tile's rows fit the workspace."""
     flat = g["groups"] == g["k_d"] == g["d_out"] == 1
-    row = positions * (k * g["itemsize"] + FAR_COLUMNS * PANEL_ROW)
-    return flat and positions * g["panels_per_group"] * k * PANEL_ROW > L3_SHARE and MR * row < FAR_ROOM
+    kernels = positions * g["panels_per_group"] * k * PANEL_ROW
+    return flat and kernels > L3_SHARE and MR * far_row_bytes(g, positions, k) < FAR_ROOM
+
+
+def far_row_bytes(g: dict[str, int], positions: int, k: int) -> int:
+    """What a tile of such a block takes at the least: its transformed pixels and its products."""
+    return positions * (k * g["itemsize"] + FAR_COLUMNS * PANEL_ROW)
 
 
 def split_bytes(g: dict[str, int], k: int) -> int:

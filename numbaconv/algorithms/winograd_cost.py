@@ -25,6 +25,7 @@ from numbaconv.algorithms.winograd_blocks import (
     SPLIT,
     columns_together,
     dilations,
+    far_row_bytes,
     in_large_blocks,
     slots,
     split_bytes,
@@ -151,14 +152,14 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
         across = -(-w_out // (dilation_w * m_w))
         tiles = images * dilation_h * -(-h_out // (dilation_h * m_h)) * dilation_w * across
         rounds, row_bytes = column_blocks, positions * tile_bytes
-        far_row_bytes = positions * (k * g["itemsize"] + FAR_COLUMNS * PANEL_ROW)
+        far_row = far_row_bytes(g, positions, k)
         large = pieces == 1 and in_large_blocks(g, positions, k)
+        rows = FAR_ROOM / far_row if large else 0.0
         if large and machine.weights_kept:
-            rounds, row_bytes = -(-panels // FAR_COLUMNS), far_row_bytes
-        elif positions * most > SPLIT:
-            rounds, row_bytes = 1, SPLIT / ROWS
-        rows = FAR_ROOM / far_row_bytes if large else 0.0
-        if not (large and machine.weights_kept):
+            rounds, row_bytes = -(-panels // FAR_COLUMNS), far_row
+        else:
+            if positions * most > SPLIT:
+                rounds, row_bytes = 1, SPLIT / ROWS
             rows = max(rows, ROWS, room / row_bytes)
         blocks, beside = min(tiles, 1), 0
         if tiles and flat and (pieces == 1 or across == 1):

@@ -7,7 +7,6 @@ remainders have taps enough for Winograd, which saves more than reading the inpu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -15,7 +14,6 @@ from math import gcd, prod
 from typing import ClassVar
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Algorithm, Cost, DirectSums
 from numbaconv.algorithms.cost import MISSED, fetched_bytes
 from numbaconv.algorithms.depthwise import Depthwise
@@ -29,6 +27,7 @@ from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Machine, machine
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.remainders import Remainder, remainders_of
+from numbaconv.transposed.spaced import InTurn, Spaced
 from numbaconv.transposed.weights import TransposedWeights
 from numbaconv.values import Batched
 
@@ -84,9 +83,14 @@ class Separate(DirectSums):
 
     def plan(
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
-    ) -> _Plan:
+    ) -> InTurn:
         """Pack the weights, unless another plan has."""
-        return _Plan(problem, weights, epilogue, machine, self._best)
+        parts, plans = _parts(problem, machine), []
+        for part in parts:
+            algorithm = self._best(part, epilogue, machine).algorithm
+            plan = TiledPlan(algorithm, part, weights.part(part.taps_met), epilogue, machine)
+            plans.append((part.first, plan))
+        return InTurn(self.name, problem, epilogue, parts[0].n, plans)
 
     def _best(self, part: _Part, epilogue: Epilogue, on: Machine) -> Candidate:
         return best(part, epilogue, on, self.accuracy, _algorithms(part.steps, self.repacked))
@@ -183,71 +187,17 @@ def _algorithms(steps: tuple[int, int, int, int], repacked: bool) -> tuple[Algor
     return tuple(algorithm for algorithm in every if algorithm.repacked) if repacked else every
 
 
-class _Spaced:
-    """Mixed into an algorithm: its outputs lie apart in the result."""
-
-    def __init__(self, steps: tuple[int, int, int, int], *arguments):
-        super().__init__(*arguments)
-        self._steps = steps
-
-    def cut(self, g, machine):
-        """As ever, and where outputs lie."""
-        steps = dict(zip(("image_step", "slice_step", "line_step", "column_step"), self._steps))
-        cut = super().cut(g | steps, machine)
-        return cut._replace(fields=steps | cut.fields)
-
-
-class _SpacedDepthwise(_Spaced, Depthwise):
+class _SpacedDepthwise(Spaced, Depthwise):
     pass
 
 
-class _SpacedGrouped(_Spaced, Grouped):
+class _SpacedGrouped(Spaced, Grouped):
     pass
 
 
-class _SpacedWinograd(_Spaced, Winograd):
+class _SpacedWinograd(Spaced, Winograd):
     pass
 
 
-class _SpacedSplit(_Spaced, Split):
+class _SpacedSplit(Spaced, Split):
     pass
-
-
-class _Plan(AddressedPlan):
-    """Plans of all remainders, which take turns a few images at a time."""
-
-    algorithm = Separate.name
-
-    def __init__(
-        self,
-        problem: TransposedProblem,
-        weights: TransposedWeights,
-        epilogue: Epilogue,
-        machine: Machine,
-        best_of: Callable[[_Part, Epilogue, Machine], Candidate],
-    ):
-        self.problem, self.epilogue = problem, epilogue
-        parts = _parts(problem, machine)
-        self._plans = []
-        for part in parts:
-            algorithm = best_of(part, epilogue, machine).algorithm
-            plan = TiledPlan(algorithm, part, weights.part(part.taps_met), epilogue, machine)
-            self._plans.append((part.first, plan))
-        self.workspace_bytes = max(plan.workspace_bytes for _, plan in self._plans)
-        self.plan_bytes = sum(plan.plan_bytes for _, plan in self._plans)
-        self._rounds = problem.n // max(parts[0].n, 1)
-        self._pixel = problem.c_out * problem.itemsize
-        self._x_bytes = parts[0].n * prod(problem.spatial) * problem.c_in * problem.itemsize
-        self._out_bytes = parts[0].n * prod(problem.out_spatial) * self._pixel
-
-    def scratch_bytes(self, threads: int) -> int:
-        """Bytes of workspace that `run` needs on so many threads."""
-        return self.workspace_bytes * threads
-
-    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        """As `run`, on addresses."""
-        for number in range(self._rounds):
-            at = number * self._out_bytes
-            for first, plan in self._plans:
-                to = at + first * self._pixel
-                plan.run_at(x + number * self._x_bytes, out + to, residual + to if residual else 0, workspace, threads)

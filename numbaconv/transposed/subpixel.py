@@ -15,7 +15,6 @@ from math import prod
 from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
-from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, DirectSums
 from numbaconv.algorithms.cost import in_order_cycles
 from numbaconv.algorithms.strassen import Strassen
@@ -25,6 +24,7 @@ from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.transposed.problem import TransposedProblem
+from numbaconv.transposed.spaced import InTurn, Spaced
 from numbaconv.transposed.weights import TransposedWeights
 
 #: More parts than this would each read the whole input.
@@ -67,9 +67,14 @@ class Subpixel(DirectSums):
 
     def plan(
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
-    ) -> _Plan:
+    ) -> InTurn:
         """Pack the weights, unless another plan has."""
-        return _Plan(problem, weights, epilogue, machine)
+        algorithm, inner = _algorithm(problem.kernel, problem.spatial), _product(problem)
+        plans = [
+            (part.first, TiledPlan(algorithm, inner, weights.side_by_side(part.taps), epilogue, machine))
+            for part in _parts(problem)
+        ]
+        return InTurn(self.name, problem, epilogue, problem.n, plans)
 
     def _best(self, problem: TransposedProblem, epilogue: Epilogue, on: Machine) -> Candidate:
         return best(_product(problem), epilogue, on, self.accuracy, (_algorithm(problem.kernel, problem.spatial),))
@@ -109,54 +114,22 @@ def _product(p: TransposedProblem) -> ConvProblem:
     return ConvProblem(n, p.c_in, c_out, spatial, ones, ones, ones, none, 1, p.dtype, "channels_last")
 
 
-class _Blocks(Strassen):
+class _Blocks(Spaced, Strassen):
     """Strassen's algorithm on images of `spatial` pixels, each of which becomes a block: its pixels are lines of blocks."""
 
     def __init__(self, kernel: tuple[int, ...], spatial: tuple[int, ...]):
-        super().__init__()
         self._together, self._columns = _together(kernel), spatial[-1]
-        # lines of blocks from line to line, and from image to image
-        self._line = prod(kernel[-2:-1])
-        self._image = prod(kernel[:-1]) * prod(spatial[-2:-1])
+        line = prod(kernel[-2:-1]) * spatial[-1]
+        super().__init__((prod(kernel[:-2]) * line * prod(spatial[-2:-1]), 0, line, 1))
 
     def cut(self, g, machine):
-        """As ever, and where results lie."""
+        """As ever; a pixel is a line of a block, and the second half of the channels may be the next one."""
         cut = super().cut(g, machine)
         pixel = g["c_out"] // self._together * g["itemsize"]
         half = {"half_step": self._columns * pixel} if self._together > 1 else {}
-        fields = {
-            "out_pixel": pixel, "residual_pixel": pixel, "column_step": 1,
-            "line_step": self._line * self._columns, "image_step": self._image * self._columns,
-        }  # fmt: skip
-        return cut._replace(fields=cut.fields | fields | half)
+        return cut._replace(fields=cut.fields | {"out_pixel": pixel, "residual_pixel": pixel} | half)
 
 
 @lru_cache(maxsize=64)  # candidates are kept by these very objects
 def _algorithm(kernel: tuple[int, ...], spatial: tuple[int, ...]) -> _Blocks:
     return _Blocks(kernel, spatial)
-
-
-class _Plan(AddressedPlan):
-    """Plans of all parts."""
-
-    algorithm = Subpixel.name
-
-    def __init__(self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine):
-        self.problem, self.epilogue = problem, epilogue
-        algorithm, product_ = _algorithm(problem.kernel, problem.spatial), _product(problem)
-        pixel = problem.c_out * problem.itemsize
-        self._plans = [
-            (part.first * pixel, TiledPlan(algorithm, product_, weights.side_by_side(part.taps), epilogue, machine))
-            for part in _parts(problem)
-        ]
-        self.workspace_bytes = max(plan.workspace_bytes for _, plan in self._plans)
-        self.plan_bytes = sum(plan.plan_bytes for _, plan in self._plans)
-
-    def scratch_bytes(self, threads: int) -> int:
-        """Bytes of workspace that `run` needs on so many threads."""
-        return self.workspace_bytes * threads
-
-    def run_at(self, x: int, out: int, residual: int, workspace: int, threads: int) -> None:
-        """As `run`, on addresses."""
-        for first, plan in self._plans:
-            plan.run_at(x, out + first, residual + first if residual else 0, workspace, threads)
