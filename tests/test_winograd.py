@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from strategies import NON_FINITE, PIECEWISE_LINEAR, TRANSCENDENTAL, bits, kinds, make_operands, normals, problems
+from strategies import (
+    NON_FINITE,
+    PIECEWISE_LINEAR,
+    TRANSCENDENTAL,
+    assert_rounded,
+    bits,
+    kinds,
+    make_operands,
+    normals,
+    problems,
+)
 
 import numbaconv as nc
 from numbaconv.accuracy import DEFAULT
@@ -27,7 +37,6 @@ from numbaconv.epilogue import Epilogue
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.machine import Rates, machine
 from numbaconv.problem import ConvProblem
-from numbaconv.reference import reference_conv
 
 THREADS = numba.config.NUMBA_NUM_THREADS
 VARIANTS = {algorithm.m: algorithm for algorithm in ALGORITHMS if algorithm.name == "winograd"}
@@ -66,20 +75,8 @@ def run(plan, given_, threads=1):
 
 
 def assert_within_bound(y, given_, m):
-    """Errors are rounding errors: their root mean square is a small multiple of the bound for sums of this size.
-
-    A problem has few outputs, which may cancel by chance, hence the size that independent operands would give and the factor.
-    The activations here stretch nothing by more than a tenth.
-    """
-    p = given_.problem
-    exact = given_.oracle(accumulate="f64") if p.dtype == "f32" else given_.oracle()
-    variance = reference_conv(replace(p, bias=False), given_.x**2, given_.weight**2)
-    size = np.sqrt(variance.max(initial=0)) + 1
-    eps = np.finfo(p.np_dtype).eps
-    assert y.shape == exact.shape and y.dtype == p.np_dtype
-    largest = np.abs(y - exact).max(initial=0)
-    scale = size * max(VARIANTS[m].rms_error(p), eps) + 8 * eps * np.abs(exact).max(initial=0)
-    assert largest <= 8 * scale, f"{largest / scale} times the scale"
+    """Rounding errors of F's size."""
+    assert_rounded(y, given_, VARIANTS[m].rms_error(given_.problem))
 
 
 # --- the construction -------------------------------------------------------------------------------------------

@@ -19,11 +19,13 @@ from numbaconv.algorithms.split_planes import SplitPlanes
 from numbaconv.algorithms.strassen import Strassen
 from numbaconv.algorithms.tiled import TiledAlgorithm
 from numbaconv.algorithms.winograd import Winograd
+from numbaconv.algorithms.winograd_depthwise import DEPTHWISE_SIZES, WinogradDepthwise
 from numbaconv.algorithms.winograd_form import SIZES
 from numbaconv.codegen.halves import KINDS
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Depthwise(),
+    *map(WinogradDepthwise, DEPTHWISE_SIZES),
     Grouped(),
     Pointwise(),
     Strassen(),

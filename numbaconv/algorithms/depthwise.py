@@ -26,7 +26,7 @@ from numbaconv.workspace import rounded
 _TRANSPOSE = 6.0
 
 
-class _Panels(SlidingAlgorithm):
+class DepthwisePanels(SlidingAlgorithm):
     """Blocks of channels are so narrow that the kernel's rows, one tile wide, stay in the L1 on the way down."""
 
     name = Strips.name
@@ -42,7 +42,7 @@ class _Panels(SlidingAlgorithm):
         return 0.0
 
 
-class _PanelsOfPlanes(_Panels):
+class _PanelsOfPlanes(DepthwisePanels):
     """The same on channels-first tensors, around which a panel is transposed while it stays in the L2."""
 
     share = by_panel_share
@@ -92,7 +92,7 @@ def _channels_first_ways(problem: ConvProblem) -> tuple[TiledAlgorithm, ...]:
     return tuple(way for way in _WAYS if way.native(problem))
 
 
-class Depthwise(_Panels):
+class Depthwise(DepthwisePanels):
     """Channels-last as it is; of the ways for channels-first the one that is estimated to take less."""
 
     def native(self, problem):

@@ -59,6 +59,17 @@ def rounding(problem: ConvProblem, k: float, amplification: float) -> float:
     return _SAFETY * float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(k)) * amplification
 
 
+def pixel_tables(g: dict[str, int]) -> dict[str, np.ndarray]:
+    """Distances of the pixels of a tile from its first one, by field of the `CONV` record; `g` holds the sizes of F, too."""
+    step_h, step_w = g["stride_h"] * g["dilation_h"], g["stride_w"] * g["dilation_w"]
+    outputs = _offsets(g["m_h"], g["dilation_h"] * g["line_step"], g["m_w"], g["dilation_w"] * g["column_step"])
+    return {
+        "input_table": _offsets(g["n_h"], step_h * g["w_in"], g["n_w"], step_w) * g["x_pixel"],
+        "output_table": outputs * g["out_pixel"],
+        "residual_table": outputs * g["residual_pixel"],
+    }
+
+
 class Transformed(TiledAlgorithm):
     """Base of the algorithms whose loops are those of `loops.winograd`."""
 
@@ -164,3 +175,9 @@ class Transformed(TiledAlgorithm):
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
         return 0.0
+
+
+def _offsets(rows: int, row_step: int, columns: int, column_step: int) -> np.ndarray:
+    """Distances in pixels of a grid from its first pixel, row by row."""
+    grid = np.arange(rows)[:, None] * row_step + np.arange(columns) * column_step
+    return np.ascontiguousarray(grid.reshape(-1), np.int64)

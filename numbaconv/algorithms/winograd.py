@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from numbaconv.algorithms import cost, winograd_cost
 from numbaconv.algorithms.geometry import folded
-from numbaconv.algorithms.transformed import Transformed, rounding
+from numbaconv.algorithms.transformed import Transformed, pixel_tables, rounding
 from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT, dilations
 from numbaconv.algorithms.winograd_form import Form, form, refusal
 from numbaconv.algorithms.winograd_kernels import TransformedKernels
@@ -90,14 +88,7 @@ class Winograd(Transformed):
         return form(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
 
     def tables(self, g, cut):
-        step_h, step_w = g["stride_h"] * g["dilation_h"], g["stride_w"] * g["dilation_w"]
-        down, across = g["dilation_h"] * g["line_step"], g["dilation_w"] * g["column_step"]
-        outputs = _offsets(g["m_h"], down, g["m_w"], across)
-        return {
-            "input_table": _offsets(g["n_h"], step_h * g["w_in"], g["n_w"], step_w) * g["x_pixel"],
-            "output_table": outputs * g["out_pixel"],
-            "residual_table": outputs * g["residual_pixel"],
-        }
+        return pixel_tables(g)
 
     def operands(self, weights, g):
         if g["kernel_block"]:
@@ -121,9 +112,3 @@ class Winograd(Transformed):
             least = cost.least_work(problem, machine)
             return least.pixels * problem.groups * least.stored / machine.rates.clock
         return winograd_cost.least_cycles(problem, machine)[self.m] / machine.rates.clock
-
-
-def _offsets(rows: int, row_step: int, columns: int, column_step: int) -> np.ndarray:
-    """Distances in pixels of a grid from its first pixel, row by row."""
-    grid = np.arange(rows)[:, None] * row_step + np.arange(columns) * column_step
-    return np.ascontiguousarray(grid.reshape(-1), np.int64)

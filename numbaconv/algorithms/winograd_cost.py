@@ -37,7 +37,7 @@ from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
 #: Cycles to call the core, and to find the pixels of a tile; measured, as all that follow are.
-_CALL, _TILE = 30.0, 88.0
+_CALL, TILE = 30.0, 88.0
 #: How much longer it takes where the phases of a stride make long rows of few tiles.
 _STRIDED = 1.05
 #: How much longer transforms take where vectors of channels cross cache lines.
@@ -76,7 +76,7 @@ def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
     slices = _slices_transformed(g), g["d_out"]
     each = zip(slices, rounds, _vectors(g, g["column_block"], machine), (sizes.input_cycles, sizes.output_cycles))
     apart = _apart(g)
-    moved = sum(count * (_TILE * times + vectors * one * apart) for count, times, vectors, one in each)
+    moved = sum(count * (TILE * times + vectors * one * apart) for count, times, vectors, one in each)
     return (sizes.positions * (products + calls * _CALL) + tiles * moved) * _strided(g)
 
 
@@ -111,7 +111,7 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
         + stored * groups * g["panels_per_group"] * (rates.row + rates.tap * summed)
         + transformed_in * phases * groups * c_in / lanes
         + transformed_out * vectors_out
-        + tiles * 2 * _TILE
+        + tiles * 2 * TILE
     )
     tensors = n * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
     far = _WAITED * cost.waiting_cycles(tensors, tensors, machine)
@@ -166,7 +166,7 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
             blocks = max(1.0, tiles / rows)
             beside = _EVEN * row_bytes * tiles / blocks if machine.weights_kept else 0
         moved = apart * (vectors_in * input_cycles + vectors_out * output_cycles)
-        moved += _TILE * (rounds + (rounds if groups > 1 else 1))
+        moved += TILE * (rounds + (rounds if groups > 1 else 1))
         row, first_rows = pieces * multiplied + stored, min(tiles, MR) if flat else MR
         products = groups * (tiles * row + blocks * max(pieces * fetching - row * first_rows, 0.0))
         products += blocks * max(groups, rounds) * _CALL
