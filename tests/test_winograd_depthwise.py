@@ -186,7 +186,15 @@ def test_it_says_why_it_refuses(text, why):
 
 
 #: Rates as those of a Zen 4 and its caches.
-HERE = replace(machine(), isa="avx512", features="", l1=32 << 10, l2=1 << 20, l3=32 << 20, rates=Rates(1.8e9, 2.6, 0.33, 30.0, 28.0))
+HERE = replace(
+    machine(),
+    isa="avx512",
+    features="",
+    l1=32 << 10,
+    l2=1 << 20,
+    l3=32 << 20,
+    rates=Rates(1.8e9, 2.6, 0.33, 30.0, 28.0),
+)
 
 
 @pytest.mark.parametrize(
