@@ -17,6 +17,11 @@ from numbaconv.algorithms.weights import Weights, side_by_side
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 
 
+#: Beyond so many bytes of operands, neighbouring pixels of 1x1 kernels are taken for what comes from memory: as runs of twelve
+#: places at once, which takes so many times as long as what comes from beyond the L2.  Measured with 10 to 38 MB.
+_FROM_MEMORY, _SLOWER = 6 << 20, 2.5
+
+
 @dataclass(frozen=True)
 class _Pack:
     """Packs panels whose columns are the channels of `outputs` neighbouring outputs, `stride` columns of the input apart."""
@@ -58,6 +63,14 @@ class Abreast(KernelRows):
         fields = _fields(g)
         cut = super().cut(g | fields, machine)
         return Cut(fields | cut.fields, *cut[1:])
+
+    def far_cycles(self, g, machine):
+        waits = super().far_cycles(g, machine)
+        x, out = g["n"] * g["x_image"], g["n"] * g["out_pixels"] * g["out_pixel"]
+        column = g["k_w"] - g["stride_w"] + g["stride_w"] // g["outputs"]
+        if g["k_d"] * g["k_h"] * column == 1 and x + out > _FROM_MEMORY:
+            waits += _SLOWER * x / machine.rates.far_bytes
+        return waits
 
     def operands(self, weights, g):
         outputs, c_out = g["outputs"], g["c_out"] // g["outputs"]

@@ -15,6 +15,7 @@ import numpy as np
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import folded
 from numbaconv.algorithms.transformed import Transformed, rounding
+from numbaconv.algorithms.winograd_cost import moving
 from numbaconv.codegen.linear import program
 from numbaconv.codegen.strassen import INPUT, KERNEL, OUTPUT, PRODUCTS
 from numbaconv.codegen.target import TARGETS
@@ -24,8 +25,8 @@ from numbaconv.workspace import aligned
 
 #: Root mean square of the products that make up a result, over that of the result: sqrt((6 + 2 + 2 + 6) / 4).
 _AMPLIFICATION = 2.0
-#: Cycles to load or store a vector on the way in, and on the way out; measured.
-_MOVED_IN, _MOVED_OUT = 2.0, 2.4
+#: Cycles to load or store a vector on the way in, and on the way out, where `winograd_cost.moving` is 1.
+_MOVED_IN, _MOVED_OUT = 4.0, 4.8
 
 
 class Strassen(Transformed):
@@ -89,7 +90,7 @@ class Strassen(Transformed):
         pixels, k = problem.n * prod(problem.out_spatial), prod(problem.kernel) * problem.c_in
         multiplied = PRODUCTS / 8 * k * problem.c_out / cost.FMA
         moved = (k * _FORM.input_cycles + problem.c_out * _FORM.output_cycles) / 4
-        return pixels / lanes * (multiplied + moved) / machine.rates.clock
+        return pixels / lanes * (multiplied + moved * moving(machine)) / machine.rates.clock
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,16 @@ _FROM_MEMORY = 0.3
 _WRITTEN = 7.0
 #: The part of the largest block that blocks of even size and number are at the least.
 _EVEN = 0.4
+#: Bytes a cycle that were copied inside the L2 where transforms were measured.
+_COPIED = 15.0
+
+
+def moving(machine: Machine, groups: int = 1) -> float:
+    """How many times as long as where they were measured transforms take: loads and stores, they are as fast as copies.
+
+    Those of groups wait for parts of pixels, which takes as long on either machine that they were measured on.
+    """
+    return _COPIED / machine.rates.copy_bytes if groups == 1 else 1.0
 
 
 def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
@@ -77,7 +87,7 @@ def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
     each = zip(slices, rounds, _vectors(g, g["column_block"], machine), (sizes.input_cycles, sizes.output_cycles))
     apart = _apart(g)
     moved = sum(count * (TILE * times + vectors * one * apart) for count, times, vectors, one in each)
-    return (sizes.positions * (products + calls * _CALL) + tiles * moved) * _strided(g)
+    return (sizes.positions * (products + calls * _CALL) + tiles * moved * moving(machine, g["groups"])) * _strided(g)
 
 
 def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
@@ -86,7 +96,7 @@ def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
     What a block takes beyond half of the L2 is written and read beyond it.
     """
     copies = 1 if g["kernel_block"] else sizes.positions
-    nbytes = copies * g["groups"] * g["panels_per_group"] * g["panel_bytes"]
+    nbytes = copies * g["groups"] * g["panel_bytes"] * _column_bytes(g) // PANEL_ROW
     block = sizes.positions * (g["data_position"] + g["product_position"])
     rounds = g["lines"] * -(-g["stride_h"] * g["stride_w"] * g["c_in"] // g["k_block"])
     spilled = rounds * _SPILLED * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
@@ -109,9 +119,8 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
     pixel = (
         multiplied * summed * phases * c_in * vectors_out / cost.FMA
         + stored * groups * g["panels_per_group"] * (rates.row + rates.tap * summed)
-        + transformed_in * phases * groups * c_in / lanes
-        + transformed_out * vectors_out
-        + tiles * 2 * TILE
+        + moving(machine, groups)
+        * (transformed_in * phases * groups * c_in / lanes + transformed_out * vectors_out + tiles * 2 * TILE)
     )
     tensors = n * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
     far = _WAITED * cost.waiting_cycles(tensors, tensors, machine)
@@ -134,19 +143,20 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
     phases, panels = stride[0] * stride[1], g["panels_per_group"]
     k, columns = phases * g["c_in"], columns_together(g)
     multiplied = summed * (work.multiply * k + machine.rates.tap * panels)
-    weight_bytes = groups * panels * g["panel_bytes"] * phases // (kernel[0] * kernel[1])
+    columns_read = _column_bytes(g)
+    weight_bytes = groups * g["panel_bytes"] * columns_read // PANEL_ROW * phases // (kernel[0] * kernel[1])
     column_blocks, tile_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
-    most, fetching = split_bytes(g, k), summed * k * panels * PANEL_ROW / _from_l2(machine)
+    most, fetching = split_bytes(g, k), summed * k * columns_read / _from_l2(machine)
     room, tensors = L2_PART * machine.l2, g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
     h_out, w_out, (dilation_h, dilation_w), flat = g["h_out"], g["w_out"], dilations(g), g["d_out"] == 1
     # a slice of the output takes at least one of the input
     images = g["n"] * min(g["d_in"], g["d_out"])
     vectors_in, vectors_out = _vectors(g, columns, machine)
-    apart, strided = _apart(g), _strided(g)
+    apart, strided, slow = _apart(g), _strided(g), moving(machine, groups)
     if not machine.weights_kept:
         # blocks may be larger, and kernels may come as they are
         room = L2_PART_ON_THE_WAY * machine.l2
-        weight_bytes = groups * panels * g["panel_bytes"]
+        weight_bytes = groups * g["panel_bytes"] * columns_read // PANEL_ROW
     found = {}
     for m, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(kernel, stride):
         across = -(-w_out // (dilation_w * m_w))
@@ -173,7 +183,7 @@ def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
         fetched = positions * pieces * weight_bytes if machine.weights_kept else weight_bytes
         passed = cost.fetched_bytes(fetched, blocks, machine)
         waited = cost.waiting_cycles(tensors + beside + fetched, tensors + passed, machine)
-        found[m] = (positions * products + tiles * moved) * strided + _WAITED * waited
+        found[m] = (positions * products + tiles * moved * slow) * strided + _WAITED * waited
     return found
 
 
@@ -192,8 +202,13 @@ def _pieces(g: dict[str, int]) -> int:
 def _fetching(g: dict[str, int], height: float, machine: Machine) -> float:
     """Cycles that a block's first row of tiles at one position waits for weights from the L2, where it is too low to hide them."""
     k = _slices_summed(g) * g["stride_h"] * g["stride_w"] * g["c_in"]
-    fetched = k * g["panels_per_group"] * PANEL_ROW / _from_l2(machine)
+    fetched = k * _column_bytes(g) / _from_l2(machine)
     return max(fetched - _products(g, height, machine), 0.0)
+
+
+def _column_bytes(g: dict[str, int]) -> int:
+    """Bytes that are read of a group's columns for one element of K: whole vectors, of which the last panel may have one only."""
+    return -(-g["c_out"] * g["itemsize"] // VECTOR_BYTES) * VECTOR_BYTES
 
 
 def _from_l2(machine: Machine) -> float:

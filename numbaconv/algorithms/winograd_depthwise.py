@@ -3,7 +3,7 @@
 There are no channels to sum over, by which transforms pay elsewhere, but each transformed pixel meets all pieces and columns of the
 kernel.  31 rows are 8 pieces of 4, whose products take 7 / 16 of the multiplications.  Wins from some 13 x 13 taps on.
 
-    cycles = inner + tiles of x (TILE + MOVED vectors input) + tiles of the result (TILE + MOVED vectors output)
+    cycles = inner + tiles of x (TILE + vectors input) + tiles of the result (TILE + vectors output)
            + kernels / KERNELS, where they come from beyond the L2, + what x and the result wait for (`cost.far_cycles`)
 
 `inner` is the depthwise convolution of transformed pixels; `input` and `output` are those of `winograd_form`.
@@ -23,6 +23,7 @@ from numbaconv.algorithms.tiled import Cut, TiledAlgorithm, TiledPlan
 from numbaconv.algorithms.transformed import pixel_tables, rounding
 from numbaconv.algorithms.weights import Weights, pack_columns
 from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT
+from numbaconv.algorithms.winograd_cost import TILE, moving
 from numbaconv.algorithms.winograd_form import Form
 from numbaconv.codegen.cook_toom import transforms
 from numbaconv.epilogue import IDENTITY, Epilogue
@@ -37,9 +38,8 @@ from numbaconv.workspace import rounded
 #: The m of F(m, m) that there are, and how many pieces a kernel has at the least: F(3, 3) never won.
 DEPTHWISE_SIZES = (4, 5)
 _FEWEST_PIECES = 3
-#: Cycles to find the pixels of a tile, and the part of `winograd_form`'s that moving takes, since positions are neighbours; bytes a
-#: cycle of kernels from beyond the L2, which few rows of tiles share.  Measured with 14 to 56 rows of 64 to 512 channels.
-_TILE, _MOVED, _KERNELS = 20.0, 0.66, 9.0
+#: Bytes a cycle of kernels from beyond the L2, which few rows of tiles share; measured with 14 to 56 rows of 64 to 512 channels.
+_KERNELS = 9.0
 #: Bytes of transformed pixels and products that a chunk aims at.
 _ROOM = 3 * WORKSPACE_LIMIT // 4
 
@@ -137,13 +137,13 @@ class WinogradDepthwise(TiledAlgorithm):
     def gemm_cycles(self, g, machine):
         """The inner convolution and the transforms."""
         inner = _inner(g, self.m)
-        vectors = _MOVED * -(-g["groups"] * g["itemsize"] // VECTOR_BYTES)
-        found = _TILE * g["panels_per_group"]
+        vectors = -(-g["groups"] * g["itemsize"] // VECTOR_BYTES)
+        found = TILE * g["panels_per_group"]
         # neighbouring chunks transform the tiles that they share twice
         shared = (g["chunks"] - 1) * (inner.kernel[0] - 1) * g["w_in"]
         moved = (prod(inner.spatial) + shared) * (found + vectors * self.form.input_cycles)
         moved += prod(inner.out_spatial) * (found + vectors * self.form.output_cycles)
-        return g["n"] * (_Positions(self.m).near_cycles(inner, machine) + moved)
+        return g["n"] * (_Positions(self.m).near_cycles(inner, machine) + moved * moving(machine))
 
     def extra_cycles(self, problem, g, machine):
         """Nothing."""
