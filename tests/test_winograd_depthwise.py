@@ -25,6 +25,7 @@ from numbaconv.accuracy import DEFAULT, STRICT
 from numbaconv.algorithms import ALGORITHMS
 from numbaconv.algorithms.layout import ChannelsFirst
 from numbaconv.algorithms.weights import Weights
+from numbaconv.algorithms.winograd_depthwise import least_of_sizes
 from numbaconv.dispatch.select import rank
 from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Rates, machine
@@ -222,4 +223,16 @@ def test_other_padding_is_copied_around_the_input():
     given_ = make_operands(problem, normals)
     call = partial(given_.conv, padding_mode="reflect", accuracy=1e-5)
     np.testing.assert_allclose(call("winograd_depthwise"), call("depthwise"), rtol=1e-4, atol=1e-4)
-    assert "winograd_depthwise" in {row.algorithm for row in nc.explain(problem).rows}
+
+
+@pytest.mark.parametrize(
+    "text", ("c8w40o8k13p6g8", "c8h20w9o8k11p5g8", "c8d40h3w3o8kd13kh1kw1pd6ph0pw0g8", "c8d3h9w9o8k3p1g8")
+)
+def test_it_is_explained_for_every_number_of_axes(text):
+    """A signal has one row, and an axis along which a volume's kernel has one tap is none."""
+    problem = ConvProblem.parse(text + "cl")
+    rows = [row for row in nc.explain(problem, accuracy=1e-5).rows if row.algorithm == "winograd_depthwise"]
+    able = [row for row in rows if row.reason is None]
+    assert len(rows) == len(SIZES) and bool(able) == ("13p6" not in text and "k3" not in text)
+    for row, algorithm in zip(able, SIZES.values()):
+        assert least_of_sizes(problem, machine()) <= algorithm.least_seconds(problem, machine()) <= row.seconds

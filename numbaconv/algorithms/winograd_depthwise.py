@@ -46,8 +46,14 @@ _ROOM = 3 * WORKSPACE_LIMIT // 4
 
 def least_of_sizes(problem: ConvProblem, machine: Machine) -> float:
     """Nothing is known of kernels that any size does; those are few."""
-    tall = problem.groups == problem.c_in and problem.kernel[-2:][0] > 2 * DEPTHWISE_SIZES[0]
-    return 0.0 if tall else inf
+    if problem.groups == problem.c_in and _rows(folded(problem)) > (_FEWEST_PIECES - 1) * DEPTHWISE_SIZES[0]:
+        return 0.0
+    return inf
+
+
+def _rows(problem: ConvProblem) -> int:
+    """Rows of the kernel; that of a signal has one."""
+    return ((1,) + problem.kernel)[-2]
 
 
 class WinogradDepthwise(TiledAlgorithm):
@@ -66,7 +72,7 @@ class WinogradDepthwise(TiledAlgorithm):
 
     def variant(self, problem):
         """The size of F and how many pieces."""
-        return f"F({self.m}, {self.m}) x {-(-folded(problem).kernel[-2] // self.m)}"
+        return f"F({self.m}, {self.m}) x {-(-_rows(folded(problem)) // self.m)}"
 
     def rms_error(self, problem):
         """`transformed.rounding` of the sum over pieces and columns, amplified down."""
