@@ -32,6 +32,16 @@ from numbaconv.machine import Rates, machine
 from numbaconv.problem import LAYOUTS, ConvProblem
 
 SIZES = {algorithm.m: algorithm for algorithm in ALGORITHMS if algorithm.name == "winograd_depthwise"}
+#: Rates as those of a Zen 4 and its caches.
+HERE = replace(
+    machine(),
+    isa="avx512",
+    features="",
+    l1=32 << 10,
+    l2=1 << 20,
+    l3=32 << 20,
+    rates=Rates(1.8e9, 2.6, 0.33, 30.0, 28.0),
+)
 #: One row, fewer rows than a tile, padding wider than tiles and than the kernel, chunks of a few rows, columns that are strided,
 #: dilated or one, channels that fill no vector, several panels, images, an image of a volume.
 CORNERS = (
@@ -73,6 +83,15 @@ def tall_kernels(draw) -> ConvProblem:
         draw(st.integers(0, 2)), channels, channels, spatial, kernel, stride, dilation, padding, channels,
         draw(st.sampled_from(("f32", "f32", "f64"))), draw(st.sampled_from(LAYOUTS)), draw(st.booleans()),
     )  # fmt: skip
+
+
+@given(problem=tall_kernels())
+@examples(max_examples=100, deadline=None)
+def test_no_estimate_is_below_its_bound(problem):
+    for on in (machine(), HERE):
+        for algorithm in SIZES.values():
+            assert least_of_sizes(problem, on) <= algorithm.least_seconds(problem, on)
+            assert algorithm.least_seconds(problem, on) <= algorithm.estimate(problem, on).seconds
 
 
 @pytest.mark.parametrize("m", SIZES)
@@ -186,18 +205,6 @@ def test_it_says_why_it_refuses(text, why):
         assert why in algorithm.unsupported(ConvProblem.parse(text), Epilogue(), machine())
 
 
-#: Rates as those of a Zen 4 and its caches.
-HERE = replace(
-    machine(),
-    isa="avx512",
-    features="",
-    l1=32 << 10,
-    l2=1 << 20,
-    l3=32 << 20,
-    rates=Rates(1.8e9, 2.6, 0.33, 30.0, 28.0),
-)
-
-
 @pytest.mark.parametrize(
     "text, wins",
     (
@@ -234,5 +241,3 @@ def test_it_is_explained_for_every_number_of_axes(text):
     rows = [row for row in nc.explain(problem, accuracy=1e-5).rows if row.algorithm == "winograd_depthwise"]
     able = [row for row in rows if row.reason is None]
     assert len(rows) == len(SIZES) and bool(able) == ("13p6" not in text and "k3" not in text)
-    for row, algorithm in zip(able, SIZES.values()):
-        assert least_of_sizes(problem, machine()) <= algorithm.least_seconds(problem, machine()) <= row.seconds

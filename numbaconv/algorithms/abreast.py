@@ -16,7 +16,6 @@ from numbaconv.algorithms.tiled import Cut
 from numbaconv.algorithms.weights import Weights, side_by_side
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 
-
 #: Beyond so many bytes of operands, neighbouring pixels of 1x1 kernels are taken for what comes from memory: as runs of twelve
 #: places at once, which takes so many times as long as what comes from beyond the L2.  Measured with 10 to 38 MB.
 _FROM_MEMORY, _SLOWER = 6 << 20, 2.5

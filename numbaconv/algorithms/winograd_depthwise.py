@@ -18,7 +18,7 @@ import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.depthwise import DepthwisePanels
-from numbaconv.algorithms.geometry import folded, geometry
+from numbaconv.algorithms.geometry import fields_of, folded, geometry
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm, TiledPlan
 from numbaconv.algorithms.transformed import pixel_tables, rounding
 from numbaconv.algorithms.weights import Weights, pack_columns
@@ -26,6 +26,7 @@ from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT
 from numbaconv.algorithms.winograd_cost import TILE, moving
 from numbaconv.algorithms.winograd_form import Form
 from numbaconv.codegen.cook_toom import transforms
+from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.transforms import transform_address
@@ -160,6 +161,14 @@ class WinogradDepthwise(TiledAlgorithm):
         nbytes = g["panels_per_group"] * self.form.positions * _inner(g, self.m).taps * PANEL_ROW
         kernels = g["n"] * g["chunks"] * nbytes / _KERNELS if nbytes > machine.l2 // 2 else 0.0
         return kernels + cost.far_cycles(g, machine, 0, 1, 1)
+
+    def least_seconds(self, problem, machine):
+        """As many products as there are pairs of rows of the result and of the kernel, m^2 of which share theirs; the way back."""
+        g = fields_of(problem, None, False)
+        products = self.form.positions / self.m**2 * cost.rows_met(g) * cost.columns_met(g) / cost.FMA
+        pixel = products + moving(machine) * self.form.output_cycles / self.m
+        vectors = g["groups"] * g["itemsize"] / TARGETS[machine.isa].vector_bytes
+        return g["n"] * g["out_pixels"] * vectors * pixel / machine.rates.clock
 
     def plan(self, problem, weights, epilogue, machine):
         return TiledPlan(_WithInner(self.m, problem, weights, machine), problem, weights, epilogue, machine)
