@@ -23,7 +23,7 @@ ALONE, LANES = 2.2, 4
 #: NumPy's transforms take one line at a time; measured.
 _NUMPY = 2.0
 #: Fewer elements are not worth a second thread.
-_SHARED = 1 << 18
+_SHARED = 1 << 20
 #: Where rows are filled up to so many times their number, those of zeros are left out.
 _EMPTY = 1.5
 
