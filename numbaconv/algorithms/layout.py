@@ -9,6 +9,7 @@ from numbaconv.algorithms.addressed import AddressedPlan
 from numbaconv.algorithms.base import Cost, Plan
 from numbaconv.algorithms.cost import BEYOND_L3, L3_SHARE
 from numbaconv.codegen.target import TARGETS
+from numbaconv.codegen.weave import STREAMS
 from numbaconv.epilogue import Epilogue
 from numbaconv.loops.shares import run_shares
 from numbaconv.loops.transpose import Transposition
@@ -35,14 +36,18 @@ def transposing(problem: ConvProblem, residual: bool, machine: Machine) -> tuple
     x_pixels = pixel * prod(problem.spatial) * x_differs
     out_pixels = pixel * prod(problem.out_spatial) * results
     nbytes = x_pixels * problem.c_in + out_pixels * problem.c_out
-    # blocks of fewer channels than lanes are transposed under a mask and take no less
-    moved = x_pixels * max(problem.c_in, lanes) + out_pixels * max(problem.c_out, lanes)
+    moved = x_pixels * _moved(problem.c_in, lanes) + out_pixels * _moved(problem.c_out, lanes)
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
     rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
     if nbytes > L3_SHARE:
         # the L3 keeps a part until it is read
         rate /= BEYOND_L3 - (BEYOND_L3 - 1) * L3_SHARE / nbytes
     return (2 * moved / rate + _CALL * (x_differs + results)) / rates.clock, nbytes
+
+
+def _moved(channels: int, lanes: int) -> int:
+    """Channels that a pixel takes the time of: few are woven, and a block of fewer than lanes takes no less than of so many."""
+    return channels if channels <= STREAMS else max(channels, lanes)
 
 
 def _differ(channels: int, spatial: tuple[int, ...]) -> bool:
