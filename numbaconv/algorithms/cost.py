@@ -54,8 +54,10 @@ IN_ORDER = 0.35
 PARTIAL = 2.0
 #: Less than any tile takes to store a vector besides what `row` says.
 STORED = 3.0
-#: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.
+#: Starting one patch, one tap of a row of pixels, and one copy of a run of its elements; one entry of a tap table.  The first three
+#: are those of a machine that copies so many bytes a cycle inside the L2 (see `copying`).
 PATCH, SEGMENT, COPY, ENTRY = 20.0, 40.0, 7.5, 10.0
+_COPIED = 15.0
 #: One record of a tile list that is made while running.
 LISTED = 4.0
 #: Padding this much smaller than the image is not looked at: few taps lie in it.
@@ -205,7 +207,16 @@ def waiting_cycles(near: float, moved: float, machine: Machine) -> float:
 def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY) -> float:
     """Cycles to copy the patches of all output pixels, each in `runs` runs of neighbouring elements that cost `run` to start."""
     nbytes = g["window"] * g["c_in"] * g["itemsize"]
-    return g["n"] * g["out_pixels"] * g["groups"] * (PATCH + runs * run + nbytes / rates.copy_bytes)
+    started = copying(rates) * (PATCH + runs * run)
+    return g["n"] * g["out_pixels"] * g["groups"] * (started + nbytes / rates.copy_bytes)
+
+
+def copying(rates: Rates) -> float:
+    """How many times as long as where they were measured takes what is loads, stores and addresses: as long as copies do.
+
+    A cycle is that of two multiply-adds of a vector, and machines differ in what else they do meanwhile.
+    """
+    return _COPIED / rates.copy_bytes
 
 
 def taps_met(g: dict[str, int], height: float) -> float:

@@ -60,16 +60,17 @@ class KernelRows(TiledAlgorithm):
 
     def least_extra(self, least, machine):
         """The tile list."""
-        return least.pixels / MR * _LISTED
+        return least.pixels / MR * _LISTED * cost.copying(machine.rates)
 
     def extra_cycles(self, problem, g, machine):
         """The tile list; strips, in which neighbours repeat the rows that their kernels share."""
-        cycles = cost.tile_count(g) * _LISTED
+        slow = cost.copying(machine.rates)
+        cycles = cost.tile_count(g) * _LISTED * slow
         if any(before or after for before, after in problem.padding):
             rows = g["k_d"] * (
                 g["stride_h"] + ((g["k_h"] - 1) * g["dilation_h"] + 1 - g["stride_h"]) / g["strip_lines"]
             )
-            cycles += g["n"] * g["lines"] * rows * (_ROW + g["row_pitch"] / machine.rates.copy_bytes)
+            cycles += g["n"] * g["lines"] * rows * (_ROW * slow + g["row_pitch"] / machine.rates.copy_bytes)
         return cycles
 
 

@@ -96,10 +96,11 @@ class Planes(TiledAlgorithm):
 def _packing_cycles(g: dict[str, int], k: int, machine: Machine) -> float:
     """Cycles to pack a panel of so many rows."""
     copied = PANEL_ROW / machine.rates.copy_bytes
+    slow = cost.copying(machine.rates)
     if g["window"] == g["stride_w"] == 1:
-        return k * (cost.COPY + copied)
+        return k * (cost.COPY * slow + copied)
     pixels = min(PANEL_ROW // g["itemsize"], g["out_pixels"])
     runs = min(1 + pixels / g["w_out"], g["d_out"] * g["h_out"])
     # every second pixel is picked by shuffles, pixels further apart one by one
     picked = pixels if g["stride_w"] > 2 else 0
-    return k * (runs * cost.COPY + picked + copied) + runs * g["window"] * cost.SEGMENT
+    return k * ((runs * cost.COPY + picked) * slow + copied) + runs * g["window"] * cost.SEGMENT * slow

@@ -55,16 +55,14 @@ _FROM_MEMORY = 0.3
 _WRITTEN = 7.0
 #: The part of the largest block that blocks of even size and number are at the least.
 _EVEN = 0.4
-#: Bytes a cycle that were copied inside the L2 where transforms were measured.
-_COPIED = 15.0
 
 
 def moving(machine: Machine, groups: int = 1) -> float:
-    """How many times as long as where they were measured transforms take: loads and stores, they are as fast as copies.
+    """How many times as long as where they were measured transforms take, which are loads and stores above all.
 
     Those of groups wait for parts of pixels, which takes as long on either machine that they were measured on.
     """
-    return _COPIED / machine.rates.copy_bytes if groups == 1 else 1.0
+    return cost.copying(machine.rates) if groups == 1 else 1.0
 
 
 def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
