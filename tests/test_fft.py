@@ -163,3 +163,16 @@ def test_pixels_may_lie_apart(rng):
     wide[..., 2:7] = given_.x
     apart = Operands(problem, wide[..., 2:7], given_.weight)
     np.testing.assert_array_equal(run(apart), run(given_))
+
+
+def test_spectra_beyond_any_memory_are_refused_and_those_kept_are_counted():
+    """Spectra of kernels as large as a whole image, for each pair of channels."""
+    with pytest.raises(nc.UnsupportedError, match="spectra of its kernels would take .* MiB, more than 1024"):
+        nc.Conv2d(np.zeros((256, 2048, 3, 3), "f4"), dilation=18, padding=18, algorithm="fft", accuracy=1e-5).plan(
+            (1, 2048, 33, 33)
+        )
+    for text in ("c3h20w21o5k7", "c6h20w21o6k7g6", "n2c8h20w9o12k5g4f64"):
+        given_ = make_operands(ConvProblem.parse(text), normals)
+        weights = Weights(given_.weight, given_.bias, given_.problem.groups)
+        plan = make_plan(given_.problem, given_.epilogue, weights, NAME, DEFAULT)
+        assert plan.plan_bytes == weights.form(plan._pack).nbytes

@@ -43,6 +43,8 @@ WORKSPACE_LIMIT = 32 << 20
 _MOVED, _TIMES, _BLOCK, _CALL = 8.0, 2.0, 20_000.0, 200_000.0
 #: Lengths of blocks to choose from, in kernels; kernels of so few taps are never worth it, and neither is choosing for them.
 _TIMES_KERNEL, _FEW_TAPS = (2, 4, 8), 25
+#: The most that spectra of kernels may take; to pack them takes some times as much for a moment.
+_SPECTRA_LIMIT = 1 << 30
 #: Rounding errors of three transforms and a sum, in units of eps; fitted to images from 20 to 10^5 wide and sums from 1 to 512.
 _TRANSFORM, _SUM = 0.4, 0.2
 _SAFETY = 1.4
@@ -119,7 +121,11 @@ class Fft:
         return True
 
     def too_large(self, cost: Cost) -> str | None:
-        """Blocks go in passes."""
+        """Blocks go in passes, but all spectra of kernels are kept."""
+        if cost.plan_bytes > _SPECTRA_LIMIT:
+            return (
+                f"the spectra of its kernels would take {cost.plan_bytes >> 20} MiB, more than {_SPECTRA_LIMIT >> 20}"
+            )
         return None
 
     def unavailable(self, machine: Machine) -> str | None:
@@ -155,7 +161,12 @@ class Fft:
         """The formula above, and the blocks of one pass, which all threads share."""
         lengths = _lengths(problem, machine)
         cut = _Cut(problem, lengths, problem.n)
-        return Cost(_cycles(cut, machine) / machine.rates.clock, 0, staging_bytes=cut.together * cut.block_bytes)
+        return Cost(
+            _cycles(cut, machine) / machine.rates.clock,
+            0,
+            cut.kernel_bytes,
+            staging_bytes=cut.together * cut.block_bytes,
+        )
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> FftPlan:
         """Transform the weights, unless another plan of these lengths has."""
@@ -177,6 +188,15 @@ class _Cut:
         channels = problem.c_in + problem.c_out
         self.block_bytes = 2 * channels * prod((*lengths[:-1], lengths[-1] + 2)) * problem.itemsize
         self.together = max(1, min(self.blocks, WORKSPACE_LIMIT // self.block_bytes))
+
+    @property
+    def kernel_bytes(self) -> int:
+        """Bytes of the spectra of all kernels: of products, real and imaginary parts stand twice in panels, which are whole."""
+        p = self.problem
+        if self.single:
+            return 2 * self.frequencies * p.c_out * p.itemsize
+        panels = -(-2 * p.c_out // p.groups * p.itemsize // PANEL_ROW)
+        return self.frequencies * p.groups * panels * PANEL_ROW * 2 * p.c_in // p.groups
 
     @property
     def single(self) -> bool:
@@ -224,17 +244,15 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
     blocks = fourier.cycles(lengths, channels, size, machine)
     blocks += machine.rates.fourier * (channels * prod(lengths) * _MOVED + _BLOCK)
     passes = max(1, -(-cut.blocks // cut.together))
-    spectra = 2 * cut.frequencies * p.c_out * (p.c_in // p.groups) * size
+    spectra = cut.kernel_bytes
     if cut.single:
         multiplied = cut.blocks * cut.frequencies * p.c_out * _TIMES * size / 4
     else:
-        columns, width = 2 * p.c_out // p.groups, PANEL_ROW // size
+        columns = 2 * p.c_out // p.groups
         rows = cut.blocks / passes
         tiles = max(1, -(-int(rows) // MR))
         tile = cost.panels_cycles(2 * p.c_in // p.groups, rows / tiles, columns, 1.0, size, machine)
         multiplied = passes * tiles * cut.frequencies * p.groups * tile
-        # real and imaginary parts stand twice in the panels, which are whole
-        spectra *= 2 * -(-columns // width) * width / columns
     far = passes * spectra * (cost.BEYOND_L3 if spectra > cost.L3_SHARE else 1) if spectra > machine.l2 / 2 else 0
     return machine.rates.fourier * _CALL + cut.blocks * blocks + multiplied + far / machine.rates.far_bytes
 
@@ -243,12 +261,11 @@ class FftPlan(AddressedPlan):
     """Blocks of all images, as many at a time as `WORKSPACE_LIMIT` is for; NumPy allocates them."""
 
     algorithm = Fft.name
-    plan_bytes = 0
 
     def __init__(self, cut: _Cut, weights: Weights, epilogue: Epilogue, machine: Machine):
         self.problem, self.epilogue = cut.problem, epilogue
         self.gaps = cut.problem.layout == "channels_last"
-        self._cut, self._weights = cut, weights
+        self._cut, self._weights, self.plan_bytes = cut, weights, cut.kernel_bytes
         self._pack = (_Single if cut.single else _Spectra)(cut.lengths, cut.problem.dilation)
         weights.form(self._pack)
         between = Epilogue(False, False, IDENTITY)
