@@ -63,6 +63,7 @@ class WinogradDepthwise(TiledAlgorithm):
     name = "winograd_depthwise"
     local = False
     padding_modes = False
+    repacked = False
     floors = (least_of_sizes,)
     head_bytes = HEADER
     share = winograd_depthwise_share
@@ -101,9 +102,11 @@ class WinogradDepthwise(TiledAlgorithm):
         # an odd number of lines, so that pixels fall into different sets of the L1
         pitch = positions * PANEL_ROW + VECTOR_BYTES
         chunks = 1
-        while chunks < h_out and _block_bytes(-(-h_out // chunks), inner, pitch) > _ROOM:
-            chunks += 1
-        rows = -(-h_out // max(chunks, 1))
+        if (h_in * w_in + h_out * w_out) * pitch > _ROOM:
+            # as many rows as fit with those that pieces reach beyond them
+            fit = (_ROOM // pitch - (pieces - 1) * w_in) // (w_in + w_out)
+            chunks = -(-h_out // max(fit, 1))
+        rows = -(-h_out // chunks)
         data = min(rows + pieces - 1, h_in) * w_in * pitch
         sliding = _Positions(m).cut(geometry(inner, (pitch // g["itemsize"],) * 3), machine)
         inner_bytes = rounded(HEADER + 8 * (positions + 2 * m) + PANEL_ROW)
@@ -238,9 +241,3 @@ def _inner(g: dict[str, int], m: int) -> ConvProblem:
         dtype=next(name for name, kind in DTYPES.items() if np.dtype(kind).itemsize == g["itemsize"]),
         layout="channels_last",
     )
-
-
-def _block_bytes(rows: int, inner: ConvProblem, pitch: int) -> int:
-    """Bytes of transformed pixels and products of so many rows of tiles of the result."""
-    under = min(rows + inner.kernel[0] - 1, inner.spatial[0])
-    return (under * inner.spatial[1] + rows * inner.out_spatial[1]) * pitch
