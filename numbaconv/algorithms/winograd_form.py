@@ -17,7 +17,7 @@ from numbaconv.codegen.linear import program
 #: Cycles to move a vector to one position from the input, and from one position to the output; measured.
 _MOVED_IN, _MOVED_OUT = 6.0, 5.8
 #: Positions that do not fit the registers and the L1 together take longer: so many take twice as long.
-_TWICE = 80
+_TWICE = 65
 
 
 #: The m of F(m, r) that there are.
