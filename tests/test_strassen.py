@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def run(given_, threads=1, **on):
     plan = STRASSEN.plan(p, Weights(given_.weight, given_.bias, 1), given_.epilogue, replace(machine(), **on))
     plan = plan if STRASSEN.native(p) else ChannelsFirst(plan, p)
     out = np.full(p.output_shape, np.nan, p.np_dtype)
-    plan.run(given_.x, out, given_.residual, threads=threads)
+    plan.run(given_.x, out, given_.residual, threads=min(threads, numba.config.NUMBA_NUM_THREADS))
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,7 +62,7 @@ def plan_of(given_, m=4, **on):
 
 def run(given_, m, threads=1, **on):
     out = np.full(given_.problem.output_shape, np.nan, given_.problem.np_dtype)
-    plan_of(given_, m, **on).run(given_.x, out, given_.residual, threads=threads)
+    plan_of(given_, m, **on).run(given_.x, out, given_.residual, threads=min(threads, numba.config.NUMBA_NUM_THREADS))
     return out
 
 
