@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import numbaconv as nc
+from numbaconv.algorithms import tiled
 from numbaconv.graph import instructions
 
 _SLOW_FIRST = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -26,8 +27,8 @@ settings.load_profile("ci")  # pytest --hypothesis-profile=thorough looks furthe
 # Most tests compare bits, so they hold all algorithms to direct sums; those of others say how exact they want theirs.
 nc.set_accuracy("strict")
 
-# Networks of tests are small, and all of their steps are to be shared out.
-instructions._SHARED = 0.0
+# Networks and layers of tests are small, and all of them are to be shared out.
+instructions._SHARED = tiled._SHARED = 0.0
 
 ROOT = Path(__file__).resolve().parent.parent
 

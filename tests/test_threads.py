@@ -15,6 +15,7 @@ import pytest
 from strategies import FAST, able, bits, make_operands, normals, whole_numbers
 
 import numbaconv as nc
+from numbaconv.algorithms import tiled
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.weights import Weights
 from numbaconv.epilogue import Epilogue
@@ -92,6 +93,19 @@ def test_threads_that_wait_spin_for_a_moment_only_unless_told_otherwise(variable
     if done.stdout != "omp\n" or "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("the threads are not those of GNU OpenMP")
     assert f"GOMP_SPINCOUNT = '{shown}'" in done.stderr
+
+
+@needs_two
+@pytest.mark.parametrize(
+    "text, shared", (("c16h7w7o64k1cl", False), ("c64h7w7o64k1cf", False), ("c64h56w56o64k3p1cl", True))
+)
+def test_a_layer_uses_one_thread_for_work_that_takes_less_than_to_meet_another(text, shared, monkeypatch):
+    monkeypatch.setattr(tiled, "_SHARED", 16e-6)
+    given_ = make_operands(ConvProblem.parse(text), whole_numbers)
+    layer, entered = given_.layer(), drivers_entered(monkeypatch)
+    with nc.num_threads(2):
+        np.testing.assert_array_equal(layer(given_.x), given_.oracle())
+    assert bool(entered) == shared
 
 
 @needs_two

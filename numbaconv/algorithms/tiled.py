@@ -25,6 +25,8 @@ from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded
 
+#: Seconds on one thread from which work is shared out: to start a second thread and to meet it takes 2 to 4 us.
+_SHARED = 16e-6
 #: Weights of more than so many times the input's bytes are shared out rather than the input.
 _MUCH = 4
 
@@ -189,9 +191,10 @@ class TiledPlan(AddressedPlan):
     def _shares(self, variant: _Variant, threads: int) -> Shares:
         shares = variant.launches.get(threads)
         if shares is None:
+            together = threads if variant.seconds >= _SHARED else 1
             shares = variant.launches[threads] = Shares(
                 variant.function,
-                *even_grid(self._rows, self._columns, threads, variant.far_weights),
+                *even_grid(self._rows, self._columns, together, variant.far_weights),
                 variant.address,
                 variant.workspace_bytes,
                 self._alpha,
@@ -217,6 +220,7 @@ class _Variant:
         g = geometry(problem, pitches, plan._algorithm.reads_planes)
         cut = plan._algorithm.cut(g, plan._machine)
         g |= results(g, plan._machine) | cut.fields
+        self.seconds = plan._algorithm.gemm_cycles(g, plan._machine) / plan._machine.rates.clock
         g |= plan._algorithm.loop_fields(g, plan._machine)
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)
