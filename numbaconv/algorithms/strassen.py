@@ -84,6 +84,14 @@ class Strassen(Transformed):
     def functions(self, g, np_dtype):
         return super().functions(g, np_dtype) | strassen_addresses(np_dtype)
 
+    def gemm_cycles(self, g, machine):
+        """A single block is shared out by columns, for which each thread prepares all pixels: it counts as if there were two."""
+        cycles = super().gemm_cycles(g, machine)
+        if g["lines"] > 1:
+            return cycles
+        vectors = -(-g["c_in"] // TARGETS[machine.isa].lanes(g["itemsize"]))
+        return cycles + g["n"] * g["tiles_w"] * vectors * _FORM.input_cycles * moving(machine)
+
     def least_seconds(self, problem, machine):
         """The multiplications, and what moves each pair there and back."""
         lanes = TARGETS[machine.isa].lanes(problem.itemsize)
