@@ -234,11 +234,16 @@ def test_other_padding_is_copied_around_the_input():
 
 
 @pytest.mark.parametrize(
-    "text", ("c8w40o8k13p6g8", "c8h20w9o8k11p5g8", "c8d40h3w3o8kd13kh1kw1pd6ph0pw0g8", "c8d3h9w9o8k3p1g8")
+    "text, able",
+    (
+        ("c8w40o8k13p6g8", False),
+        ("c8h20w9o8k11p5g8", True),
+        ("c8d40h3w3o8kd13kh1kw1pd6ph0pw0g8", True),
+        ("c8d3h9w9o8k3p1g8", False),
+    ),
 )
-def test_it_is_explained_for_every_number_of_axes(text):
+def test_it_is_explained_for_every_number_of_axes(text, able):
     """A signal has one row, and an axis along which a volume's kernel has one tap is none."""
     problem = ConvProblem.parse(text + "cl")
     rows = [row for row in nc.explain(problem, accuracy=1e-5).rows if row.algorithm == "winograd_depthwise"]
-    able = [row for row in rows if row.reason is None]
-    assert len(rows) == len(SIZES) and bool(able) == ("13p6" not in text and "k3" not in text)
+    assert len(rows) == len(SIZES) and any(row.reason is None for row in rows) == able

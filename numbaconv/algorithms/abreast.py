@@ -64,6 +64,7 @@ class Abreast(KernelRows):
         return Cut(fields | cut.fields, *cut[1:])
 
     def far_cycles(self, g, machine):
+        """More where kernels of one tap read neighbours from memory."""
         waits = super().far_cycles(g, machine)
         x, out = g["n"] * g["x_image"], g["n"] * g["out_pixels"] * g["out_pixel"]
         column = g["k_w"] - g["stride_w"] + g["stride_w"] // g["outputs"]

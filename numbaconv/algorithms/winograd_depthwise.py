@@ -12,7 +12,9 @@ kernel.  31 rows are 8 pieces of 4, whose products take 7 / 16 of the multiplica
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, prod
+from operator import itemgetter
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from numbaconv.algorithms.weights import Weights, pack_columns
 from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT
 from numbaconv.algorithms.winograd_cost import TILE, moving
 from numbaconv.algorithms.winograd_form import Form
-from numbaconv.codegen.cook_toom import transforms
+from numbaconv.algorithms.winograd_kernels import kernel_matrix
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
@@ -209,35 +211,60 @@ class _Pieces:
 
     def __call__(self, weight: np.ndarray, groups: int) -> np.ndarray:
         *_, rows, columns = weight.shape
-        kernel = np.array([[float(x) for x in row] for row in transforms(self.m, self.m).kernel])
         width, pieces = PANEL_ROW // weight.itemsize, -(-rows // self.m)
         panels = -(-len(weight) // width)
         padded = np.zeros((panels * width, pieces * self.m, columns))
         padded[: len(weight), :rows] = weight.reshape(-1, rows, columns)
         # (panel, position, channel, piece, column)
-        packed = np.einsum("ij,pcqjw->picqw", kernel, padded.reshape(panels, width, pieces, self.m, columns))
+        packed = np.einsum(
+            "ij,pcqjw->picqw", kernel_matrix(self.m, self.m), padded.reshape(panels, width, pieces, self.m, columns)
+        )
         return pack_columns(packed.reshape(-1, 1, pieces, columns).astype(weight.dtype), groups)
 
 
 def _inner(g: dict[str, int], m: int) -> ConvProblem:
     """The depthwise convolution of an image's positions: rows are tiles of m, of which those are left out that lie in padding."""
-    positions, tiles, pieces = 2 * m - 1, -(-g["h_out"] // m), -(-g["k_h"] // m)
+    return _inner_problem(m, *_INNER_FIELDS(g))
+
+
+#: What the inner convolution follows from.
+_INNER_FIELDS = itemgetter(
+    "itemsize",
+    "groups",
+    "h_in",
+    "w_in",
+    "h_out",
+    "w_out",
+    "k_h",
+    "k_w",
+    "stride_w",
+    "dilation_w",
+    "pad_top",
+    "pad_left",
+)
+
+
+@lru_cache(maxsize=16)  # each part of an estimate asks for it
+def _inner_problem(
+    m, itemsize, groups, h_in, w_in, h_out, w_out, k_h, k_w, stride_w, dilation_w, pad_top, pad_left
+) -> ConvProblem:
+    positions, tiles, pieces = 2 * m - 1, -(-h_out // m), -(-k_h // m)
     # the first tile of the input that reaches the image, and the last one that begins in it and that outputs need
-    first = max(-((2 * m - 2 - g["pad_top"]) // m), 0)
-    last = min((g["h_in"] - 1 + g["pad_top"]) // m, tiles + pieces - 2)
+    first = max(-((2 * m - 2 - pad_top) // m), 0)
+    last = min((h_in - 1 + pad_top) // m, tiles + pieces - 2)
     size = last + 1 - first
-    right = (g["w_out"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1 - g["pad_left"] - g["w_in"]
-    channels = -(-g["groups"] * g["itemsize"] // PANEL_ROW) * positions * PANEL_ROW // g["itemsize"]
+    right = (w_out - 1) * stride_w + (k_w - 1) * dilation_w + 1 - pad_left - w_in
+    channels = -(-groups * itemsize // PANEL_ROW) * positions * PANEL_ROW // itemsize
     return ConvProblem(
         n=1,
         c_in=channels,
         c_out=channels,
-        spatial=(size, g["w_in"]),
-        kernel=(pieces, g["k_w"]),
-        stride=(1, g["stride_w"]),
-        dilation=(1, g["dilation_w"]),
-        padding=((first, tiles + pieces - 1 - first - size), (g["pad_left"], max(right, 0))),
+        spatial=(size, w_in),
+        kernel=(pieces, k_w),
+        stride=(1, stride_w),
+        dilation=(1, dilation_w),
+        padding=((first, tiles + pieces - 1 - first - size), (pad_left, max(right, 0))),
         groups=channels,
-        dtype=next(name for name, kind in DTYPES.items() if np.dtype(kind).itemsize == g["itemsize"]),
+        dtype=next(name for name, kind in DTYPES.items() if np.dtype(kind).itemsize == itemsize),
         layout="channels_last",
     )

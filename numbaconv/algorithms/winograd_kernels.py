@@ -35,7 +35,7 @@ class TransformedKernels:
         if self.pieces > 1:
             r_w = self.m_w
         summed = k_d * self.pieces
-        kernel = np.kron(_matrix(self.m_h, r_h), _matrix(self.m_w, r_w))
+        kernel = np.kron(kernel_matrix(self.m_h, r_h), kernel_matrix(self.m_w, r_w))
         columns = PANEL_ROW // weight.itemsize
         panels, k = -(-c_out // columns), summed * self.stride_h * self.stride_w * c_in
         shape = (groups, len(kernel), panels, k, columns)
@@ -57,5 +57,6 @@ class TransformedKernels:
         return packed
 
 
-def _matrix(m: int, r: int) -> np.ndarray:
+def kernel_matrix(m: int, r: int) -> np.ndarray:
+    """G of F(m, r), in float64."""
     return np.array([[float(x) for x in row] for row in transforms(m, r).kernel])

@@ -40,11 +40,11 @@ def winograd_depthwise_part(part, row_parts, column_parts, conv_address, x, out,
     block.x = x
     width = PANEL_ROW // conv.itemsize
     positions = conv.n_h * PANEL_ROW
-    # lanes without a channel are computed, too
-    if conv.groups % width != 0:
-        clear(block.data, (conv.product_offset - conv.data_offset) // conv.itemsize, alpha)
     first_chunk, last_chunk = share(conv.n * conv.chunks, part // column_parts, row_parts)
     first_panel, last_panel = share(conv.panels_per_group, part % column_parts, column_parts)
+    # lanes without a channel are computed, too: of what a whole panel leaves there, or of zeros
+    if first_panel == conv.panels_per_group - 1 and conv.groups % width != 0:
+        clear(block.data, (conv.product_offset - conv.data_offset) // conv.itemsize, alpha)
     for number in range(first_chunk, last_chunk):
         image, chunk = divmod(number, conv.chunks)
         # rows of tiles of the result, and those of the input that pieces of the kernel find under them
