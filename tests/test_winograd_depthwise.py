@@ -53,6 +53,10 @@ CORNERS = (
 )  # fmt: skip
 
 
+#: Layers as large as those that it is for, whose bounds are near.
+LAYERS = tuple(map(ConvProblem.parse, ("c256h28w28o256k31p15g256cl", "c64h112w112o64k15p7g64cl")))
+
+
 def plan_of(given_, m=4, **on):
     p = given_.problem
     weights = Weights(given_.weight, given_.bias, p.groups)
@@ -86,7 +90,7 @@ def tall_kernels(draw) -> ConvProblem:
     )  # fmt: skip
 
 
-@given(problem=tall_kernels())
+@given(problem=st.one_of(tall_kernels(), st.sampled_from(LAYERS)))
 @examples(max_examples=100, deadline=None)
 def test_no_estimate_is_below_its_bound(problem):
     for on in (machine(), HERE):
@@ -137,9 +141,7 @@ def test_an_image_has_the_same_bits_wherever_it_stands_in_a_batch():
 def test_pixels_may_lie_apart():
     given_ = make_operands(ConvProblem.parse("n2c20h20w9o20k11p5g20cl"), normals, residual=True)
     p = given_.problem
-    x, out, residual = (
-        np.full((*a.shape[:-1], 33), np.nan, "f4") for a in (given_.x, given_.residual, given_.residual)
-    )
+    x, out, residual = (np.full((*given_.x.shape[:-1], pitch), np.nan, "f4") for pitch in (33, 37, 29))
     x[..., :20], residual[..., 5:25] = given_.x, given_.residual
     for m in SIZES:
         SIZES[m].plan(p, Weights(given_.weight, None, 20), given_.epilogue, machine()).run(
