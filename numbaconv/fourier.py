@@ -144,19 +144,26 @@ def doublings(lengths: Sequence[int], itemsize: int, l2: int) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def block_lengths(
-    outputs: tuple[int, ...], kernel: tuple[int, ...], whole: tuple[int, ...], itemsize: int, on: Machine, extra: float
+    outputs: tuple[int, ...],
+    kernel: tuple[int, ...],
+    whole: tuple[int, ...],
+    itemsize: int,
+    on: Machine,
+    extra: float,
+    alone: float = 1.0,
 ) -> tuple[int, ...]:
     """Lengths of the transforms with which overlapping blocks of input take the least time.
 
     A block of length L yields L - k + 1 outputs of each axis, or all of them from `whole` on; `extra` cycles an element are what
-    else is done to a block.
+    else is done to a block.  A single block counts so many times as much when it stands `alone`.
     """
 
     def time(lengths):
         blocks = block_count(outputs, kernel, whole, lengths)
         one = 2 * cycles(lengths, 1, itemsize, on) + extra * on.rates.fourier * prod(lengths)
         # the kernel is one more, transformed one way
-        return blocks * one / _together(blocks, lengths) + cycles(lengths, 1, itemsize, on)
+        all_of_them = blocks * one / _together(blocks, lengths) + cycles(lengths, 1, itemsize, on)
+        return all_of_them * alone if blocks == 1 else all_of_them
 
     return min(product(*(_lengths(k, good_length(one)) for k, one in zip(kernel, whole))), key=time)
 

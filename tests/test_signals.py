@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import product
+from math import prod
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from strategies import normals, whole_numbers
 
 import numbaconv as nc
 from numbaconv.loops import shares
+from numbaconv.machine import Rates, machine
 from numbaconv.signals import direct, spectral
 from numbaconv.signals.operands import METHODS, MODES, pair
 
@@ -415,3 +418,10 @@ def test_pairs_hold_only_what_results_depend_on():
     given_ = pair(np.ones((1, 100)), np.ones((1, 3)), "same")
     assert given_.x.shape == (1, 100) and given_.start == (1,)
     assert pair(np.ones((1, 3)), np.ones((1, 100)), "same").x.shape[1] < 100
+
+
+def test_a_single_block_is_left_where_threads_could_share_several():
+    # as if transforms beyond the L2 were as fast as inside
+    on = replace(machine(), l2=1 << 20, rates=Rates(fourier_far=0.0))
+    chosen = {n: spectral._lengths((n + 62,) * 2, (63, 63), (n + 62,) * 2, 4, on) for n in (250, 512)}
+    assert chosen[250] == (320, 320) and 576 in chosen[512] and prod(chosen[512]) < 576**2
