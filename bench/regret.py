@@ -47,16 +47,13 @@ ORACLE = "reference"
 
 @dataclass(frozen=True)
 class Judged:
-    """One problem with seconds measured and estimated, by algorithm, and the FMA peak of the same rounds in GFLOP/s."""
+    """One problem with seconds measured and estimated, by algorithm, the FMA peak of the same rounds in GFLOP/s, and the choice."""
 
     problem: str
     seconds: dict[str, float]
     peak: float
     estimates: dict[str, float]
-
-    @property
-    def choice(self) -> str:
-        return min(self.estimates, key=self.estimates.get)
+    choice: str
 
     @property
     def best(self) -> str:
@@ -71,11 +68,10 @@ class Judged:
         return suites.kind_of(ConvProblem.parse(self.problem))
 
 
-def estimates(problem: ConvProblem) -> dict[str, float]:
-    """Estimated seconds of every algorithm that does the problem, but the oracle."""
-    return {
-        row.label: row.seconds for row in nc.explain(problem).rows if row.reason is None and row.algorithm != ORACLE
-    }
+def estimates(problem: ConvProblem) -> tuple[dict[str, float], str]:
+    """Estimated seconds of every algorithm that does the problem, but the oracle, and which one is chosen."""
+    rows = [row for row in nc.explain(problem).rows if row.reason is None and row.algorithm != ORACLE]
+    return {row.label: row.seconds for row in rows}, next(row.label for row in rows if row.chosen)
 
 
 def plans(problem: ConvProblem, names: list[str], weights: Weights) -> dict[str, Plan]:
@@ -192,10 +188,10 @@ def main() -> None:
         return
     judged = []
     for problem in problems:
-        estimated = estimates(problem)
-        item = Judged(str(problem), *measure(problem, list(estimated), args.rounds), estimated)
+        estimated, choice = estimates(problem)
+        item = Judged(str(problem), *measure(problem, list(estimated), args.rounds), estimated, choice)
         if item.regret > DOUBTFUL:
-            item = Judged(str(problem), *measure(problem, list(estimated), AGAIN * args.rounds), estimated)
+            item = Judged(str(problem), *measure(problem, list(estimated), AGAIN * args.rounds), estimated, choice)
         judged.append(item)
     if args.json:
         args.json.write_text(json.dumps([asdict(item) for item in judged], indent=1))
@@ -203,8 +199,12 @@ def main() -> None:
         for item in json.loads(file.read_text()):
             problem = ConvProblem.parse(item["problem"])
             seconds = item["seconds"]
-            now = {name: estimate for name, estimate in estimates(problem).items() if name in seconds}
-            judged.append(Judged(item["problem"], {name: seconds[name] for name in now}, item["peak"], now))
+            estimated, choice = estimates(problem)
+            now = {name: estimate for name, estimate in estimated.items() if name in seconds}
+            if choice not in now:
+                # one that was not measured then
+                choice = min(now, key=now.get)
+            judged.append(Judged(item["problem"], {name: seconds[name] for name in now}, item["peak"], now, choice))
     if not judged:
         parser.error("name a suite, --random or --read")
     show(judged, args.worst)

@@ -9,7 +9,10 @@ from operator import attrgetter
 
 import numpy as np
 
+#: How channels are summed up: one channel alone, all of them, those of each group, or each with itself.
+GROUPINGS: tuple[str, ...] = ("single", "dense", "groups", "channelwise")
 DTYPES: dict[str, type] = {"f32": np.float32, "f64": np.float64}
+_EPS = {name: float(np.finfo(kind).eps) for name, kind in DTYPES.items()}
 
 
 class HashedOnce:
@@ -46,6 +49,7 @@ class Batched(HashedOnce):
     n: int
     c_in: int
     c_out: int
+    groups: int
     spatial: tuple[int, ...]
     kernel: tuple[int, ...]
     dtype: str
@@ -68,6 +72,13 @@ class Batched(HashedOnce):
         return prod(self.kernel)
 
     @property
+    def grouping(self) -> str:
+        """Which of `GROUPINGS` it is; several kernels for each channel count as groups."""
+        if self.groups == 1:
+            return "single" if self.c_in == self.c_out == 1 else "dense"
+        return "channelwise" if self.c_in == self.c_out == self.groups else "groups"
+
+    @property
     def np_dtype(self) -> np.dtype:
         """The element type as NumPy names it."""
         return np.dtype(DTYPES[self.dtype])
@@ -76,6 +87,11 @@ class Batched(HashedOnce):
     def itemsize(self) -> int:
         """Bytes an element."""
         return self.np_dtype.itemsize
+
+    @property
+    def eps(self) -> float:
+        """Distance from 1 to the next element of the type."""
+        return _EPS[self.dtype]
 
     def _shape(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
         if self.layout == "channels_first":

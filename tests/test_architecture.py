@@ -17,10 +17,10 @@ from numbaconv.algorithms import ALGORITHMS
 PACKAGE = Path(numbaconv.__file__).resolve().parent
 #: A layer imports from itself and from those before it.  `__init__` is the public interface, a facade of those before it.
 LAYERS = (
-    "errors", "options", "accuracy", "sizes", "values", "problem", "arithmetic", "epilogue", "machine", "codegen", "workspace",
-    "loops", "reference", "fourier", "algorithms", "dispatch", "arguments", "described", "signals", "filters", "separable",
-    "base_layer", "layers", "graph_convolution", "resize", "shuffle", "causal", "depthwise_separable", "deformable", "transposed",
-    "backward", "functional", "graph", "__init__", "torch_autograd", "cli", "__main__",
+    "memo", "errors", "options", "accuracy", "sizes", "values", "problem", "arithmetic", "epilogue", "machine", "codegen",
+    "workspace", "loops", "reference", "fourier", "algorithms", "dispatch", "arguments", "described", "signals", "filters",
+    "separable", "base_layer", "layers", "graph_convolution", "resize", "shuffle", "causal", "depthwise_separable",
+    "deformable", "transposed", "backward", "functional", "graph", "__init__", "torch_autograd", "cli", "__main__",
 )  # fmt: skip
 #: Optional dependencies, and those of tests: none is needed for a convolution.
 OPTIONAL = ("onnx", "onnxruntime", "torch", "typer", "rich", "scipy", "PIL", "matplotlib")

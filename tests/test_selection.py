@@ -17,7 +17,7 @@ from numbaconv.algorithms.cost import met
 from numbaconv.algorithms.geometry import geometry, rows_collide
 from numbaconv.algorithms.padded import posed_to
 from numbaconv.codegen.jit import on_compile
-from numbaconv.dispatch import calibration, select
+from numbaconv.dispatch import calibration, explain, select
 from numbaconv.dispatch.select import best, rank
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.machine import Machine, Rates, machine
@@ -25,6 +25,8 @@ from numbaconv.problem import ConvProblem
 
 GROUPED = next(algorithm for algorithm in ALGORITHMS if algorithm.name == "grouped")
 PLAIN = Epilogue(False, False, Activation.of(None))
+#: What a machine with matrix tiles has besides.
+MATRIX = "amx-tile,amx-bf16,amx-fp16,avx512bf16,avx512fp16"
 HERE = replace(machine(), l1=48 << 10, l2=2 << 20, l3=32 << 20)
 
 
@@ -65,26 +67,84 @@ LAYERS = st.builds(
     st.sampled_from((16, 96, 512)),
     st.sampled_from((1, 3, 7)), st.integers(1, 2), st.integers(0, 3), st.sampled_from((1, 8, 16)), st.sampled_from(("cf", "cl")),
 ).map(ConvProblem.parse)  # fmt: skip
+CHANNELWISE = st.builds(
+    "c{0}h{1}w{2}o{0}k{3}s{4}p{5}g{0}{6}".format, st.sampled_from((1, 16, 48, 256)), *2 * [st.integers(9, 60)],
+    st.sampled_from((1, 3, 9)), st.integers(1, 2), st.integers(0, 4), st.sampled_from(("cf", "cl")),
+).map(ConvProblem.parse)  # fmt: skip
 
 
 @given(
-    st.one_of(LAYERS, every_kind()), st.sampled_from((DEFAULT, STRICT, Accuracy(1e-3))), st.booleans(), st.booleans()
+    st.one_of(LAYERS, CHANNELWISE, every_kind()),
+    st.sampled_from((DEFAULT, STRICT, Accuracy(1e-3))),
+    st.booleans(),
+    st.booleans(),
 )
 @settings(max_examples=200)
-def test_the_best_is_the_first_of_the_ranking(problem, accuracy, residual, weights_kept):
+def test_the_best_is_the_first_of_the_ranking_but_for_a_tie(problem, accuracy, residual, weights_kept):
     epilogue, on = replace(PLAIN, residual=residual), replace(HERE, weights_kept=weights_kept)
-    assert best(problem, epilogue, on, accuracy) == rank(problem, epilogue, on, accuracy)[0]
+    found, ranked = best(problem, epilogue, on, accuracy), rank(problem, epilogue, on, accuracy)
+    assert found in ranked and found.cost is not None
+    assert (1 - cost.TIE) * found.cost.seconds <= ranked[0].cost.seconds
 
 
-@given(st.one_of(LAYERS, every_kind()))
-@settings(max_examples=200)
-def test_no_estimate_is_less_than_its_lower_bound(problem):
+@given(
+    st.one_of(LAYERS, CHANNELWISE, every_kind()),
+    st.sampled_from((HERE, replace(HERE, features=f"{HERE.features},{MATRIX}"))),
+)
+@settings(max_examples=300)
+def test_no_estimate_is_less_than_its_lower_bound(problem, on):
     for algorithm in ALGORITHMS:
         posed = posed_to(algorithm, problem)
-        if algorithm.unsupported(posed, PLAIN, HERE) is None:
-            seconds = algorithm.estimate(posed, HERE).seconds * (1 + 1e-12)
-            assert algorithm.least_seconds(posed, HERE) <= seconds
-            assert all(floor(problem, HERE) <= seconds for floor in algorithm.floors)
+        if algorithm.unsupported(posed, PLAIN, on) is None:
+            seconds = algorithm.estimate(posed, on).seconds * (1 + 1e-12)
+            assert algorithm.least_seconds(posed, on) <= seconds
+            assert all(floor(problem, on) <= seconds for floor in algorithm.floors)
+
+
+def test_no_other_is_looked_at_for_a_tie(monkeypatch):
+    asked = [(ConvProblem.parse(f"c{c}h{h}w{h}o{c}k{k}p{k // 2}cl"), PLAIN, HERE, DEFAULT)
+             for c in (16, 64, 96) for h in (7, 20, 35) for k in (1, 3)]  # fmt: skip
+    firsts = [rank(*one)[0] for one in asked]
+    monkeypatch.setattr(select, "TIE", 0.6)
+    found = [select.best.__wrapped__(*one) for one in asked]
+    assert found != firsts
+    for one, candidate in zip(asked, found):
+        ranked = rank(*one)
+        assert 0.4 * candidate.cost.seconds <= ranked[0].cost.seconds
+        # the one that is taken is the one that is marked, wherever it stands
+        rows = explain.rows_of(one[0], ranked, candidate.algorithm)
+        assert [row.label for row in rows if row.chosen] == [candidate.label(one[0])]
+        assert [row.seconds for row in rows if row.reason is None] == [c.cost.seconds for c in ranked if c.cost]
+
+
+@given(st.one_of(LAYERS, CHANNELWISE, every_kind()), st.sampled_from((None, "strict", 1e-3)))
+@settings(max_examples=50)
+def test_what_is_explained_as_chosen_is_taken(problem, accuracy):
+    (chosen,) = (row for row in explain.explain(problem, accuracy=accuracy).rows if row.chosen)
+    epilogue = Epilogue(problem.bias, False, Activation.of(None))
+    taken = select.choose(problem, epilogue, accuracy=Accuracy.of(accuracy))
+    assert (chosen.algorithm, chosen.variant) == (taken.name, taken.variant(problem))
+
+
+def test_another_size_takes_the_place_of_one_that_is_not_exact_enough(monkeypatch):
+    problem = ConvProblem.parse("c256h28w28o256k3p1cl")
+    first = best(problem, PLAIN, HERE, DEFAULT).algorithm
+    assert first.m == first.floors[-1].leader(problem, HERE)
+    monkeypatch.setattr(type(first), "rms_error", lambda self, problem: float(self is first))
+    found, ranked = (ask(problem, PLAIN, HERE, DEFAULT) for ask in (select.best.__wrapped__, rank))
+    assert isinstance(found.algorithm, type(first)) and found.algorithm is not first
+    assert (1 - cost.TIE) * found.cost.seconds <= ranked[0].cost.seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "grouping"),
+    (
+        ("c1h9w9o1k3", "single"), ("c1h9w9o2k3", "dense"), ("c8h9w9o1k3", "dense"), ("c8h9w9o8k3g2", "groups"),
+        ("c8h9w9o8k3g8", "channelwise"), ("c8h9w9o16k3g8", "groups"), ("c16h9w9o8k3g8", "groups"),
+    ),
+)  # fmt: skip
+def test_groupings(text, grouping):
+    assert ConvProblem.parse(text).grouping == grouping
 
 
 def test_few_estimates_are_made_for_the_best(monkeypatch):

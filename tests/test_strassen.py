@@ -15,7 +15,8 @@ from strategies import PIECEWISE_LINEAR, TRANSCENDENTAL, bits, make_operands, no
 
 import numbaconv as nc
 from numbaconv.accuracy import DEFAULT, STRICT
-from numbaconv.algorithms import ALGORITHMS
+from numbaconv.algorithms import ALGORITHMS, winograd_cost
+from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.layout import ChannelsFirst
 from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.strassen import INPUT, KERNEL, OUTPUT
@@ -131,6 +132,18 @@ def test_a_nan_reaches_its_pair_of_pixels_and_no_other():
 
 #: Rates as those of a Zen 4 and its caches.
 HERE = replace(machine(), l1=32 << 10, l2=1 << 20, l3=32 << 20, rates=Rates(1.8e9, 2.3, 0.33, 30.0, 29.0))
+
+
+def test_a_single_block_counts_what_both_threads_prepare():
+    def beside(text):
+        grid = STRASSEN.grid(geometry(ConvProblem.parse(text)))
+        asked = grid, STRASSEN.blocks(grid, HERE), winograd_cost.common(grid.g, HERE), HERE
+        return asked[1].blocks, STRASSEN.products(*asked) - winograd_cost.near_cycles(*asked)
+
+    (one, more), (two, nothing) = beside("c512h7w7o512k1cl"), beside("c512h28w28o512k1cl")
+    assert one == 1 < two and nothing == 0.0
+    # both halves of the channels of 25 pairs
+    assert more > 25 * 512 / target().lanes(4)
 
 
 def names(text, accuracy=DEFAULT):

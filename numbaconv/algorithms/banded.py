@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import fields_of
+from numbaconv.algorithms.geometry import shared_fields
 from numbaconv.algorithms.matrix_tiles import MatrixTiles
 from numbaconv.algorithms.split_panels import UNIT_BYTES, form_of
 from numbaconv.algorithms.tiled import Cut
@@ -59,6 +59,7 @@ class Banded(MatrixTiles):
     """Channels are units of work, so that their weights come once each."""
 
     share = banded_share
+    groupings = ("single", "channelwise")
 
     def __init__(self, halves: Halves):
         super().__init__(halves)
@@ -82,7 +83,7 @@ class Banded(MatrixTiles):
         return super().unsupported(problem, epilogue, machine)
 
     def _fields(self, problem):
-        return fields_of(problem, None, self.reads_planes and len(problem.spatial) == 3)
+        return shared_fields(problem, self.reads_planes)
 
     def cut(self, g, machine):
         signal, stride, size = _is_signal(g), g["stride_w"], g["itemsize"]
@@ -191,14 +192,12 @@ class Banded(MatrixTiles):
         return cost.waiting_cycles(near, near, machine) if near > machine.l2 / 2 else 0.0
 
     def least_seconds(self, problem, machine):
-        """Full registers, each of which meets as many elements as the kernel has, or the line."""
+        """Full registers, each of which meets as many elements as the kernel has, or the line, and planes that are split."""
         g = self._fields(problem)
         taps = -(-min(g["k_w"], g["w_in"]) // DEPTH) * len(_rows_met(g))
-        pixel = (
-            3 * taps * machine.rates.matrix / (ROWS * COLUMNS)
-            + (_STORED + _SPLIT * g["in_pixels"] / max(g["out_pixels"], 1)) / COLUMNS
-        )
-        return g["n"] * g["groups"] * g["out_pixels"] * pixel / machine.rates.clock / 2
+        pixel = 3 * taps * machine.rates.matrix / (ROWS * COLUMNS) + _STORED / COLUMNS
+        cycles = g["n"] * g["groups"] * g["out_pixels"] * pixel / 2
+        return (cycles + self.extra_cycles(problem, g, machine)) / machine.rates.clock
 
 
 class BandedPlanes(Banded):

@@ -19,6 +19,7 @@ from numbaconv.epilogue import Epilogue
 from numbaconv.loops.shares import Shares
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
+from numbaconv.values import GROUPINGS
 
 
 class Cost(NamedTuple):
@@ -80,6 +81,18 @@ class LoopNestPlan(CompiledPlan, Protocol):
 Floor = Callable[[ConvProblem, Machine], float]
 
 
+class Family(NamedTuple):
+    """A floor of the sizes of one algorithm: `leader` says the `m` of one that does the problem and that no other is ahead of, or
+    None.
+    """
+
+    floor: Floor
+    leader: Callable[[ConvProblem, Machine], int | None]
+
+    def __call__(self, problem: ConvProblem, machine: Machine) -> float:
+        return self.floor(problem, machine)
+
+
 class Algorithm(Protocol):
     """One way to compute a convolution."""
 
@@ -92,6 +105,8 @@ class Algorithm(Protocol):
     compiled: bool
     #: whether its weights are packed in passing; transforming those that are new in each call would take longer than it saves
     repacked: bool
+    #: for which of `values.GROUPINGS` it may be the fastest; for none, if it is for what all others refuse
+    groupings: tuple[str, ...]
     #: what none of the algorithms goes below that share these functions, the quickest first
     floors: tuple[Floor, ...]
 
@@ -138,6 +153,7 @@ class DirectSums:
     padding_modes = True
     compiled = True
     repacked = True
+    groupings = GROUPINGS
     floors = (cost.least_seconds,)
     #: bytes of workspace a thread and of tables beyond which the algorithm refuses
     workspace_limit = plan_limit = inf

@@ -33,8 +33,11 @@ from numbaconv.algorithms.geometry import fields_of, past_caches, rows_collide, 
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, VECTOR_BYTES
 from numbaconv.machine import Machine, Rates
+from numbaconv.memo import said_last, said_last_of_two
 from numbaconv.problem import ConvProblem
 
+#: Estimates that differ by no more than this part are as good as equal: selection looks at no other algorithm for less.
+TIE = 0.04
 #: Fused multiply-adds and loads a cycle, and cycles from one multiply-add to the next on the same accumulator.
 FMA, LOADS, LATENCY = 2.0, 2.0, 4.0
 #: Parts of the time of a transfer, at the rate from beyond the L2, that the multiply-adds do not hide: from the L2, from beyond.
@@ -64,19 +67,47 @@ LISTED = 4.0
 _LITTLE_PADDING = 16
 
 
+class Panels(NamedTuple):
+    """So many panels that are full, vectors of one of them and of another that is not, if there is one; whether that ends inside a
+    vector; and cycles of one element of K an output pixel, for all columns, in tiles as high as can be.
+    """
+
+    full: int
+    width: int
+    rest: int
+    partial: bool
+    multiply: float
+
+
+@lru_cache(maxsize=1024)
+def panels_of(columns: int, itemsize: int, isa: str) -> Panels:
+    """The panels of so many columns together."""
+    target = TARGETS[isa]
+    lanes = target.lanes(itemsize)
+    full, rest = divmod(columns, target.vectors * lanes)
+    vectors = -(-rest // lanes)
+    multiply = (full * _step(MR, target.vectors) + (_step(MR, vectors) if rest else 0.0)) / MR
+    return Panels(full, target.vectors, vectors, columns % lanes > 0, multiply)
+
+
+def panels_cycles(k: float, height: float, panels: Panels, taps: float, rates: Rates) -> float:
+    """Cycles of tiles of `height` rows side by side, over K elements in so many taps."""
+    stored = rates.row * (height + 1) + rates.tap * taps * height
+    cycles = panels.full * (k * _step(height, panels.width) + stored) if panels.full else 0.0
+    return cycles + k * _step(height, panels.rest) + stored if panels.rest else cycles
+
+
 def tile_cycles(k: float, height: float, width: int, taps: float, rates: Rates) -> float:
     """Cycles of one tile of `height` rows and `width` vectors over K elements in so many taps."""
-    step = max(height * width / FMA, (height + width) / LOADS, LATENCY)
-    return k * step + rates.row * (height + 1) + rates.tap * taps * height
+    return k * _step(height, width) + rates.row * (height + 1) + rates.tap * taps * height
 
 
-def panels_cycles(k: float, height: float, columns: int, taps: float, itemsize: int, machine: Machine) -> float:
-    """Cycles of tiles of `height` rows side by side, whose panels have so many columns together."""
-    target = TARGETS[machine.isa]
-    lanes = target.vector_bytes // itemsize
-    full, rest = divmod(columns, target.vectors * lanes)
-    cycles = full * tile_cycles(k, height, target.vectors, taps, machine.rates) if full else 0.0
-    return cycles + tile_cycles(k, height, -(-rest // lanes), taps, machine.rates) if rest else cycles
+def _step(height: float, width: int) -> float:
+    """Cycles of a tile of `height` rows and `width` vectors for one element of K."""
+    # conditions take a fraction of the time that a call of `max` does
+    multiplied, loaded = height * width / FMA, (height + width) / LOADS
+    step = multiplied if multiplied > loaded else loaded
+    return step if step > LATENCY else LATENCY
 
 
 def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
@@ -84,8 +115,11 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     height = g["line"] / g["tiles_per_line"]
     k = taps_met(g, height) * g["c_in"]
     # a tap may be a whole kernel row, or all of a packed patch
-    cycles = panels_cycles(k, height, g["c_out"], max(k / g["k_block"], 1.0), g["itemsize"], machine)
-    cycles += _partial(g, machine) * height
+    panels = panels_of(g["c_out"], g["itemsize"], machine.isa)
+    cycles = panels_cycles(k, height, panels, max(k / g["k_block"], 1.0), machine.rates)
+    if panels.partial:
+        # rows that end inside a vector are stored under a mask
+        cycles += PARTIAL * height
     stream = STREAM * first_reads(g, height) / machine.rates.far_bytes
     # patches that are packed have a pitch that does not
     if g.get("patch_pitch", 0) in (0, g["x_pixel"]) and rows_collide(g, machine, ceil(height)):
@@ -93,52 +127,54 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     return tile_count(g) * g["groups"] * (cycles + stream)
 
 
-def _partial(g: dict[str, int], machine: Machine) -> float:
-    """What storing a row costs more where panels end inside a vector."""
-    return PARTIAL if g["c_out"] % TARGETS[machine.isa].lanes(g["itemsize"]) else 0.0
-
-
 def least_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """The multiply-adds of a direct sum, without those in padding, and stores of whole vectors; tensors from beyond the L2."""
-    g, target, rates = fields_of(problem, None, False), TARGETS[machine.isa], machine.rates
-    taps = _padded_taps_met(g, 1.0, 1.0, 1.0) if much_padding(g) else g["window"]
-    vectors = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] / target.lanes(g["itemsize"])
-    cycles = vectors * (g["c_in"] * taps / FMA + min(rates.row / target.vectors, STORED))
-    return (cycles + FETCHED * far_cycles(g, machine, 0, 1, 1, streams=True)) / rates.clock
+    """The multiply-adds of a direct sum, without those in padding, and stores of whole vectors.
+
+    Tiles of one group have either its channels as lanes, or its pixels, of which a panel takes a wait for its own sums.
+    """
+    g, target, rates = fields_of(problem), TARGETS[machine.isa], machine.rates
+    lanes, c_out, stored = target.vector_bytes // g["itemsize"], g["c_out"], rates.row / target.vectors
+    vectors, k = c_out / lanes, g["c_in"] * _taps_met(problem)
+    multiplied = vectors / FMA
+    if g["groups"] > 1:
+        multiplied = max(multiplied, min(-(-c_out // lanes) / FMA, LATENCY / target.vectors / lanes))
+    pixel = k * multiplied + vectors * (stored if stored < STORED else STORED)
+    return g["n"] * g["out_pixels"] * g["groups"] * pixel / rates.clock
 
 
 class LeastWork(NamedTuple):
     """What no cut of a problem for the core goes below.
 
-    Cycles an output pixel and group, for all columns: to `multiply` by one element of K, and to be `stored`; lower bounds of
-    `gemm_cycles`, and of `far_cycles` with the weights that are read.
+    Panels of a group, and output pixels; cycles that one of these takes to be `stored`; lower bounds of `gemm_cycles`, and of
+    `far_cycles` with the weights that are read.
     """
 
     g: dict[str, int]
+    panels: Panels
     pixels: int
-    multiply: float
     stored: float
     core: float
     far: float
 
 
-@lru_cache(maxsize=16)  # all algorithms ask for the same
+@said_last_of_two  # all algorithms ask for the same
 def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
     """The cycles of a tile are convex in its height, so that the fewest tiles take the least; a tap is met by the fewest of them
     where each is one pixel high.
     """
-    g, rates = fields_of(problem, None, False), machine.rates
-    pixels, panels, k_w = g["n"] * g["out_pixels"], g["panels_per_group"], g["k_w"]
-    tiles = -(-pixels // MR)
-    stored = panels * rates.row * (1 + 1 / MR)
-    multiply = panels_cycles(1.0, MR, g["c_out"], 0.0, g["itemsize"], machine) / MR - stored
-    met = _padded_taps_met(g, 1.0, 1.0, 1.0) if much_padding(g) else g["window"]
-    pixel = met * g["c_in"] * multiply + panels * (rates.row + rates.tap) + _partial(g, machine)
-    times = 1 if weights_stay(g, machine) else panels
-    reads = times * g["k_d"] * g["k_h"] * min(pixels * g["stride_w"] + tiles * k_w, pixels * k_w) * g["c_in"]
-    core = pixels * pixel + tiles * panels * rates.row + STREAM * reads * g["itemsize"] / rates.far_bytes
-    far = far_cycles(g, machine, weights_read(g, g["groups"] * panels), 1, 1, streams=True)
-    return LeastWork(g, pixels, multiply, stored, g["groups"] * core, far)
+    g, rates = fields_of(problem), machine.rates
+    pixels, count, c_in, k_w = g["n"] * g["out_pixels"], g["panels_per_group"], g["c_in"], g["k_w"]
+    panels, tiles = panels_of(g["c_out"], g["itemsize"], machine.isa), -(-pixels // MR)
+    pixel = _taps_met(problem) * c_in * panels.multiply + count * (rates.row + rates.tap)
+    if panels.partial:
+        pixel += PARTIAL
+    columns = pixels * g["stride_w"] + tiles * k_w
+    reads = g["k_d"] * g["k_h"] * c_in * (columns if columns < pixels * k_w else pixels * k_w)
+    if not weights_stay(g, machine):
+        reads *= count
+    core = pixels * pixel + tiles * count * rates.row + STREAM * reads * g["itemsize"] / rates.far_bytes
+    far = far_cycles(g, machine, weights_read(g, g["groups"] * count), 1, 1, streams=True)
+    return LeastWork(g, panels, pixels, count * rates.row * (1 + 1 / MR), g["groups"] * core, far)
 
 
 def least_core_seconds(problem: ConvProblem, machine: Machine) -> float:
@@ -173,13 +209,13 @@ def far_cycles(
     `beside` are bytes of the workspace that take room in the L2, too; `streams` tells that results that are
     too large for the caches are written past them, where vectors are aligned.
     """
-    x = g["n"] * g["in_pixels"] * g["x_pixel"]
-    out = g["n"] * g["out_pixels"] * g["out_pixel"]
+    n, half = g["n"], machine.l2 / 2
+    x, out = n * g["in_pixels"] * g["x_pixel"], n * g["out_pixels"] * g["out_pixel"]
     near = x + out + beside + weight_bytes
-    if near <= machine.l2 / 2:
+    if near <= half:
         return 0.0
-    moved = out * STREAMED if streams and past_caches(out) and g["out_pixel"] % VECTOR_BYTES == 0 else out
-    moved += x * (input_passes if x > machine.l2 / 2 else 1)
+    moved = x * input_passes if x > half else x
+    moved += out * STREAMED if streams and past_caches(out) and g["out_pixel"] % VECTOR_BYTES == 0 else out
     if weight_bytes:
         moved += fetched_bytes(weight_bytes, weight_passes, machine)
     return waiting_cycles(near, moved, machine)
@@ -187,8 +223,9 @@ def far_cycles(
 
 def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:
     """Bytes of weights that come in so many passes, as many as take the same time from the L3."""
-    fetched = weight_bytes * (passes if weight_bytes > machine.l2 / 2 else 1)
-    return fetched * BEYOND_L3 if weight_bytes > L3_SHARE else fetched
+    if weight_bytes <= machine.l2 / 2:
+        return weight_bytes
+    return weight_bytes * passes * (BEYOND_L3 if weight_bytes > L3_SHARE else 1.0)
 
 
 def in_order_cycles(weight_bytes: int, machine: Machine) -> float:
@@ -200,8 +237,10 @@ def in_order_cycles(weight_bytes: int, machine: Machine) -> float:
 
 def waiting_cycles(near: float, moved: float, machine: Machine) -> float:
     """Cycles that wait for so many bytes that are moved, of operands and a workspace that take `near` bytes of room."""
-    beyond = near - machine.l2 / 2
-    return MISSED * min(beyond / machine.l2, 1.0) * moved / machine.rates.far_bytes if beyond > 0 else 0.0
+    missed = near / machine.l2 - 0.5
+    if missed <= 0.0:
+        return 0.0
+    return MISSED * (missed if missed < 1.0 else 1.0) * moved / machine.rates.far_bytes
 
 
 def packing_cycles(g: dict[str, int], runs: int, rates: Rates, run: float = COPY) -> float:
@@ -217,6 +256,13 @@ def copying(rates: Rates) -> float:
     A cycle is that of two multiply-adds of a vector, and machines differ in what else they do meanwhile.
     """
     return _COPIED / rates.copy_bytes
+
+
+@said_last  # whole families ask for it
+def _taps_met(problem: ConvProblem) -> float:
+    """Taps of an average pixel that do not lie in padding."""
+    g = fields_of(problem)
+    return _padded_taps_met(g, 1.0, 1.0, 1.0) if much_padding(g) else g["window"]
 
 
 def taps_met(g: dict[str, int], height: float) -> float:
@@ -238,10 +284,10 @@ def weights_read(g: dict[str, int], panels: int) -> float:
 
 def much_padding(g: dict[str, int]) -> bool:
     """Whether so many taps lie in padding that they are worth counting."""
-    padding = g["pad_front"] + g["pad_top"] + g["pad_left"]
+    padding = g["pad_top"] + g["pad_left"] + g["pad_front"]
     if not padding or g["padding_mode"]:
         return False
-    return _LITTLE_PADDING * padding >= g["d_out"] + g["h_out"] + g["w_out"] - 1
+    return _LITTLE_PADDING * padding >= g["h_out"] + g["w_out"] + g["d_out"] - 1
 
 
 def _padded_taps_met(g: dict[str, int], slices: float, rows: float, columns: float) -> float:

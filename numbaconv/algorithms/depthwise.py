@@ -95,6 +95,9 @@ def _channels_first_ways(problem: ConvProblem) -> tuple[TiledAlgorithm, ...]:
 class Depthwise(DepthwisePanels):
     """Channels-last as it is; of the ways for channels-first the one that is estimated to take less."""
 
+    groupings = ("single", "channelwise")
+    floors = ()
+
     def native(self, problem):
         return super().native(problem) or bool(_channels_first_ways(problem))
 

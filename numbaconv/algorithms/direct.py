@@ -16,6 +16,7 @@ from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR
 from numbaconv.loops.tables import CORNERS
+from numbaconv.machine import Machine
 
 
 class Direct(TiledAlgorithm):
@@ -46,7 +47,7 @@ class Direct(TiledAlgorithm):
 
     def cut(self, g, machine):
         lines = row_lines(g)
-        block = tile_block(g | lines, machine, tables=True)
+        block = tile_block(g, lines, machine, tables=True)
         fields = lines | {"tile_block": block, **column_blocks(g, machine)}
         return Cut(fields, tile_list_bytes(block) + CORNERS + block * table_bytes(g), table_bytes(g))
 
@@ -54,19 +55,30 @@ class Direct(TiledAlgorithm):
         return {"taps": interior_taps(g)}
 
     def least_extra(self, least, machine):
-        """The tile list."""
-        return least.pixels / MR * cost.LISTED
+        """The same for one block of columns, of the fewest tiles."""
+        g = least.g
+        return least.pixels / MR * _listing_cycles(g, row_lines(g), machine)
 
     def extra_cycles(self, problem, g, machine):
-        """The tile list, and a table for every tile that touches padding or spans two rows: for each column block."""
-        parts = g["tiles_per_line"]
-        interior = 0.0
-        if g["line"] == g["w_out"]:
-            # padding after is taken to be what it is before
-            padded_parts = 2 if g["pad_left"] else 0
-            interior = max(0, parts - padded_parts) / parts
-            for size, before, stride in (("d_out", "pad_front", "stride_d"), ("h_out", "pad_top", "stride_h")):
-                interior *= max(0, g[size] - 2 * -(-g[before] // g[stride])) / g[size]
-        entries = problem.taps * TARGETS[machine.isa].rows
-        once = cost.tile_count(g) * (cost.LISTED + (1 - interior) * entries * cost.ENTRY)
-        return once * -(-g["groups"] * g["panels_per_group"] // g["column_block"])
+        """The tile list, for each column block."""
+        blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
+        return blocks * cost.tile_count(g) * _listing_cycles(g, g, machine)
+
+
+def _listing_cycles(g: dict[str, int], lines: dict[str, int], machine: Machine) -> float:
+    """Cycles to list a tile, with a table where it touches padding or spans two rows."""
+    inside = 0.0
+    if lines["line"] == g["w_out"]:
+        # padding after is taken to be what it is before
+        parts, padded_parts = lines["tiles_per_line"], 2 if g["pad_left"] else 0
+        inside = max(0, parts - padded_parts) / parts
+        if inside:
+            inside *= _inside(g["d_out"], g["pad_front"], g["stride_d"]) * _inside(
+                g["h_out"], g["pad_top"], g["stride_h"]
+            )
+    return cost.LISTED + (1 - inside) * g["window"] * TARGETS[machine.isa].rows * cost.ENTRY
+
+
+def _inside(out: int, before: int, stride: int) -> float:
+    """The part of the outputs of an axis that meet no padding."""
+    return max(0, out - 2 * -(-before // stride)) / out

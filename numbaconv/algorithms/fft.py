@@ -25,6 +25,7 @@ from numbaconv import fourier
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.weights import Weights
@@ -34,6 +35,7 @@ from numbaconv.loops.gemm import MR, PANEL_ROW
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 from numbaconv.sizes import extent_of
+from numbaconv.values import GROUPINGS
 from numbaconv.workspace import view
 
 #: What the blocks of one pass, their spectra and products may take: enough that spectra of weights are read few times.
@@ -95,9 +97,11 @@ class _Products(Pointwise):
         return {"panels": panels, "bias": np.zeros((*panels.shape[:2], panels.shape[-1]), panels.dtype)}
 
 
-def _call_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """What NumPy and Python take in any case."""
-    return _CALL / machine.rates.clock
+def _moved_seconds(problem: ConvProblem, machine: Machine) -> float:
+    """The call, and moving an element of each channel for each output, those between strides too."""
+    g, rates = fields_of(problem), machine.rates
+    outputs = g["n"] * g["out_pixels"] * g["stride_d"] * g["stride_h"] * g["stride_w"]
+    return rates.fourier * (_CALL + outputs * (problem.c_in + problem.c_out) * _MOVED) / rates.clock
 
 
 class Fft:
@@ -110,7 +114,8 @@ class Fft:
     #: other paddings than zeros are copied around the input first
     padding_modes = False
     compiled = False
-    floors = (_call_seconds,)
+    groupings = GROUPINGS
+    floors = (_moved_seconds,)
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""
@@ -144,18 +149,22 @@ class Fft:
         For independent operands around zero, and K channels of a group.
         """
         elements = prod(size + extent for size, extent in zip(problem.padded, problem.extent))
-        eps = float(np.finfo(problem.np_dtype).eps)
-        return _SAFETY * eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
+        return _SAFETY * problem.eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
 
     def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
-        """The call; and for each output of a block, as there is an element of input and at least half a frequency for it, its
-        part of the transforms and of the products."""
-        p = problem
+        """The call; for each output of a block, those between strides too, as there is an element of input and at least half a
+        frequency for it, its part of the transforms and of the products; and spectra of kernels of the shortest transforms."""
+        p, rates = problem, machine.rates
         channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
-        sums = 2 * p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
+        pairs = p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
         lanes = TARGETS[machine.isa].lanes(p.itemsize)
-        each = machine.rates.fourier * channels * (_MOVED + transformed) + sums / lanes / cost.FMA
-        return (machine.rates.fourier * _CALL + p.n * prod(p.out_spatial) * each) / machine.rates.clock
+        each = rates.fourier * channels * (_MOVED + transformed) + 2 * pairs / lanes / cost.FMA
+        shortest = _TIMES_KERNEL[0 if p.taps >= _FEW_TAPS else 1]
+        elements = prod(min(out, shortest * extent) for out, extent in zip(p.out_spatial, p.extent))
+        spectra = elements * 2 * pairs * p.itemsize
+        far = spectra / rates.far_bytes if spectra > machine.l2 / 2 else 0.0
+        outputs = p.n * prod(p.out_spatial) * prod(p.stride)
+        return (rates.fourier * _CALL + outputs * each + far) / rates.clock
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """The formula above, and the blocks of one pass, which all threads share."""
@@ -248,10 +257,10 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
     if cut.single:
         multiplied = cut.blocks * cut.frequencies * p.c_out * _TIMES * size / 4
     else:
-        columns = 2 * p.c_out // p.groups
+        panels = cost.panels_of(2 * p.c_out // p.groups, size, machine.isa)
         rows = cut.blocks / passes
         tiles = max(1, -(-int(rows) // MR))
-        tile = cost.panels_cycles(2 * p.c_in // p.groups, rows / tiles, columns, 1.0, size, machine)
+        tile = cost.panels_cycles(2 * p.c_in // p.groups, rows / tiles, panels, 1.0, machine.rates)
         multiplied = passes * tiles * cut.frequencies * p.groups * tile
     far = passes * spectra * (cost.BEYOND_L3 if spectra > cost.L3_SHARE else 1) if spectra > machine.l2 / 2 else 0
     return machine.rates.fourier * _CALL + cut.blocks * blocks + multiplied + far / machine.rates.far_bytes

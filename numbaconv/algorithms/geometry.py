@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import gcd, prod
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from numbaconv.codegen.records import CONV
 from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, WIDE_ROWS
 from numbaconv.machine import Machine
+from numbaconv.memo import said_last
 from numbaconv.problem import PADDING_MODES, ConvProblem
 
 #: Slices of so many bytes stay slices where channels have kernels to themselves; measured with 150 KB to 1.2 MB.
@@ -26,6 +27,7 @@ _WHOLE_PART = 2
 _KEPT_BYTES = 12 << 20
 #: Where weights take less than this part of the L2, the core walks tiles outside and panels inside.
 _TILES_OUTSIDE_PART = 4
+_NO_PADDING = (0, 0)
 #: The most that a block's patches or packed rows may take, and its tap tables.
 WORKSPACE_LIMIT = 1 << 20
 _TABLE_LIMIT = 1 << 18
@@ -37,25 +39,40 @@ def geometry(problem: ConvProblem, pitches: tuple[int, int, int] | None = None, 
     `pitches` are the elements from pixel to pixel of x, out and residual; by default pixels follow one another.  `planes` tells
     that the loops read channels-first tensors.
     """
+    return _fields(problem, pitches, planes) if pitches else shared_fields(problem, planes).copy()
+
+
+def shared_fields(problem: ConvProblem, planes: bool) -> dict[str, int]:
+    """The same of pixels that follow one another, to be read only."""
     # only volumes are cut otherwise where channels are planes
-    return fields_of(problem, pitches, planes and len(problem.spatial) == 3).copy()
+    return _fields(problem, None, True) if planes and len(problem.spatial) == 3 else fields_of(problem)
 
 
-@lru_cache(maxsize=64)  # all algorithms ask for the same one while a problem is ranked
-def fields_of(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: bool) -> dict[str, int]:
-    """What `geometry` copies: to be read only."""
+def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: bool) -> dict[str, int]:
     size, x_channels, out_channels = problem.itemsize, problem.c_in, problem.c_out
     x_pitch, out_pitch, residual_pitch = pitches or (x_channels, out_channels, out_channels)
     problem = folded(problem, planes)
     # a signal is an image of height 1, and an image a volume of depth 1
-    missing = 3 - len(problem.spatial)
-    ones = (1,) * missing
-    d_in, h_in, w_in = ones + problem.spatial
-    d_out, h_out, w_out = ones + problem.out_spatial
-    k_d, k_h, k_w = ones + problem.kernel
-    stride_d, stride_h, stride_w = ones + problem.stride
-    dilation_d, dilation_h, dilation_w = ones + problem.dilation
-    slices, rows, columns = ((0, 0),) * missing + problem.padding
+    d_in = d_out = k_d = stride_d = dilation_d = 1
+    slices = rows = _NO_PADDING
+    if len(problem.spatial) == 2:
+        h_in, w_in = problem.spatial
+        h_out, w_out = problem.out_spatial
+        k_h, k_w = problem.kernel
+        stride_h, stride_w = problem.stride
+        dilation_h, dilation_w = problem.dilation
+        rows, columns = problem.padding
+    elif len(problem.spatial) == 1:
+        h_in = h_out = k_h = stride_h = dilation_h = 1
+        (w_in,), (w_out,), (k_w,) = problem.spatial, problem.out_spatial, problem.kernel
+        (stride_w,), (dilation_w,), (columns,) = problem.stride, problem.dilation, problem.padding
+    else:
+        d_in, h_in, w_in = problem.spatial
+        d_out, h_out, w_out = problem.out_spatial
+        k_d, k_h, k_w = problem.kernel
+        stride_d, stride_h, stride_w = problem.stride
+        dilation_d, dilation_h, dilation_w = problem.dilation
+        slices, rows, columns = problem.padding
     groups = problem.groups
     c_in, c_out = x_channels // groups, out_channels // groups
     in_pixels, line_pixels = d_in * h_in * w_in, h_out * w_out
@@ -101,6 +118,10 @@ def fields_of(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes
         "panel_bytes": window * c_in * PANEL_ROW,
         "panels_per_group": -(-c_out * size // PANEL_ROW),
     }
+
+
+#: Those of pixels that lie as most do, to be read only: all algorithms ask for them while a problem is ranked.
+fields_of = said_last(partial(_fields, pitches=None, planes=False))
 
 
 def folded(problem: ConvProblem, planes: bool = False) -> ConvProblem:
@@ -222,20 +243,22 @@ def rows_collide(g: dict[str, int], machine: Machine, rows: int = MR) -> bool:
     return rows * gcd(g["stride_w"] * g["x_pixel"], 4096) // 4096 > machine.l1 // 4096
 
 
-def tile_block(g: dict[str, int], machine: Machine, tables: bool) -> int:
+def tile_block(g: dict[str, int], lines: dict[str, int], machine: Machine, tables: bool) -> int:
     """Tiles of a block: what they read fits its part of the L2; with `tables`, their tap tables fit the workspace."""
     read = MR * g["stride_d"] * g["stride_h"] * g["stride_w"] * g["x_pixel"]
-    tiles = g["lines"] * g["tiles_per_line"]
-    fit = tiles if tiles * read <= machine.l2 // _WHOLE_PART else machine.l2 // _INPUT_PART // read
-    if tables:
-        fit = min(fit, _TABLE_LIMIT // table_bytes(g))
-    return max(1, min(fit, tiles))
+    tiles = lines["lines"] * lines["tiles_per_line"]
+    fit = tiles
+    if tiles * read > machine.l2 // _WHOLE_PART:
+        fit = max(1, machine.l2 // _INPUT_PART // read)
+    if tables and fit * table_bytes(g) > _TABLE_LIMIT:
+        fit = max(1, _TABLE_LIMIT // table_bytes(g))
+    return fit if fit < tiles else tiles or 1
 
 
-def row_block(g: dict[str, int], machine: Machine, pitch: int) -> int:
+def row_block(lines: dict[str, int], machine: Machine, pitch: int) -> int:
     """Tiles of a block whose rows are packed, `pitch` bytes each: they fit their part of the L2 and the workspace."""
     room = min(WORKSPACE_LIMIT - 8192, machine.l2 // _INPUT_PART)
-    return max(1, min(room // (MR * (pitch + 8 * TILE)), g["lines"] * g["tiles_per_line"]))
+    return max(1, min(room // (MR * (pitch + 8 * TILE)), lines["lines"] * lines["tiles_per_line"]))
 
 
 def table_bytes(g: dict[str, int]) -> int:

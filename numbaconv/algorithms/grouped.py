@@ -11,9 +11,17 @@ from math import gcd
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT
-from numbaconv.algorithms.sliding import TILES, SlidingAlgorithm, cut_in_place, sliding_fields, strip_fields
+from numbaconv.algorithms.sliding import (
+    CHANNEL,
+    TILES,
+    SlidingAlgorithm,
+    cut_in_place,
+    sliding_fields,
+    stretch,
+    strip_fields,
+)
 from numbaconv.algorithms.tiled import Cut
-from numbaconv.codegen.lanes import TABLED, TURNED
+from numbaconv.codegen.lanes import CHANNELS, TABLED, TURNED
 from numbaconv.loops.gemm import NV, PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
 
@@ -29,6 +37,8 @@ class Grouped(SlidingAlgorithm):
     """Strips a few tiles wide, one panel of output channels at a time."""
 
     name = "grouped"
+    groupings = ("groups", "channelwise")
+    floors = ()
     workspace_limit = WORKSPACE_LIMIT
 
     def unsupported(self, problem, epilogue, machine):
@@ -48,9 +58,9 @@ class Grouped(SlidingAlgorithm):
             return cut_in_place(g, machine, fields | {"bordered": 1})
         under = min(g["k_h"], g["h_in"]) * g["k_d"] * g["c_in"] * PANEL_ROW
         columns = max(1, machine.l1 // 2 // under - (g["k_w"] - 1) * g["dilation_w"])
-        out_step = sliding_fields(g, machine, 1)["out_step"]
+        out_step = fields["out_step"]
         tiles = max(1, columns // (PIXELS * out_step * g["stride_w"]))
-        fields = sliding_fields(g, machine, tiles) | {"column_block": 4, "strip_channels": g["c_in"]}
+        fields |= {"stretch": stretch(g, fields["pixels"], tiles), "column_block": 4, "strip_channels": g["c_in"]}
         across = out_step * -(-g["w_out"] // (out_step * fields["stretch"]))
         wanted = out_step * max(1, tiles * PIXELS // fields["stretch"])
         strip, nbytes = strip_fields(g | fields, machine, max(1, min(wanted, across)), WORKSPACE_LIMIT // 2)
@@ -65,10 +75,12 @@ class Grouped(SlidingAlgorithm):
         strip = width * g["k_d"] * min(g["k_h"], g["h_in"]) * g["c_in"] * PANEL_ROW
         return cycles * (_BEYOND if strip > machine.l2 // _NEAR_PART else 1.0)
 
-    def least_extra(self, least, machine):
-        """All of it."""
-        g = least.g
-        return 0.0 if _operation(g["c_in"], g["c_out"], g["itemsize"]) != "strip" else _expanding_cycles(g)
+    def least_channels(self, g, rows):
+        return CHANNEL * rows * g["c_in"] if _operation(g["c_in"], g["c_out"], g["itemsize"]) in CHANNELS else 0.0
+
+    def least_beside(self, g):
+        """Expanding."""
+        return _expanding_cycles(g) if _operation(g["c_in"], g["c_out"], g["itemsize"]) == "strip" else 0.0
 
     def extra_cycles(self, problem, g, machine):
         """Expanding each pixel under a panel's tiles, for each vector, channel of a group and slice of the kernel; tiles overlap

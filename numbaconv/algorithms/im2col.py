@@ -37,7 +37,7 @@ class PackedPatches(TiledAlgorithm):
         k = g["window"] * g["c_in"]
         k_block = min(k, (WORKSPACE_LIMIT // 2) // MR // g["itemsize"])
         pitch = row_pitch(k_block * g["itemsize"])
-        block = row_block(g | lines, machine, pitch)
+        block = row_block(lines, machine, pitch)
         fields = lines | {
             "tile_block": block,
             **column_blocks(g, machine),

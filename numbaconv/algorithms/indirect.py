@@ -38,7 +38,7 @@ class Indirect(TiledAlgorithm):
         lines = row_lines(g) if reaches_far(g) else image_lines(g)
         tiles = lines["lines"] * lines["tiles_per_line"]
         fields = lines | {
-            "tile_block": tile_block(g | lines, machine, tables=False),
+            "tile_block": tile_block(g, lines, machine, tables=False),
             **column_blocks(g, machine),
         }
         return Cut(fields, 0, tile_list_bytes(tiles) + tiles * table_bytes(g))

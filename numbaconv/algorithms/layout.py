@@ -30,13 +30,13 @@ def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machin
 @lru_cache(maxsize=16)  # all algorithms around which tensors are transposed ask for the same
 def transposing(problem: ConvProblem, residual: bool, machine: Machine) -> tuple[float, int]:
     """Seconds to transpose the tensors, each of which is read once and written once, and bytes of the transposes."""
-    rates, lanes = machine.rates, TARGETS[machine.isa].lanes(problem.itemsize)
-    pixel, x_differs = problem.n * problem.itemsize, _differ(problem.c_in, problem.spatial)
-    results = _differ(problem.c_out, problem.out_spatial) * (2 if residual else 1)
-    x_pixels = pixel * prod(problem.spatial) * x_differs
-    out_pixels = pixel * prod(problem.out_spatial) * results
-    nbytes = x_pixels * problem.c_in + out_pixels * problem.c_out
-    moved = x_pixels * _moved(problem.c_in, lanes) + out_pixels * _moved(problem.c_out, lanes)
+    rates, size, c_in, c_out = machine.rates, problem.itemsize, problem.c_in, problem.c_out
+    x_differs, out_differs = _differ(c_in, problem.spatial), _differ(c_out, problem.out_spatial)
+    results = (2 if residual else 1) if out_differs else 0
+    x_pixels = problem.n * size * prod(problem.spatial) if x_differs else 0
+    out_pixels = problem.n * size * prod(problem.out_spatial) * results
+    nbytes, lanes = x_pixels * c_in + out_pixels * c_out, TARGETS[machine.isa].vector_bytes // size
+    moved = x_pixels * _moved(c_in, lanes) + out_pixels * _moved(c_out, lanes)
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
     rate = rates.transpose_bytes if 3 * nbytes <= machine.l2 else rates.transpose_far_bytes
     if nbytes > L3_SHARE:
@@ -47,7 +47,7 @@ def transposing(problem: ConvProblem, residual: bool, machine: Machine) -> tuple
 
 def _moved(channels: int, lanes: int) -> int:
     """Channels that a pixel takes the time of: few are woven, and a block of fewer than lanes takes no less than of so many."""
-    return channels if channels <= STREAMS else max(channels, lanes)
+    return channels if channels <= STREAMS or channels >= lanes else lanes
 
 
 def _differ(channels: int, spatial: tuple[int, ...]) -> bool:

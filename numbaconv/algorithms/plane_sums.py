@@ -33,6 +33,7 @@ class PlaneSums(TiledAlgorithm):
     head_bytes = 0
     share = plane_sums_share
     reads_planes = True
+    floors = ()
 
     def native(self, problem):
         """What it does not refuse."""
@@ -100,7 +101,7 @@ class PlaneSums(TiledAlgorithm):
 
     def least_seconds(self, problem, machine):
         """That of the sums alone."""
-        return self.gemm_cycles(fields_of(problem, None, False), machine) / machine.rates.clock
+        return self.gemm_cycles(fields_of(problem), machine) / machine.rates.clock
 
 
 def _unmoved(problem: ConvProblem) -> bool:

@@ -14,6 +14,8 @@ from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR, NV, PAIR_TILES, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.planes import planes_share
 from numbaconv.machine import Machine
+from numbaconv.memo import said_last
+from numbaconv.problem import ConvProblem
 
 #: Part of the L2 for the panels of a block, and for weights to be walked inside, where these are more than a few tiles: the core
 #: takes panels that few tiles share for ones that come from beyond the L2, but these were just packed.
@@ -29,8 +31,7 @@ class Planes(TiledAlgorithm):
 
     def native(self, problem):
         """Channels-first, where one panel fits the workspace."""
-        k = problem.taps * problem.c_in // problem.groups + 1
-        return problem.layout == "channels_first" and k * PANEL_ROW <= WORKSPACE_LIMIT
+        return _fits(problem)
 
     def cut(self, g, machine):
         k = g["window"] * g["c_in"] + 1
@@ -71,7 +72,8 @@ class Planes(TiledAlgorithm):
     def gemm_cycles(self, g, machine):
         """Rows are output channels here, columns pixels."""
         tiles = g["column_block"]
-        cycles = cost.panels_cycles(g["k_block"], g["c_out"] / tiles, g["line"], 1.0, g["itemsize"], machine)
+        panels = cost.panels_of(g["line"], g["itemsize"], machine.isa)
+        cycles = cost.panels_cycles(g["k_block"], g["c_out"] / tiles, panels, 1.0, machine.rates)
         return g["n"] * g["groups"] * tiles * cycles
 
     def least_seconds(self, problem, machine):
@@ -91,6 +93,13 @@ class Planes(TiledAlgorithm):
     def extra_cycles(self, problem, g, machine):
         """Packing: a run for each row of the image that a panel crosses, for each tap and channel."""
         return g["n"] * g["groups"] * g["tiles_per_line"] * _packing_cycles(g, g["k_block"], machine)
+
+
+@said_last  # asked for again and again while a problem is ranked
+def _fits(problem: ConvProblem) -> bool:
+    """Whether it is channels-first, and one panel fits the workspace."""
+    k = problem.taps * problem.c_in // problem.groups + 1
+    return problem.layout == "channels_first" and k * PANEL_ROW <= WORKSPACE_LIMIT
 
 
 def _packing_cycles(g: dict[str, int], k: int, machine: Machine) -> float:

@@ -39,7 +39,7 @@ class Pointwise(TiledAlgorithm):
         columns = column_blocks(g, machine) | {"fetch": int(_asked(g))}
         if not _affine(g):
             lines = row_lines(g)
-            block = tile_block(g | lines, machine, tables=True)
+            block = tile_block(g, lines, machine, tables=True)
             fields = columns | lines | {"tile_block": block, "patch_pitch": 0}
             return Cut(fields, tile_list_bytes(block) + CORNERS + block * table_bytes(g), table_bytes(g))
         # all images are one line of pixels
@@ -48,14 +48,14 @@ class Pointwise(TiledAlgorithm):
         lines = one | image_lines(g | one)
         # rows of several groups are read a part at a time and stay where they are
         if g["groups"] > 1 or not rows_collide(g, machine):
-            block = tile_block(g | lines, machine, tables=False)
+            block = tile_block(g, lines, machine, tables=False)
             return Cut(
                 columns | lines | {"tile_block": block, "patch_pitch": g["x_pixel"]},
                 tile_list_bytes(block),
                 table_bytes(g),
             )
         pitch = row_pitch(g["c_in"] * g["itemsize"])
-        block = row_block(g | lines, machine, pitch)
+        block = row_block(lines, machine, pitch)
         fields = columns | lines | {"tile_block": block, "patch_pitch": pitch, "fetch": 0}
         return Cut(fields, tile_list_bytes(block) + block * MR * pitch, table_bytes(g))
 

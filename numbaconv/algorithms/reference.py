@@ -14,6 +14,7 @@ class Reference(DirectSums):
 
     name = "reference"
     compiled = False
+    groupings = ()
 
     def native(self, problem):
         """It follows any layout."""
@@ -22,10 +23,6 @@ class Reference(DirectSums):
     def unsupported(self, problem, epilogue, machine):
         """It does everything."""
         return
-
-    def least_seconds(self, problem, machine):
-        """So much that multiplications need not be counted where any other does the problem."""
-        return _CALL
 
     def estimate(self, problem, machine):
         """More than any other."""

@@ -19,6 +19,7 @@ from math import gcd
 import numpy as np
 
 from numbaconv.algorithms import cost
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import pack_columns, pack_turned
 from numbaconv.codegen.expand import COPY, TOGETHER, permutes
@@ -89,13 +90,24 @@ class SlidingAlgorithm(TiledAlgorithm):
 
     def least_seconds(self, problem, machine):
         """Tiles as wide as they can be, whose runs begin with every tap that a pixel meets in the first column of the kernel."""
-        least = cost.least_work(problem, machine)
-        g, target = least.g, TARGETS[machine.isa]
-        vectors = g["groups"] * g["c_out"] * g["itemsize"] / target.vector_bytes
-        k = cost.slices_met(g) * cost.rows_met(g) * cost.columns_met(g) * g["c_in"]
-        pixel = (START + RUN_START * k / (g["k_w"] * g["c_in"])) / target.vectors / target.pixels + k / cost.FMA
-        cycles = g["n"] * g["out_pixels"] * vectors * pixel + cost.far_cycles(g, machine, 0, 1, 1)
-        return (cycles + self.least_extra(least, machine)) / machine.rates.clock
+        g, target = fields_of(problem), TARGETS[machine.isa]
+        pixels, rows = g["n"] * g["out_pixels"], cost.slices_met(g) * cost.rows_met(g)
+        k, vectors = (
+            rows * cost.columns_met(g) * g["c_in"],
+            g["groups"] * g["c_out"] * g["itemsize"] / target.vector_bytes,
+        )
+        tile = START + RUN_START * rows * cost.columns_met(g) / g["k_w"] + self.least_channels(g, rows)
+        cycles = pixels * vectors * (tile / target.vectors / target.pixels + k / cost.FMA)
+        cycles += cost.far_cycles(g, machine, 0, 1, 1) + self.least_beside(g)
+        return cycles / machine.rates.clock
+
+    def least_channels(self, g: dict[str, int], rows: float) -> float:
+        """Cycles that a tile takes at the least for runs of several channels, of which it has so many rows."""
+        return 0.0
+
+    def least_beside(self, g: dict[str, int]) -> float:
+        """The same of what comes beside tiles."""
+        return 0.0
 
     def gemm_cycles(self, g, machine):
         target, known = TARGETS[machine.isa], KERNELS[g["kernel"]]
@@ -157,8 +169,7 @@ def cut_in_place(g: dict[str, int], machine: Machine, fields: dict[str, int]) ->
 def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces: bool = False) -> dict[str, int]:
     """Fields of the `CONV` record that take stride and dilation of the columns apart; see `loops.sliding`.
 
-    Up to `tiles` tiles of a signal follow one another in a stretch; of an image, whose lines do, it has one.  Long runs of taps
-    may be taken `in_pieces`.
+    Stretches have so many `tiles` at most; see `stretch`.  Long runs of taps may be taken `in_pieces`.
     """
     common = gcd(g["stride_w"], g["dilation_w"])
     hop = g["stride_w"] // common
@@ -184,7 +195,7 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
         "hop": apart,
         "phases": min(apart, g["k_w"]),
         "step": min(apart * g["dilation_w"], _FAR),
-        "stretch": pixels * (tiles if _is_signal(g) else 1),
+        "stretch": stretch(g, pixels, tiles),
         "out_step": g["dilation_w"] // common,
         "lines": g["d_out"] * g["h_out"],
         "line": g["w_out"],
@@ -192,6 +203,11 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
         "line_block": lines,
         "fetch": int(large and rows * g["w_in"] * g["x_pixel"] < _LOADED_PART * machine.l2),
     }
+
+
+def stretch(g: dict[str, int], pixels: int, tiles: int) -> int:
+    """Outputs of a stretch: up to so many tiles of a signal follow one another in it; of an image, whose lines do, it has one."""
+    return pixels * tiles if _is_signal(g) else pixels
 
 
 def _is_signal(g: dict[str, int]) -> bool:

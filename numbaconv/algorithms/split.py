@@ -264,17 +264,20 @@ class Split(MatrixTiles):
         return cost.waiting_cycles(near, moved + ASKED_WEIGHTS * fetched, machine)
 
     def least_seconds(self, problem, machine):
-        """Full registers, nothing lost, of the taps that an average line meets; tiles are finished, and pixels split once."""
-        g = fields_of(problem, None, False)
-        registers, rates = -(-g["c_out"] // ROWS), machine.rates
-        met = 1.0
+        """Full registers of the taps that an average line meets; tiles are finished, and pixels split once."""
+        g, rates, c_in, c_out = fields_of(problem), machine.rates, problem.c_in // problem.groups, problem.c_out
+        registers, abreast, met = -(-c_out // problem.groups // ROWS), 1, 1.0
+        if 2 * c_out <= ROWS * problem.groups and g["k_w"] > 1:
+            # outputs that stand abreast read each element of a row once for all of them
+            abreast = ROWS * problem.groups // c_out
+            steps = g["k_d"] * g["k_h"] * max(1 / abreast, g["stride_w"] * c_in / DEPTH)
+        else:
+            steps = _steps(g, c_in)[0]
         if cost.much_padding(g):
             # the lines of a signal are its pixels
             lines_met = cost.columns_met(g) / g["k_w"] if g["h_in"] == g["k_h"] == 1 else cost.rows_met(g) / g["k_h"]
             met = cost.slices_met(g) / g["k_d"] * lines_met
-        pixel = (
-            registers * (3 * _steps(g, g["c_in"])[0] * met * rates.matrix + TILE / 4) / ROWS + SPLIT * g["c_in"] / DEPTH
-        )
+        pixel = registers * (3 * steps * met * rates.matrix + TILE / 4 / abreast) / ROWS + SPLIT * c_in / DEPTH
         return g["n"] * g["out_pixels"] * g["groups"] * pixel / rates.clock
 
 

@@ -180,7 +180,7 @@ class SplitPlanes(MatrixTiles):
 
     def least_seconds(self, problem, machine):
         """Full registers of pixels, nothing lost; tiles are finished, and pixels split once."""
-        g, rates = fields_of(problem, None, False), machine.rates
+        g, rates = fields_of(problem), machine.rates
         c_out, steps = g["c_out"], _patch_steps(g)
         registers = -(-c_out // ROWS)
         products = 3 * steps * rates.matrix * (c_out + registers) / (ROWS + 1)

@@ -15,6 +15,7 @@ import numpy as np
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import folded
 from numbaconv.algorithms.transformed import Transformed, rounding
+from numbaconv.algorithms.winograd_blocks import Grid, cut_tiles
 from numbaconv.algorithms.winograd_cost import moving
 from numbaconv.codegen.linear import program
 from numbaconv.codegen.strassen import INPUT, KERNEL, OUTPUT, PRODUCTS
@@ -25,6 +26,9 @@ from numbaconv.workspace import aligned
 
 #: Root mean square of the products that make up a result, over that of the result: sqrt((6 + 2 + 2 + 6) / 4).
 _AMPLIFICATION = 2.0
+#: Blocks aim at this part of the L2: fewer ones, to each of which 1.75 times the weights come, are level in quiet minutes, and
+#: ahead where others fill the L3.
+_L2_PART = 0.6
 #: Cycles to load or store a vector on the way in, and on the way out, where `winograd_cost.moving` is 1.
 _MOVED_IN, _MOVED_OUT = 4.0, 4.8
 
@@ -34,46 +38,44 @@ class Strassen(Transformed):
 
     name = "strassen"
     repacked = False
-    # fewer blocks, to each of which 1.75 times the weights come: level in quiet minutes, and ahead where others fill the L3
-    l2_part = 0.6
-    # blocks as large as the workspace take 0.9 to 1.2 times as long, whatever the weights are
-    may_be_far = False
-
-    def __init__(self):
-        self.floors = (self.least_seconds,)
+    groupings = ("dense",)
+    floors = ()
 
     def rms_error(self, problem):
         """`transformed.rounding` of sums of K / 2 products, which are `AMPLIFICATION` times as large as what becomes of them."""
         return rounding(problem, problem.c_in * prod(problem.kernel) / 2, _AMPLIFICATION)
 
     def unsupported(self, problem, epilogue, machine):
-        problem = folded(problem)
         if problem.groups > 1:
             return "groups are multiplied one by one"
-        if len(problem.spatial) > 2:
-            return "taps of slices are not paired"
-        if any(channels * problem.itemsize % (2 * VECTOR_BYTES) for channels in (problem.c_in, problem.c_out)):
+        halves = 2 * VECTOR_BYTES // problem.itemsize
+        if problem.c_in % halves or problem.c_out % halves:
             return "halves of the channels are not whole vectors"
+        if len(folded(problem).spatial) > 2:
+            return "taps of slices are not paired"
         return None
 
-    def cut(self, g, machine):
+    def grid(self, g):
+        """Pairs of pixels of each image; products are of halves, and know of no strides."""
         c_in, c_out = g["c_in"] // 2, g["c_out"] // 2
         halves = {
             "c_in": g["k_h"] * g["k_w"] * c_in, "own_channels": c_in,
             "c_out": c_out, "panels_per_group": -(-c_out * g["itemsize"] // PANEL_ROW),
-            "half_step": c_out * g["itemsize"],
             "stride_h": 1, "stride_w": 1, "hop_h": g["stride_h"], "hop": g["stride_w"],
         }  # fmt: skip
-        cut = self.blocks(g | halves, machine)
-        return cut._replace(fields=halves | cut.fields)
-
-    def tiles(self, g):
-        """Pairs of pixels of each image."""
         pairs = -(-g["out_pixels"] // 2)
-        return {"m_h": 2, "m_w": 2, "n_h": PRODUCTS, "n_w": 1, "tiles_h": 1, "tiles_w": pairs, "tile_step": 0}
+        return Grid(g | halves, _FORM, g["n"] * pairs, 1, pairs)
 
-    def form_of(self, g):
-        return _FORM
+    def blocks(self, grid, machine):
+        # blocks as large as the workspace take 0.9 to 1.2 times as long, whatever the weights are
+        return cut_tiles(grid, machine, _L2_PART, may_be_far=False)
+
+    def tile_fields(self, grid):
+        halves = ("c_in", "own_channels", "c_out", "panels_per_group", "stride_h", "stride_w", "hop_h", "hop")
+        return {name: grid.g[name] for name in halves} | {
+            "half_step": grid.g["c_out"] * grid.g["itemsize"],
+            "m_h": 2, "m_w": 2, "n_h": PRODUCTS, "n_w": 1, "tile_step": 0,
+        }  # fmt: skip
 
     def tables(self, g, cut):
         return {}
@@ -84,13 +86,13 @@ class Strassen(Transformed):
     def functions(self, g, np_dtype):
         return super().functions(g, np_dtype) | strassen_addresses(np_dtype)
 
-    def gemm_cycles(self, g, machine):
+    def products(self, grid, blocks, common, machine):
         """A single block is shared out by columns, for which each thread prepares all pixels: it counts as if there were two."""
-        cycles = super().gemm_cycles(g, machine)
-        if g["lines"] > 1:
+        cycles = super().products(grid, blocks, common, machine)
+        if blocks.blocks > 1:
             return cycles
-        vectors = -(-g["c_in"] // TARGETS[machine.isa].lanes(g["itemsize"]))
-        return cycles + g["n"] * g["tiles_w"] * vectors * _FORM.input_cycles * moving(machine)
+        vectors = -(-grid.g["c_in"] // TARGETS[machine.isa].lanes(grid.g["itemsize"]))
+        return cycles + grid.tiles * vectors * _FORM.input_cycles * moving(machine)
 
     def least_seconds(self, problem, machine):
         """The multiplications, and what moves each pair there and back."""
@@ -103,9 +105,10 @@ class Strassen(Transformed):
 
 @dataclass(frozen=True)
 class _Form:
-    """What the cost follows from; see `winograd_form.Form`."""
+    """See `winograd_blocks.TileForm`."""
 
     positions: int = PRODUCTS
+    outputs: int = 4
     input_cycles: float = len(program(INPUT).operations) / cost.FMA + _MOVED_IN * (4 + PRODUCTS)
     output_cycles: float = len(program(OUTPUT).operations) / cost.FMA + _MOVED_OUT * (4 + PRODUCTS)
 

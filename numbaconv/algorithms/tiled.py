@@ -13,7 +13,7 @@ import numpy as np
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost, DirectSums
-from numbaconv.algorithms.geometry import geometry, record, results
+from numbaconv.algorithms.geometry import geometry, record, results, shared_fields
 from numbaconv.algorithms.weights import Weights
 from numbaconv.codegen.jit import NativeFunction
 from numbaconv.epilogue import Epilogue
@@ -99,6 +99,10 @@ class TiledAlgorithm(DirectSums):
         """Cycles of the GEMM core; `g` holds the cut, too."""
         return cost.gemm_cycles(g, machine)
 
+    def shared_cycles(self, problem: ConvProblem, g: dict[str, int], machine: Machine) -> float:
+        """Cycles by which a plan is judged to be worth a second thread; `g` holds the cut, too."""
+        return self.gemm_cycles(g, machine)
+
     def far_cycles(self, g: dict[str, int], machine: Machine) -> float:
         """Cycles that wait for operands from beyond the L2; column blocks are outside, so that x comes once each.
 
@@ -145,9 +149,9 @@ class TiledAlgorithm(DirectSums):
         return self._near(problem, machine)[2]
 
     def _near(self, problem: ConvProblem, machine: Machine) -> tuple[dict[str, int], Cut, float]:
-        g = geometry(problem, planes=self.reads_planes)
+        g = shared_fields(problem, self.reads_planes)
         cut = self.cut(g, machine)
-        g |= cut.fields
+        g = g | cut.fields
         return g, cut, self.gemm_cycles(g, machine) + self.extra_cycles(problem, g, machine)
 
     def plan(self, problem: ConvProblem, weights: Weights, epilogue: Epilogue, machine: Machine) -> TiledPlan:
@@ -220,7 +224,7 @@ class _Variant:
         g = geometry(problem, pitches, plan._algorithm.reads_planes)
         cut = plan._algorithm.cut(g, plan._machine)
         g |= results(g, plan._machine) | cut.fields
-        self.seconds = plan._algorithm.gemm_cycles(g, plan._machine) / plan._machine.rates.clock
+        self.seconds = plan._algorithm.shared_cycles(problem, g, plan._machine) / plan._machine.rates.clock
         g |= plan._algorithm.loop_fields(g, plan._machine)
         self.tables = plan._algorithm.tables(g, cut) | plan._algorithm.operands(weights, g)
         self.tables["zeros"] = np.zeros(plan._algorithm.zeros(g), np.uint8)

@@ -5,44 +5,21 @@ into blocks whose transformed pixels and products stay in the L2, and what that 
 from __future__ import annotations
 
 from math import sqrt
-from typing import Protocol
 
 import numpy as np
 
 from numbaconv.algorithms import winograd_cost
+from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
-from numbaconv.algorithms.weights import row_pitch
-from numbaconv.algorithms.winograd_blocks import (
-    FAR_COLUMNS,
-    FAR_ROOM,
-    L2_PART,
-    L2_PART_ON_THE_WAY,
-    ROWS,
-    SPLIT,
-    WORKSPACE_LIMIT,
-    columns_together,
-    cut_slices,
-    in_large_blocks,
-    kernel_block,
-    odd_lines,
-    split_bytes,
-)
-from numbaconv.loops.gemm import MR, PANEL_ROW, TAP, TILE, VECTOR_BYTES
+from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT, Blocks, Grid, TileForm
+from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.winograd import HEADER, winograd_share
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-from numbaconv.workspace import rounded
 
 #: Where all weights take less than this part of the L2, they stay there from block to block.
 _WEIGHT_PART = 2
-
-
-class TileForm(Protocol):
-    """What the cost of transforms follows from: products of a tile, and cycles a vector of channels takes in and out."""
-
-    positions: int
-    input_cycles: float
-    output_cycles: float
 
 
 #: What differs between problems, in stated errors.
@@ -56,7 +33,7 @@ def rounding(problem: ConvProblem, k: float, amplification: float) -> float:
 
     The two constants are fitted to k from 4 to 1024.
     """
-    return _SAFETY * float(np.finfo(problem.np_dtype).eps) / 2 * (0.7 + 0.3 * sqrt(k)) * amplification
+    return _SAFETY * problem.eps / 2 * (0.7 + 0.3 * sqrt(k)) * amplification
 
 
 def pixel_tables(g: dict[str, int]) -> dict[str, np.ndarray]:
@@ -78,81 +55,51 @@ class Transformed(TiledAlgorithm):
     #: a NaN or infinity reaches all outputs of the tiles that read it
     local = False
     workspace_limit = WORKSPACE_LIMIT
-    #: whether blocks are larger than the L2 where kernels come from memory for each of them
-    may_be_far = True
-    #: the part of the L2 that a block aims at
-    l2_part = L2_PART
 
-    def tiles(self, g: dict[str, int]) -> dict[str, int]:
-        """Outputs (`m`) and positions (`n`) of a tile and the number of tiles, along both axes."""
+    def grid(self, g: dict[str, int]) -> Grid:
+        """The tiles of a problem's geometry."""
         raise NotImplementedError
 
-    def form_of(self, g: dict[str, int]) -> TileForm:
-        """What the cost of a tile follows from."""
+    def blocks(self, grid: Grid, machine: Machine) -> Blocks:
+        """How they are cut; pure."""
         raise NotImplementedError
 
-    def blocks(self, g: dict[str, int], machine: Machine, transformed: bool = True) -> Cut:
-        """Cut tiles into blocks, for kernels that are `transformed` already or on the way; pure."""
-        fields = self.tiles(g)
-        if fields["tile_step"]:
-            g = g | fields
-        positions = fields["n_h"] * fields["n_w"]
-        k = g["stride_h"] * g["stride_w"] * g["c_in"]
-        panels = g["groups"] * g["panels_per_group"]
-        column_block, k_block = columns_together(g), k
-        far = transformed and self.may_be_far and in_large_blocks(g, positions, k)
-        if far:
-            column_block = min(FAR_COLUMNS, panels)
-        elif positions * split_bytes(g, k) > SPLIT:
-            # all columns at once, so that each block of channels is transformed once
-            column_block = panels
-            most = max(1, SPLIT // (positions * ROWS * g["itemsize"]))
-            k_block = -(-k // -(-k // most))
-        # a block may begin within one group and end within another
-        groups = min(g["groups"], (column_block + g["panels_per_group"] - 2) // g["panels_per_group"] + 1)
-        channels = k_block if g["groups"] == 1 else groups * g["c_in"]
-        data_pitch = row_pitch(channels * g["itemsize"])
-        product_pitch = row_pitch(column_block * PANEL_ROW)
-        total = g["n"] * fields["tiles_h"] * fields["tiles_w"]
-        room = FAR_ROOM if far else int((self.l2_part if transformed else L2_PART_ON_THE_WAY) * machine.l2)
-        chunks, slices, slots, rows = cut_slices(g, room // positions, data_pitch, product_pitch)
-        if far:
-            # threads share columns
-            blocks = -(-total // rows)
-        else:
-            blocks = -(-total // max(-(-ROWS // slices), rows if slices > 1 else rows // MR * MR))
-            # an even number is easy to share
-            blocks += blocks > 1 and blocks % 2
-        rows = -(-total // max(blocks, 1))
-        tile_list = (g["k_d"] * TAP + slices * -(-rows // MR) * TILE + positions + fields["m_h"] * fields["m_w"]) * 8
-        head = HEADER + tile_list + column_block * PANEL_ROW
-        fields |= {
-            "lines": blocks * chunks,
-            "chunks": chunks,
-            "block_slices": slices,
-            # a block that transforms all channels at once leaves its slices to the next one
-            "keeps": int(g["groups"] == 1 and k_block == k),
-            "tile_block": rows,
-            "column_block": column_block,
-            "k_block": k_block,
-            "panel_bytes": g["k_d"] * k * PANEL_ROW,
-            "kernel_block": 0,
+    def tile_fields(self, grid: Grid) -> dict[str, int]:
+        """Fields of the `CONV` record: outputs (`m`) and positions (`n`) of a tile along both axes, and what grids differ in."""
+        raise NotImplementedError
+
+    def cut(self, g, machine):
+        grid = self.grid(g)
+        blocks, g, form = self.blocks(grid, machine), grid.g, grid.form
+        k, panels = g["stride_h"] * g["stride_w"] * g["c_in"], g["groups"] * g["panels_per_group"]
+        panel_bytes = g["k_d"] * k * PANEL_ROW
+        fields = self.tile_fields(grid) | {
+            "tiles_h": grid.tiles_h,
+            "tiles_w": grid.tiles_w,
+            "lines": blocks.blocks * blocks.chunks,
+            "chunks": blocks.chunks,
+            "block_slices": blocks.slices,
+            "keeps": int(blocks.keeps),
+            "tile_block": blocks.rows,
+            "column_block": blocks.column_block,
+            "k_block": blocks.k_block,
+            "panel_bytes": panel_bytes,
+            "kernel_block": blocks.kernel_block,
             # weights that stay in the L2 need no prefetching, so that tiles may span two panels
-            "tiles_outside": int(panels * positions * g["k_d"] * k * PANEL_ROW < machine.l2 // _WEIGHT_PART),
-            "data_offset": rounded(head),
-            "data_pitch": data_pitch,
-            "data_position": odd_lines(slots * rows * data_pitch),
-            "product_pitch": product_pitch,
-            "product_position": odd_lines(slices * rows * product_pitch),
+            "tiles_outside": int(panels * form.positions * panel_bytes < machine.l2 // _WEIGHT_PART),
+            "data_offset": blocks.data_offset(grid),
+            "data_pitch": blocks.data_pitch,
+            "data_position": blocks.data_position,
+            "product_pitch": blocks.product_pitch,
+            "product_position": blocks.product_position,
         }
-        end = fields["data_offset"] + positions * (fields["data_position"] + fields["product_position"]) + VECTOR_BYTES
-        if not transformed:
-            block = kernel_block(g["k_d"], positions, min(k_block, g["c_in"]), machine.l2)
-            fields |= block | {"panel_bytes": g["window"] * g["c_in"] * PANEL_ROW, "kernel_offset": rounded(end)}
+        if blocks.kernel_block:
             # products of a panel follow its transform
-            fields["tiles_outside"] = 0
-            end = rounded(end) + positions * fields["kernel_position"]
-        return Cut(fields, end - HEADER, 8 * (positions + 2 * fields["m_h"] * fields["m_w"]))
+            fields |= {
+                "panel_bytes": g["window"] * g["c_in"] * PANEL_ROW, "tiles_outside": 0,
+                "kernel_position": blocks.kernel_position, "kernel_offset": blocks.kernel_offset(grid),
+            }  # fmt: skip
+        return Cut(fields, blocks.workspace_bytes(grid), _table_bytes(form))
 
     def shares(self, g):
         """Blocks of tiles, panels of all groups."""
@@ -164,17 +111,34 @@ class Transformed(TiledAlgorithm):
         """
         return max(g["data_pitch"], g["product_pitch"], g["kernel_block"] * PANEL_ROW)
 
-    def gemm_cycles(self, g, machine):
-        """Products and transforms."""
-        return winograd_cost.gemm_cycles(g, self.form_of(g), machine)
+    def estimate(self, problem, machine):
+        """Products, transforms, and what comes from beyond the L2: no field of a record is needed for them."""
+        grid = self.grid(fields_of(problem))
+        blocks, common = self.blocks(grid, machine), winograd_cost.common(grid.g, machine)
+        cycles = self.products(grid, blocks, common, machine)
+        return self.cost_of(grid, blocks, cycles + winograd_cost.far_cycles(grid, blocks, common, machine), machine)
 
-    def far_cycles(self, g, machine):
-        """Weights, and what a block takes beyond half of the L2."""
-        return winograd_cost.far_cycles(g, self.form_of(g), machine)
+    def cost_of(self, grid: Grid, blocks: Blocks, cycles: float, machine: Machine) -> Cost:
+        """What a grid costs that takes so many cycles in these blocks."""
+        workspace = self.head_bytes + blocks.workspace_bytes(grid)
+        return Cost(cycles / machine.rates.clock, workspace, _table_bytes(grid.form))
 
-    def extra_cycles(self, problem, g, machine):
-        """Nothing."""
-        return 0.0
+    def near_cycles(self, problem, machine):
+        """What the same would take if all operands were in the L2."""
+        grid = self.grid(fields_of(problem))
+        return self.products(grid, self.blocks(grid, machine), winograd_cost.common(grid.g, machine), machine)
+
+    def shared_cycles(self, problem, g, machine):
+        return self.near_cycles(problem, machine)
+
+    def products(self, grid: Grid, blocks: Blocks, common: winograd_cost.Common, machine: Machine) -> float:
+        """Cycles of products and transforms."""
+        return winograd_cost.near_cycles(grid, blocks, common, machine)
+
+
+def _table_bytes(form: TileForm) -> int:
+    """Bytes of the tables that a plan keeps, `pixel_tables` and the positions of a block."""
+    return 8 * (form.positions + 2 * form.outputs)
 
 
 def _offsets(rows: int, row_step: int, columns: int, column_step: int) -> np.ndarray:

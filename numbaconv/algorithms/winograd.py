@@ -8,84 +8,78 @@ ordinary ones over the phases of its stride, that of a volume the sum over its s
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Callable, Iterable
+from functools import cache
+from math import inf
+from operator import itemgetter
+from typing import NamedTuple
 
 from numbaconv.algorithms import cost, winograd_cost
-from numbaconv.algorithms.geometry import folded
+from numbaconv.algorithms.base import Family
+from numbaconv.algorithms.geometry import fields_of, folded
 from numbaconv.algorithms.transformed import Transformed, pixel_tables, rounding
-from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT, dilations
-from numbaconv.algorithms.winograd_form import Form, form, refusal
+from numbaconv.algorithms.winograd_blocks import L2_PART, WORKSPACE_LIMIT, Blocks, Grid, cut_tiles, dilations
+from numbaconv.algorithms.winograd_form import Form, form_of, forms_of, kind_of, refusal
 from numbaconv.algorithms.winograd_kernels import TransformedKernels
 from numbaconv.loops.transforms import transform_address
+from numbaconv.loops.winograd import HEADER
+from numbaconv.machine import Machine
+from numbaconv.memo import said_last_of_two
+from numbaconv.problem import ConvProblem
 
 
 class Winograd(Transformed):
     """F(m x m, r x r), with r the taps a phase of the stride has; an axis without taps to save keeps one output a tile."""
 
     name = "winograd"
-    floors = (winograd_cost.least_seconds, winograd_cost.least_of_all)
+    # of channels one by one nothing is summed: to store the products takes longer than other algorithms do in all
+    groupings = ("dense", "groups")
 
     def __init__(self, m: int, forms: tuple[bool, ...] = (True, False)):
         """`forms` of the weights are chosen from: kernels that are transformed when they are packed (True), or as they are."""
-        self.m, self._forms = m, forms
+        self.m, self._forms, self._sizes = m, forms, _sizes(forms)
         # kernels as they are may be new in each call
         self.repacked = True not in forms
+        self.floors = (winograd_cost.least_seconds, _least_of_all(forms))
 
     def variant(self, problem):
         """The sizes of F."""
         problem = folded(problem)
         outputs, taps = (
-            "x".join(map(str, sizes)) for sizes in zip(*form(self.m, problem.kernel, problem.stride).sizes)
+            "x".join(map(str, sizes)) for sizes in zip(*form_of(self.m, problem.kernel, problem.stride).sizes)
         )
         return f"F({outputs}, {taps})"
 
     def rms_error(self, problem):
         """`transformed.rounding` of a sum of K products, amplified down and across."""
-        problem = folded(problem)
-        sizes = form(self.m, problem.kernel, problem.stride)
-        k = problem.c_in // problem.groups * prod(problem.stride[-2:]) * prod(problem.kernel[:-2]) * sizes.pieces
-        return rounding(problem, k, sizes.amplification)
+        g = fields_of(problem)
+        form = form_of(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
+        k = g["k_d"] * g["stride_h"] * g["stride_w"] * g["c_in"] * form.pieces
+        return rounding(problem, k, form.amplification)
 
     def unsupported(self, problem, epilogue, machine):
-        problem = folded(problem)
-        return refusal(self.m, problem.kernel, problem.stride, problem.dilation, problem.groups > 1)
+        return refusal(self.m, kind_of(problem))
 
-    def cut(self, g, machine):
-        # from a cache, all positions come faster than they can be transformed
-        forms = self._forms[:1] if machine.weights_kept else self._forms
-        first, *others = (self.blocks(g, machine, transformed) for transformed in forms)
-        if not others:
-            return first
+    def grid(self, g):
+        form = form_of(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
+        return _grid(g, form, *_counts(g, [(self.m, form)])[0])
 
-        def cost_of(cut):
-            fields = g | cut.fields
-            cycles = self.gemm_cycles(fields, machine) + self.far_cycles(fields, machine)
-            return self.head_bytes + cut.workspace_bytes > WORKSPACE_LIMIT, cycles
+    def blocks(self, grid, machine):
+        return _cut(grid, winograd_cost.common(grid.g, machine), machine, self._forms)[0]
 
-        return min(first, *others, key=cost_of)
-
-    def tiles(self, g: dict[str, int]) -> dict[str, int]:
-        """Sizes of F and the number of tiles along each axis."""
-        sizes = self.form_of(g)
+    def tile_fields(self, grid):
+        g, sizes = grid.g, grid.form
         (m_h, r_h), (m_w, r_w) = sizes.sizes
         dilation_h, dilation_w = dilations(g)
-        across = -(-g["w_out"] // (dilation_w * m_w))
         fields = {
             "m_h": m_h, "n_h": m_h + r_h - 1, "dilation_h": dilation_h,
             "m_w": m_w, "n_w": m_w + r_w - 1, "dilation_w": dilation_w,
-            "tiles_h": dilation_h * -(-g["h_out"] // (dilation_h * m_h)), "tiles_w": dilation_w * across,
             "tile_step": 0,
         }  # fmt: skip
         if sizes.pieces > 1:
             # the tiles of a line are slices, each as far from the next one as a piece of the kernel is
-            fields |= {
-                "tile_step": m_w * dilation_w, "tiles_w": dilation_w,
-                "k_d": sizes.pieces, "d_out": across, "d_in": across + sizes.pieces - 1,
-            }  # fmt: skip
+            fields |= {"tile_step": m_w * dilation_w, "k_d": g["k_d"], "d_out": g["d_out"], "d_in": g["d_in"]}
         return fields
-
-    def form_of(self, g: dict[str, int]) -> Form:
-        return form(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
 
     def tables(self, g, cut):
         return pixel_tables(g)
@@ -106,9 +100,101 @@ class Winograd(Transformed):
         }
 
     def least_seconds(self, problem, machine):
-        """Register tiles as high and blocks as large as they can be, a transform of each tile, and weights once a block."""
-        if problem.c_in == problem.groups > 1:
-            # nothing is summed: to store the products takes longer than other algorithms do in all
-            least = cost.least_work(problem, machine)
-            return least.pixels * problem.groups * least.stored / machine.rates.clock
-        return winograd_cost.least_cycles(problem, machine)[self.m] / machine.rates.clock
+        """Where that is known already what `estimate` says, but for a tie."""
+        return self._sizes(problem, machine).least[self.m] / machine.rates.clock
+
+    def estimate(self, problem, machine):
+        if found := self._sizes(problem, machine).cut.get(self.m):
+            return self.cost_of(*found, machine)
+        return super().estimate(problem, machine)
+
+
+class _Sizes(NamedTuple):
+    """The m that leads, if there is any, and what no size takes less than; by m, what its cycles are not below, and grid, blocks
+    and cycles of those that were cut.
+    """
+
+    leader: int | None
+    least_of_all: float
+    least: dict[int, float]
+    cut: dict[int, tuple[Grid, Blocks, float]]
+
+
+@cache
+def _sizes(forms: tuple[bool, ...]) -> Callable[[ConvProblem, Machine], _Sizes]:
+    """A function that looks at all sizes together, with kernels in these forms."""
+
+    @said_last_of_two  # each size asks for the same
+    def sizes(problem: ConvProblem, machine: Machine) -> _Sizes:
+        """Bounds of all, and estimates in their order until no other can take less, but for a tie."""
+        g, known = fields_of(problem), forms_of(kind_of(problem))
+        common, counts = winograd_cost.common(g, machine), _counts(g, known)
+        bounds = winograd_cost.least_cycles(
+            problem, known, counts, common, machine, _looked_at(forms, machine) == (True,)
+        )
+        leader, found, least, cut = None, inf, {}, {}
+        for bound, (m, form), count in sorted(zip(bounds, known, counts), key=_BOUND):
+            if bound < found:
+                grid = _grid(g, form, *count)
+                own = common if grid.g is g else winograd_cost.common(grid.g, machine)
+                blocks, cycles = _cut(grid, own, machine, forms)
+                cut[m], bound = (grid, blocks, cycles), (1 - cost.TIE) * cycles
+                if bound < found:
+                    leader, found = m, bound
+            least[m] = bound
+        return _Sizes(leader, found, least, cut)
+
+    return sizes
+
+
+_BOUND = itemgetter(0)
+
+
+@cache
+def _least_of_all(forms: tuple[bool, ...]) -> Family:
+    """The floor of all sizes, with kernels in these forms."""
+    sizes = _sizes(forms)
+
+    def least_seconds(problem: ConvProblem, machine: Machine) -> float:
+        return sizes(problem, machine).least_of_all / machine.rates.clock
+
+    def leader(problem: ConvProblem, machine: Machine) -> int | None:
+        return sizes(problem, machine).leader
+
+    return Family(least_seconds, leader)
+
+
+def _counts(g: dict[str, int], forms: Iterable[tuple[int, Form]]) -> list[tuple[int, int, int]]:
+    """(tiles down, those across that dilation does not interleave, sets of those that it does) of an image, for each form."""
+    (dilation_h, dilation_w), h_out, w_out = dilations(g), g["h_out"], g["w_out"]
+    return [
+        (dilation_h * -(-h_out // (dilation_h * form.m_h)), -(-w_out // (dilation_w * form.m_w)), dilation_w)
+        for _, form in forms
+    ]
+
+
+def _grid(g: dict[str, int], form: Form, tiles_h: int, across: int, sets: int) -> Grid:
+    """Tiles of so many outputs; those of a line are slices where kernel rows are cut into pieces."""
+    if form.pieces == 1:
+        across *= sets
+        return Grid(g, form, g["n"] * tiles_h * across, tiles_h, across)
+    pieces = {"k_d": form.pieces, "d_out": across, "d_in": across + form.pieces - 1}
+    return Grid(g | pieces, form, g["n"] * tiles_h * sets, tiles_h, sets)
+
+
+def _cut(grid: Grid, common: winograd_cost.Common, machine: Machine, forms: tuple[bool, ...]) -> tuple[Blocks, float]:
+    """The blocks that take least, of those in these forms whose workspace is allowed, and their cycles."""
+    found, kinds = [], _looked_at(forms, machine)
+    for transformed in kinds:
+        blocks = cut_tiles(grid, machine, L2_PART, may_be_far=True, transformed=transformed)
+        cycles = winograd_cost.near_cycles(grid, blocks, common, machine)
+        cycles += winograd_cost.far_cycles(grid, blocks, common, machine)
+        if len(kinds) == 1:
+            return blocks, cycles
+        found.append((blocks, cycles))
+    return min(found, key=lambda cut: (HEADER + cut[0].workspace_bytes(grid) > WORKSPACE_LIMIT, cut[1]))
+
+
+def _looked_at(forms: tuple[bool, ...], machine: Machine) -> tuple[bool, ...]:
+    """Those of these forms of weights that may win: from a cache, all positions come faster than they can be transformed."""
+    return forms[:1] if machine.weights_kept else forms

@@ -11,28 +11,16 @@ Operations and what moving takes are those of the matrices (`winograd_form`).
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from math import inf
+from typing import NamedTuple
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
-from numbaconv.algorithms.winograd_blocks import (
-    FAR_COLUMNS,
-    FAR_ROOM,
-    L2_PART,
-    L2_PART_ON_THE_WAY,
-    ROWS,
-    SPLIT,
-    columns_together,
-    dilations,
-    far_row_bytes,
-    in_large_blocks,
-    slots,
-    split_bytes,
-)
-from numbaconv.algorithms.winograd_form import Form, known_forms, least_form
+from numbaconv.algorithms.winograd_blocks import Blocks, Grid, columns_together, slots
+from numbaconv.algorithms.winograd_form import Form, kind_of, least_form
 from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.gemm import MR, PANEL_ROW, VECTOR_BYTES
+from numbaconv.loops.gemm import MR, VECTOR_BYTES
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
@@ -53,8 +41,6 @@ _SPILLED = 8.0
 _FROM_MEMORY = 0.3
 #: Cycles to write a vector of one position of kernels to the L2, which hide the arithmetic and that taps come from memory.
 _WRITTEN = 7.0
-#: The part of the largest block that blocks of even size and number are at the least.
-_EVEN = 0.4
 
 
 def moving(machine: Machine, groups: int = 1) -> float:
@@ -65,49 +51,95 @@ def moving(machine: Machine, groups: int = 1) -> float:
     return cost.copying(machine.rates) if groups == 1 else 1.0
 
 
-def gemm_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
+class Common(NamedTuple):
+    """What all sizes of F of one problem have in common.
+
+    Slices of a volume, and channels, that are summed up; panels of a group, bytes of its columns for one element of K, and cycles
+    that those of all K take from the L2; bytes of the tensors; how much longer transforms take where channels lie `apart` from
+    vectors, and on this machine, and all of it with strides.
+    """
+
+    slices: float
+    k: int
+    panels: cost.Panels
+    column_bytes: int
+    fetched: float
+    tensors: int
+    apart: float
+    moving: float
+    strided: float
+
+
+def common(g: dict[str, int], machine: Machine) -> Common:
+    """Those of the geometry of a `Grid`."""
+    phases, groups, size, rates = g["stride_h"] * g["stride_w"], g["groups"], g["itemsize"], machine.rates
+    slices, k, width, nearer = _slices_summed(g), phases * g["c_in"], g["c_out"] * size, _NEARER * rates.far_bytes
+    # whole vectors, of which the last panel may have one only
+    column_bytes = -(-width // VECTOR_BYTES) * VECTOR_BYTES
+    fetched = slices * k * column_bytes / (nearer if nearer > _FROM_L2 else _FROM_L2)
+    # the channels of a group need not begin with a vector
+    apart = _APART if groups > 1 and (width % VECTOR_BYTES or g["c_in"] * size % VECTOR_BYTES) else 1.0
+    strided = _STRIDED if phases > 1 else 1.0
+    panels = cost.panels_of(g["c_out"], size, machine.isa)
+    tensors = g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
+    return Common(slices, k, panels, column_bytes, fetched, tensors, apart, moving(machine, groups), strided)
+
+
+def near_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) -> float:
     """The core's tiles of one tap, position by position, a call each; finding the pixels of each tile; and transforms."""
-    tiles = g["n"] * g["tiles_h"] * g["tiles_w"]
-    row_tiles = g["lines"] * -(-g["tile_block"] * g["block_slices"] // MR)
-    height = tiles * g["d_out"] / max(row_tiles, 1)
-    column_blocks = -(-g["groups"] * g["panels_per_group"] // g["column_block"])
-    products = row_tiles * g["groups"] * _products(g, height, machine)
-    products += g["lines"] * g["groups"] * _fetching(g, height, machine)
-    calls = g["lines"] * max(g["groups"], column_blocks)
-    if g["kernel_block"]:
-        panels = g["groups"] * g["panels_per_group"]
-        calls = g["lines"] * panels * _pieces(g)
-        vectors = panels * TARGETS[machine.isa].vectors * g["k_d"] * g["stride_h"] * g["stride_w"] * g["c_in"]
-        products += g["lines"] * vectors * _WRITTEN
+    g, form, tiles, _, _ = grid
+    count, rows, chunks, slices_together, _, column_block, *_, kernel_block, _ = blocks
+    slices, k, panels, _, fetched, _, apart, slow, strided = common
+    lines, groups, d_out = count * chunks, g["groups"], g["d_out"]
+    row_tiles = lines * -(-rows * slices_together // MR)
+    height = tiles * d_out / row_tiles if row_tiles else 0.0
+    all_panels = groups * g["panels_per_group"]
+    column_blocks = -(-all_panels // column_block)
+    calls = lines * (groups if groups > column_blocks else column_blocks)
+    if kernel_block:
+        # calls that the channels of a panel take
+        pieces = k // g["c_in"] * -(-g["c_in"] // kernel_block)
+        calls, products = lines * all_panels * pieces, lines * all_panels * panels.width * g["k_d"] * k * _WRITTEN
+        row = pieces * cost.panels_cycles(slices * k / pieces, height, panels, slices, machine.rates)
+    else:
+        products, row = 0.0, cost.panels_cycles(slices * k, height, panels, slices, machine.rates)
+    products += row_tiles * groups * row
+    if fetched > row:
+        # a block's first row of tiles waits for weights from the L2, where it is too low to hide them
+        products += lines * groups * (fetched - row)
+    vectors_in, vectors_out = _vectors(g, k, column_block, machine)
     # groups are transformed block by block, a whole pixel only once
-    rounds = column_blocks if g["groups"] > 1 else 1, column_blocks
-    slices = _slices_transformed(g), g["d_out"]
-    each = zip(slices, rounds, _vectors(g, g["column_block"], machine), (sizes.input_cycles, sizes.output_cycles))
-    apart = _apart(g)
-    moved = sum(count * (TILE * times + vectors * one * apart) for count, times, vectors, one in each)
-    return (sizes.positions * (products + calls * _CALL) + tiles * moved * moving(machine, g["groups"])) * _strided(g)
+    found = TILE * column_blocks
+    moved = d_out * (found + vectors_out * form.output_cycles * apart)
+    moved += _slices_transformed(g, blocks) * ((found if groups > 1 else TILE) + vectors_in * form.input_cycles * apart)
+    return (form.positions * (products + calls * _CALL) + tiles * moved * slow) * strided
 
 
-def far_cycles(g: dict[str, int], sizes: Form, machine: Machine) -> float:
+def far_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) -> float:
     """Blocks of tiles are outside: weights that do not fit the L2 come once each, partly while others are multiplied.
 
     What a block takes beyond half of the L2 is written and read beyond it.
     """
-    copies = 1 if g["kernel_block"] else sizes.positions
-    nbytes = copies * g["groups"] * g["panel_bytes"] * _column_bytes(g) // PANEL_ROW
-    block = sizes.positions * (g["data_position"] + g["product_position"])
-    rounds = g["lines"] * -(-g["stride_h"] * g["stride_w"] * g["c_in"] // g["k_block"])
-    spilled = rounds * _SPILLED * max(block - machine.l2 // 2, 0) / machine.rates.far_bytes
-    cycles = spilled + _WAITED * cost.far_cycles(g, machine, nbytes, 1, g["lines"], block)
-    if not machine.weights_kept and not g["kernel_block"]:
-        cycles += _FROM_MEMORY * cost.BEYOND_L3 * nbytes / machine.rates.far_bytes
+    g, form, *_ = grid
+    count, _, chunks, _, _, _, k_block, _, _, data_position, _, product_position, kernel_block, _ = blocks
+    _, k, _, column_bytes, _, tensors, *_ = common
+    positions, lines, rate = form.positions, count * chunks, machine.rates.far_bytes
+    nbytes = g["groups"] * (g["window"] * g["c_in"] if kernel_block else g["k_d"] * k * positions) * column_bytes
+    block = positions * (data_position + product_position)
+    cycles, near, half = 0.0, tensors + block + nbytes, machine.l2 // 2
+    if near > half:
+        moved = tensors + cost.fetched_bytes(nbytes, lines, machine)
+        cycles = _WAITED * cost.waiting_cycles(near, moved, machine)
+    if block > half:
+        cycles += lines * -(-k // k_block) * _SPILLED * (block - half) / rate
+    if not machine.weights_kept and not kernel_block:
+        cycles += _FROM_MEMORY * cost.BEYOND_L3 * nbytes / rate
     return cycles
 
 
 def least_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """Products and transforms of as many tiles as outputs fill, each as few as of any size; tensors from beyond the L2."""
-    g, rates = fields_of(problem, None, False), machine.rates
-    least = least_form((g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
+    """Products and transforms of as many tiles as outputs fill, each as few as of any size, of all sizes."""
+    g, rates, least = fields_of(problem), machine.rates, least_form(kind_of(problem))
     if not least:
         return inf
     multiplied, stored, transformed_in, transformed_out, tiles = least
@@ -120,127 +152,70 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
         + moving(machine, groups)
         * (transformed_in * phases * groups * c_in / lanes + transformed_out * vectors_out + tiles * 2 * TILE)
     )
-    tensors = n * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
-    far = _WAITED * cost.waiting_cycles(tensors, tensors, machine)
-    return (n * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel + far) / rates.clock
+    return n * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel / rates.clock
 
 
-def least_of_all(problem: ConvProblem, machine: Machine) -> float:
-    """The same as near as `least_cycles` comes."""
-    if problem.c_in == problem.groups > 1:
-        return least_seconds(problem, machine)
-    return min(least_cycles(problem, machine).values(), default=inf) / machine.rates.clock
-
-
-@lru_cache(maxsize=16)
-def least_cycles(problem: ConvProblem, machine: Machine) -> dict[int, float]:
-    """A lower bound of the cycles by m; all sizes share most of it."""
+def least_cycles(
+    problem: ConvProblem,
+    forms: Sequence[tuple[int, Form]],
+    counts: Sequence[tuple[int, int, int]],
+    common: Common,
+    machine: Machine,
+    transformed: bool,
+) -> list[float]:
+    """Lower bounds for forms of which an image has so many tiles, a product of three: register tiles as high as they can be, one
+    block of tiles, and weights once; for kernels that are all `transformed` before.
+    """
     work = cost.least_work(problem, machine)
-    g, summed, groups, stored = work.g, _slices_summed(work.g), work.g["groups"], work.stored
-    kernel, stride = (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"])
-    phases, panels = stride[0] * stride[1], g["panels_per_group"]
-    k, columns = phases * g["c_in"], columns_together(g)
-    multiplied = summed * (work.multiply * k + machine.rates.tap * panels)
-    columns_read = _column_bytes(g)
-    weight_bytes = groups * g["panel_bytes"] * columns_read // PANEL_ROW * phases // (kernel[0] * kernel[1])
-    column_blocks, tile_bytes = -(-groups * panels // columns), k * g["itemsize"] + columns * PANEL_ROW
-    most, fetching = split_bytes(g, k), summed * k * columns_read / _from_l2(machine)
-    room, tensors = L2_PART * machine.l2, g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
-    h_out, w_out, (dilation_h, dilation_w), flat = g["h_out"], g["w_out"], dilations(g), g["d_out"] == 1
+    slices, k, panels, column_bytes, fetching, tensors, apart, slow, strided = common
+    g, stored, half, groups, count = work.g, work.stored, machine.l2 / 2, work.g["groups"], work.g["panels_per_group"]
+    multiplied = slices * (panels.multiply * k + machine.rates.tap * count)
+    weight_bytes = groups * column_bytes * (g["k_d"] * k if transformed else g["window"] * g["c_in"])
+    columns = columns_together(g)
+    vectors_in, vectors_out = _vectors(g, k, columns, machine)
+    # a single group may be multiplied by all columns at once
+    found = slow * 2 * TILE * (-(-groups * count // columns) if groups > 1 else 1)
+    inwards, outwards = slow * apart * vectors_in, slow * apart * vectors_out
     # a slice of the output takes at least one of the input
-    images = g["n"] * min(g["d_in"], g["d_out"])
-    vectors_in, vectors_out = _vectors(g, columns, machine)
-    apart, strided, slow = _apart(g), _strided(g), moving(machine, groups)
-    if not machine.weights_kept:
-        # blocks may be larger, and kernels may come as they are
-        room = L2_PART_ON_THE_WAY * machine.l2
-        weight_bytes = groups * g["panel_bytes"] * columns_read // PANEL_ROW
-    found = {}
-    for m, m_h, m_w, positions, pieces, input_cycles, output_cycles in known_forms(kernel, stride):
-        across = -(-w_out // (dilation_w * m_w))
-        tiles = images * dilation_h * -(-h_out // (dilation_h * m_h)) * dilation_w * across
-        rounds, row_bytes = column_blocks, positions * tile_bytes
-        far_row = far_row_bytes(g, positions, k)
-        large = pieces == 1 and in_large_blocks(g, positions, k)
-        rows = FAR_ROOM / far_row if large else 0.0
-        if large and machine.weights_kept:
-            rounds, row_bytes = -(-panels // FAR_COLUMNS), far_row
-        else:
-            if positions * most > SPLIT:
-                rounds, row_bytes = 1, SPLIT / ROWS
-            rows = max(rows, ROWS, room / row_bytes)
-        blocks, beside = min(tiles, 1), 0
-        if tiles and flat and (pieces == 1 or across == 1):
-            blocks = max(1.0, tiles / rows)
-            beside = _EVEN * row_bytes * tiles / blocks if machine.weights_kept else 0
-        moved = apart * (vectors_in * input_cycles + vectors_out * output_cycles)
-        moved += TILE * (rounds + (rounds if groups > 1 else 1))
-        row, first_rows = pieces * multiplied + stored, min(tiles, MR) if flat else MR
-        products = groups * (tiles * row + blocks * max(pieces * fetching - row * first_rows, 0.0))
-        products += blocks * max(groups, rounds) * _CALL
-        fetched = positions * pieces * weight_bytes if machine.weights_kept else weight_bytes
-        passed = cost.fetched_bytes(fetched, blocks, machine)
-        waited = cost.waiting_cycles(tensors + beside + fetched, tensors + passed, machine)
-        found[m] = (positions * products + tiles * moved * slow) * strided + _WAITED * waited
-    return found
-
-
-def _products(g: dict[str, int], height: float, machine: Machine) -> float:
-    """Cycles of the core's tiles of `height` rows at one position."""
-    taps, pieces = _slices_summed(g), _pieces(g)
-    k = taps * g["stride_h"] * g["stride_w"] * g["c_in"] / pieces
-    return pieces * cost.panels_cycles(k, height, g["c_out"], taps, g["itemsize"], machine)
-
-
-def _pieces(g: dict[str, int]) -> int:
-    """Calls that the channels of a panel take, whose kernels are transformed on the way."""
-    return g["stride_h"] * g["stride_w"] * -(-g["c_in"] // g["kernel_block"]) if g["kernel_block"] else 1
-
-
-def _fetching(g: dict[str, int], height: float, machine: Machine) -> float:
-    """Cycles that a block's first row of tiles at one position waits for weights from the L2, where it is too low to hide them."""
-    k = _slices_summed(g) * g["stride_h"] * g["stride_w"] * g["c_in"]
-    fetched = k * _column_bytes(g) / _from_l2(machine)
-    return max(fetched - _products(g, height, machine), 0.0)
-
-
-def _column_bytes(g: dict[str, int]) -> int:
-    """Bytes that are read of a group's columns for one element of K: whole vectors, of which the last panel may have one only."""
-    return -(-g["c_out"] * g["itemsize"] // VECTOR_BYTES) * VECTOR_BYTES
-
-
-def _from_l2(machine: Machine) -> float:
-    return max(_FROM_L2, _NEARER * machine.rates.far_bytes)
+    flat = g["d_out"] == 1
+    images = g["n"] if flat else g["n"] * min(g["d_in"], g["d_out"])
+    bounds = []
+    for (_, form), (tiles_h, across, sets) in zip(forms, counts):
+        tiles, positions, row, wait = images * tiles_h * across * sets, form.positions, multiplied + stored, fetching
+        if form.pieces > 1:
+            row, wait = form.pieces * multiplied + stored, form.pieces * fetching
+        products, first = tiles * row, row * (tiles if flat and tiles < MR else MR)
+        if wait > first > 0:
+            products += wait - first
+        moved = found + inwards * form.input_cycles + outwards * form.output_cycles
+        cycles = (positions * groups * products + tiles * moved) * strided
+        nbytes = weight_bytes * positions * form.pieces if transformed else weight_bytes
+        if tensors + nbytes > half:
+            passed = cost.fetched_bytes(nbytes, 1, machine)
+            cycles += _WAITED * cost.waiting_cycles(tensors + nbytes, tensors + passed, machine)
+        bounds.append(cycles)
+    return bounds
 
 
 def _slices_summed(g: dict[str, int]) -> float:
-    return g["k_d"] if g["padding_mode"] or g["k_d"] == 1 else cost.slices_met(g)
+    return g["k_d"] if g["k_d"] == 1 or g["padding_mode"] else cost.slices_met(g)
 
 
-def _slices_transformed(g: dict[str, int]) -> int:
+def _slices_transformed(g: dict[str, int], blocks: Blocks) -> int:
     """Input slices that are transformed for a tile, those that neighbouring blocks do not share more than once."""
-    if g["keeps"]:
+    if g["d_in"] == blocks.chunks == 1:
+        return 1
+    if blocks.keeps and blocks.chunks > 1:
         return min(slots(g, g["d_out"]), g["d_in"])
-    return min(slots(g, g["block_slices"]), g["d_in"]) * g["chunks"]
+    return min(blocks.under, g["d_in"]) * blocks.chunks
 
 
-def _vectors(g: dict[str, int], column_block: int, machine: Machine) -> tuple[int, int]:
+def _vectors(g: dict[str, int], k: int, column_block: int, machine: Machine) -> tuple[int, int]:
     """Vectors of channels that are transformed, of the input and of the output; those of a block of columns fill whole ones."""
-    lanes = TARGETS[machine.isa].lanes(g["itemsize"])
-    groups, c_out = g["groups"], g["c_out"]
+    lanes, groups, c_out = TARGETS[machine.isa].vector_bytes // g["itemsize"], g["groups"], g["c_out"]
     if groups == 1:
-        return -(-g["stride_h"] * g["stride_w"] * g["c_in"] // lanes), -(-c_out // lanes)
+        return -(-k // lanes), -(-c_out // lanes)
     # groups in a block that holds some of them in whole, or the one that it is a part of
     together = max(1, column_block // g["panels_per_group"])
     vectors_out = -(-groups * c_out // lanes) if together > 1 else groups * -(-c_out // lanes)
     return -(-groups // together) * -(-together * g["c_in"] // lanes), vectors_out
-
-
-def _apart(g: dict[str, int]) -> float:
-    """How much longer transforms take where the channels of a group do not begin with a vector."""
-    lines = g["c_in"] * g["itemsize"] % VECTOR_BYTES or g["c_out"] * g["itemsize"] % VECTOR_BYTES
-    return _APART if g["groups"] > 1 and lines else 1.0
-
-
-def _strided(g: dict[str, int]) -> float:
-    return _STRIDED if g["stride_h"] * g["stride_w"] > 1 else 1.0

@@ -66,6 +66,7 @@ class WinogradDepthwise(TiledAlgorithm):
     local = False
     padding_modes = False
     repacked = False
+    groupings = ("single", "channelwise")
     floors = (least_of_sizes,)
     head_bytes = HEADER
     share = winograd_depthwise_share
@@ -169,7 +170,7 @@ class WinogradDepthwise(TiledAlgorithm):
 
     def least_seconds(self, problem, machine):
         """As many products as there are pairs of rows of the result and of the kernel, m^2 of which share theirs; the way back."""
-        g = fields_of(problem, None, False)
+        g = fields_of(problem)
         products = self.form.positions / self.m**2 * cost.rows_met(g) * cost.columns_met(g) / cost.FMA
         pixel = products + moving(machine) * self.form.output_cycles / self.m
         vectors = g["groups"] * g["itemsize"] / TARGETS[machine.isa].vector_bytes

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import NamedTuple
 
 from numbaconv.algorithms.cost import FMA
+from numbaconv.algorithms.geometry import folded
 from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
+from numbaconv.memo import said_last
+from numbaconv.problem import ConvProblem
 
 #: Cycles to move a vector to one position from the input, and from one position to the output; measured.
 _MOVED_IN, _MOVED_OUT = 6.0, 5.8
@@ -35,6 +37,21 @@ class Form:
     def known(self) -> bool:
         """Whether there are points for these sizes."""
         return max(m + r - 1 for m, r in self.sizes) <= MAX_POINTS
+
+    @cached_property
+    def m_h(self) -> int:
+        """Outputs of a tile down."""
+        return self.sizes[0][0]
+
+    @cached_property
+    def m_w(self) -> int:
+        """Outputs of a tile across."""
+        return self.sizes[1][0]
+
+    @cached_property
+    def outputs(self) -> int:
+        """Outputs of a tile."""
+        return self.m_h * self.m_w
 
     @cached_property
     def positions(self) -> int:
@@ -64,7 +81,7 @@ class Form:
 
 
 @lru_cache(maxsize=512)
-def form(m: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Form:
+def form_of(m: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Form:
     """F(m, r) of the last two axes, with r the taps a phase of the stride has.
 
     An axis without taps to save keeps one output a tile.
@@ -81,54 +98,49 @@ def _taps(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, int]:
     return ((1,) + tuple(-(-k // s) for k, s in zip(kernel, stride)))[-2:]
 
 
-class Known(NamedTuple):
-    """What of a form its cost follows from; see `Form`."""
-
-    m: int
-    m_h: int
-    m_w: int
-    positions: int
-    pieces: int
-    input_cycles: float
-    output_cycles: float
+#: What the sizes of a problem follow from: kernel, stride, dilation, and whether there are groups.  Where nothing is strided, the
+#: dilation does not matter and is left out.
+Kind = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]
+_UNIT = {(1,), (1, 1), (1, 1, 1)}
 
 
-@lru_cache(maxsize=256)
-def known_forms(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[Known, ...]:
-    """All sizes for which there are points, of kernels with taps to save."""
-    if max(_taps(kernel, stride)) == 1:
-        return ()
-    forms = ((m, form(m, kernel, stride)) for m in SIZES)
-    return tuple(
-        Known(m, f.sizes[0][0], f.sizes[1][0], f.positions, f.pieces, f.input_cycles, f.output_cycles)
-        for m, f in forms
-        if f.known
-    )
+@said_last
+def kind_of(problem: ConvProblem) -> Kind:
+    """That of a problem of as few axes as it has in memory."""
+    problem = folded(problem)
+    stride = problem.stride
+    return problem.kernel, stride, stride if stride in _UNIT else problem.dilation, problem.groups > 1
 
 
 @lru_cache(maxsize=256)
-def least_form(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[float, ...]:
+def forms_of(kind: Kind) -> tuple[tuple[int, Form], ...]:
+    """m and form of all sizes that kernels like this get."""
+    kernel, stride, _, _ = kind
+    return tuple((m, form_of(m, kernel, stride)) for m in SIZES if not refusal(m, kind))
+
+
+@lru_cache(maxsize=256)
+def least_form(kind: Kind) -> tuple[float, ...]:
     """The least of all sizes of each for an output: products, positions, cycles of the input and of the output, and tiles.
 
-    Nothing where no size is known.
+    Nothing where there is no size.
     """
     return tuple(
         min(each)
         for each in zip(
             *(
                 (f.positions * f.pieces / o, f.positions / o, f.input_cycles / o, f.output_cycles / o, 1 / o)
-                for f in known_forms(kernel, stride)
-                for o in (f.m_h * f.m_w,)
+                for _, f in forms_of(kind)
+                for o in (f.outputs,)
             )
         )
     )
 
 
 @lru_cache(maxsize=1024)
-def refusal(
-    m: int, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], grouped: bool
-) -> str | None:
+def refusal(m: int, kind: Kind) -> str | None:
     """Why kernels like this get no F(m, r), or None."""
+    kernel, stride, dilation, grouped = kind
     # slices of a volume are added up, not transformed
     if max(kernel[-2:]) == 1:
         return "a 1x1 kernel has no taps to save"
@@ -138,7 +150,7 @@ def refusal(
         return "grouped and strided"
     if max(_taps(kernel, stride)) == 1:
         return "the phases of the stride have one tap each"
-    found = form(m, kernel, stride)
+    found = form_of(m, kernel, stride)
     if not found.known:
         return f"F({m}, {max(r for _, r in found.sizes)}) needs more than {MAX_POINTS} points"
     if found.pieces > 1 and len(kernel) > 2:

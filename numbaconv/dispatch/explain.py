@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms.base import Algorithm
 from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.select import Candidate, rank
+from numbaconv.dispatch.select import Candidate, best, rank
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.problem import ConvProblem
 
@@ -72,7 +73,8 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False,
     Returns
     -------
     Explanation
-        One row an algorithm: the estimate on one thread and the workspace, or the reason why it refuses.
+        One row an algorithm, the cheapest first: the estimate on one thread and the workspace, or the reason why it refuses.  The
+        one that is chosen is marked: it need not be the first, if that is ahead by no more than 4 %.
 
     Raises
     ------
@@ -81,13 +83,17 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False,
     """
     if not isinstance(problem, ConvProblem):
         problem = ConvProblem.parse(problem)
-    epilogue = Epilogue(problem.bias, residual, Activation.of(activation))
-    candidates = rank(problem, epilogue, calibrated_machine(), Accuracy.of(accuracy))
-    return Explanation(problem, tuple(rows_of(problem, candidates)))
+    asked = (
+        problem,
+        Epilogue(problem.bias, residual, Activation.of(activation)),
+        calibrated_machine(),
+        Accuracy.of(accuracy),
+    )
+    return Explanation(problem, tuple(rows_of(problem, rank(*asked), best(*asked).algorithm)))
 
 
-def rows_of(problem: ConvProblem, candidates: Iterable[Candidate]) -> list[Row]:
-    """One row a candidate of a ranking, of which the first is chosen unless it refuses, too."""
+def rows_of(problem: ConvProblem, candidates: Iterable[Candidate], chosen: Algorithm) -> list[Row]:
+    """One row a candidate of a ranking, of which this one is chosen unless it refuses, too."""
     rows = []
     for candidate in candidates:
         cost = candidate.cost
@@ -96,6 +102,12 @@ def rows_of(problem: ConvProblem, candidates: Iterable[Candidate]) -> list[Row]:
             numbers = cost.seconds, cost.workspace_bytes, cost.plan_bytes, cost.staging_bytes
         variant = candidate.algorithm.variant(problem)
         rows.append(
-            Row(candidate.algorithm.name, variant, candidate.reason, *numbers, chosen=cost is not None and not rows)
+            Row(
+                candidate.algorithm.name,
+                variant,
+                candidate.reason,
+                *numbers,
+                chosen=cost is not None and candidate.algorithm is chosen,
+            )
         )
     return rows

@@ -2,7 +2,7 @@
 
 Estimates take some microseconds each, and a new shape waits for its choice.  So `best` begins with what whole families of
 algorithms cannot go below (`floors`), asks those of a family that may win for a quick lower bound of their own (`least_seconds`),
-and for estimates in the order of these bounds, until no other can be better.
+and for estimates in the order of these bounds, until no other can be better by more than a tie (`cost.TIE`).
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import ALGORITHMS, layout, padded
-from numbaconv.algorithms.base import Algorithm, Cost, Floor, Plan, inaccurate
+from numbaconv.algorithms.base import Algorithm, Cost, Family, Floor, Plan, inaccurate
+from numbaconv.algorithms.cost import TIE
 from numbaconv.algorithms.weights import Weights
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
 from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
-
-#: Bounds are sums in another order than estimates, which must not let one pass the other.
-_ROUNDED = 1 - 1e-12
 
 
 class Candidate(NamedTuple):
@@ -47,7 +45,7 @@ def rank(
     accuracy: Accuracy,
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> tuple[Candidate, ...]:
-    """All algorithms, the cheapest first, those that refuse last; ties keep the order of preference."""
+    """All algorithms, the cheapest first, those that refuse last; equals keep the order of preference."""
     candidates = [_candidate(algorithm, problem, epilogue, on, accuracy) for algorithm in algorithms]
     return tuple(sorted(candidates, key=_order))
 
@@ -60,14 +58,14 @@ def best(
     accuracy: Accuracy,
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> Candidate:
-    """The first candidate of `rank`, found with as few estimates as need be."""
+    """A candidate as good as the first of `rank`, but for a tie, found with as few estimates as need be."""
     # what algorithms add that cannot do with channels first; all can do with channels last
     moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
     as_it_is = problem.padding_mode == "zeros"
-    parts, left = _parts(algorithms, accuracy.local, on), []
+    parts, left, found, least = _parts(algorithms, accuracy.local, problem.grouping, on), [], None, inf
     while True:
         for part in parts:
-            place, least_seconds, natives, algorithm, _ = part
+            place, least_seconds, natives, algorithm, _, _, _ = part
             posed = problem
             if algorithm is not None:
                 if not as_it_is:
@@ -81,27 +79,31 @@ def best(
                         break
                 else:
                     bound += moving
-            if bound < inf:
-                heappush(left, (bound * _ROUNDED, place, part))
-        if not left:
-            return rank(problem, epilogue, on, accuracy, algorithms)[0]
-        # what has the lowest bound is looked at more closely, until that is an estimate
-        _, place, what = heappop(left)
-        if isinstance(what, Candidate):
-            return what
-        parts = what.parts
-        if not parts:
-            posed = problem if as_it_is else padded.posed_to(what.algorithm, problem)
-            candidate = _priced(what.algorithm, posed, problem, epilogue, on, accuracy)
+            if bound < least:
+                heappush(left, (bound, place, part))
+        # what has the lowest bound is looked at more closely, unless that is no lower than what was found
+        bound, _, part = heappop(left) if left else (inf, 0, None)
+        if bound >= least:
+            return found or rank(problem, epilogue, on, accuracy, algorithms)[0]
+        parts, leaf = part.parts, part
+        if parts:
+            leaf = part.sizes and part.sizes.get(part.leader(problem, on))
+        if leaf:
+            # the other sizes are looked at only if the one that leads is refused
+            posed = problem if as_it_is else padded.posed_to(leaf.algorithm, problem)
+            candidate = _priced(leaf.algorithm, posed, problem, epilogue, on, accuracy)
             if candidate.cost:
-                heappush(left, (candidate.cost.seconds, place, candidate))
+                parts = ()
+                if candidate.cost.seconds * (1 - TIE) < least:
+                    found, least = candidate, candidate.cost.seconds * (1 - TIE)
 
 
 class _Part(NamedTuple):
     """An algorithm, or a family of those that share a lower bound: families that share a nearer one, or themselves.
 
     `place` is its own in the order of preference, or that of the first; `native` are the methods of this name, one of each class.
-    The last member's comes first, since the reference follows any layout.
+    The last member's comes first, since the reference follows any layout.  `sizes` are the members by their `m` of which a
+    `leader` is known.
     """
 
     place: int
@@ -109,14 +111,15 @@ class _Part(NamedTuple):
     native: tuple[Callable[[ConvProblem], bool], ...]
     algorithm: Algorithm | None
     parts: tuple[_Part, ...]
+    leader: Callable[[ConvProblem, Machine], int | None] | None = None
+    sizes: dict[int, _Part] | None = None
 
 
 @functools.lru_cache(maxsize=64)
-def _parts(algorithms: tuple[Algorithm, ...], local: bool, on: Machine) -> tuple[_Part, ...]:
-    """All that are available, or those of them that are `local`."""
-    return _sharing(
-        [(place, a) for place, a in enumerate(algorithms) if (a.local or not local) and not a.unavailable(on)], 0
-    )
+def _parts(algorithms: tuple[Algorithm, ...], local: bool, grouping: str, on: Machine) -> tuple[_Part, ...]:
+    """All that are available and may do this grouping, or those of them that are `local`."""
+    able = [a for a in algorithms if grouping in a.groupings and (a.local or not local) and not a.unavailable(on)]
+    return _sharing(list(enumerate(able)), 0)
 
 
 def _sharing(numbered: list[tuple[int, Algorithm]], depth: int) -> tuple[_Part, ...]:
@@ -129,7 +132,11 @@ def _sharing(numbered: list[tuple[int, Algorithm]], depth: int) -> tuple[_Part, 
         place, algorithm = members[0]
         if callable(floor):
             native = tuple({type(a): a.native for _, a in reversed(members)}.values())
-            parts.append(_Part(place, floor, native, None, _sharing(members, depth + 1)))
+            nearer, leader = _sharing(members, depth + 1), None
+            if isinstance(floor, Family):
+                floor, leader = floor
+            sizes = leader and {part.algorithm.m: part for part in nearer}
+            parts.append(_Part(place, floor, native, None, nearer, leader, sizes))
         else:
             parts.append(_Part(place, algorithm.least_seconds, (algorithm.native,), algorithm, ()))
     return tuple(parts)

@@ -10,7 +10,7 @@ from numbaconv.arguments import NAMES, contiguous, operand, shaped
 from numbaconv.base_layer import BaseLayer
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.explain import Explanation, rows_of
-from numbaconv.dispatch.select import make_plan, rank
+from numbaconv.dispatch.select import best, make_plan, rank
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.transposed.gather import Gather
 from numbaconv.transposed.ordinary import Ordinary
@@ -129,8 +129,8 @@ class ConvTransposeLayer(BaseLayer):
     def explain(self, x_shape: tuple[int, ...], residual: bool = False) -> Explanation:
         """Every way with its estimate or with the reason why it refuses, for a batched input of this shape; prints as a table."""
         problem, accuracy = self.problem(x_shape), Accuracy.of(self.accuracy)
-        candidates = rank(problem, self._epilogue(residual), calibrated_machine(), accuracy, ways(accuracy))
-        return Explanation(problem, tuple(rows_of(problem, candidates)))
+        asked = problem, self._epilogue(residual), calibrated_machine(), accuracy, ways(accuracy)
+        return Explanation(problem, tuple(rows_of(problem, rank(*asked), best(*asked).algorithm)))
 
     def _epilogue(self, residual: bool) -> Epilogue:
         return Epilogue(self._weights.swapped.bias is not None, residual, self.activation)
