@@ -73,9 +73,8 @@ def _listing_cycles(g: dict[str, int], lines: dict[str, int], machine: Machine) 
         parts, padded_parts = lines["tiles_per_line"], 2 if g["pad_left"] else 0
         inside = max(0, parts - padded_parts) / parts
         if inside:
-            inside *= _inside(g["d_out"], g["pad_front"], g["stride_d"]) * _inside(
-                g["h_out"], g["pad_top"], g["stride_h"]
-            )
+            inside *= _inside(g["d_out"], g["pad_front"], g["stride_d"])
+            inside *= _inside(g["h_out"], g["pad_top"], g["stride_h"])
     return cost.LISTED + (1 - inside) * g["window"] * TARGETS[machine.isa].rows * cost.ENTRY
 
 

@@ -25,7 +25,6 @@ from numbaconv import fourier
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost
-from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.weights import Weights
@@ -33,6 +32,7 @@ from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import MR, PANEL_ROW
 from numbaconv.machine import Machine
+from numbaconv.memo import said_last
 from numbaconv.problem import ConvProblem
 from numbaconv.sizes import extent_of
 from numbaconv.values import GROUPINGS
@@ -98,10 +98,15 @@ class _Products(Pointwise):
 
 
 def _moved_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """The call, and moving an element of each channel for each output, those between strides too."""
-    g, rates = fields_of(problem), machine.rates
-    outputs = g["n"] * g["out_pixels"] * g["stride_d"] * g["stride_h"] * g["stride_w"]
-    return rates.fourier * (_CALL + outputs * (problem.c_in + problem.c_out) * _MOVED) / rates.clock
+    """The call, and moving as many elements of each channel as there are at least."""
+    rates = machine.rates
+    return rates.fourier * (_CALL + _elements(problem) * (problem.c_in + problem.c_out) * _MOVED) / rates.clock
+
+
+@said_last
+def _elements(problem: ConvProblem) -> int:
+    """Elements of a channel that blocks have at the least: one for each output, and those between strides that kernels meet."""
+    return problem.n * prod(problem.out_spatial) * prod(map(min, problem.stride, problem.extent))
 
 
 class Fft:
@@ -152,8 +157,8 @@ class Fft:
         return _SAFETY * problem.eps * (_TRANSFORM * sqrt(log2(elements)) + _SUM * sqrt(problem.c_in // problem.groups))
 
     def least_seconds(self, problem: ConvProblem, machine: Machine) -> float:
-        """The call; for each output of a block, those between strides too, as there is an element of input and at least half a
-        frequency for it, its part of the transforms and of the products; and spectra of kernels of the shortest transforms."""
+        """The call; for each element of a block, as there is at least half a frequency for it, its part of the transforms and of
+        the products; and spectra of kernels of the shortest transforms."""
         p, rates = problem, machine.rates
         channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
         pairs = p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
@@ -163,8 +168,7 @@ class Fft:
         elements = prod(min(out, shortest * extent) for out, extent in zip(p.out_spatial, p.extent))
         spectra = elements * 2 * pairs * p.itemsize
         far = spectra / rates.far_bytes if spectra > machine.l2 / 2 else 0.0
-        outputs = p.n * prod(p.out_spatial) * prod(p.stride)
-        return (rates.fourier * _CALL + outputs * each + far) / rates.clock
+        return (rates.fourier * _CALL + _elements(p) * each + far) / rates.clock
 
     def estimate(self, problem: ConvProblem, machine: Machine) -> Cost:
         """The formula above, and the blocks of one pass, which all threads share."""

@@ -91,13 +91,11 @@ class SlidingAlgorithm(TiledAlgorithm):
     def least_seconds(self, problem, machine):
         """Tiles as wide as they can be, whose runs begin with every tap that a pixel meets in the first column of the kernel."""
         g, target = fields_of(problem), TARGETS[machine.isa]
-        pixels, rows = g["n"] * g["out_pixels"], cost.slices_met(g) * cost.rows_met(g)
-        k, vectors = (
-            rows * cost.columns_met(g) * g["c_in"],
-            g["groups"] * g["c_out"] * g["itemsize"] / target.vector_bytes,
-        )
-        tile = START + RUN_START * rows * cost.columns_met(g) / g["k_w"] + self.least_channels(g, rows)
-        cycles = pixels * vectors * (tile / target.vectors / target.pixels + k / cost.FMA)
+        vectors = g["n"] * g["out_pixels"] * g["groups"] * g["c_out"] * g["itemsize"] / target.vector_bytes
+        rows = cost.slices_met(g) * cost.rows_met(g)
+        taps = rows * cost.columns_met(g)
+        tile = START + RUN_START * taps / g["k_w"] + self.least_channels(g, rows)
+        cycles = vectors * (tile / target.vectors / target.pixels + taps * g["c_in"] / cost.FMA)
         cycles += cost.far_cycles(g, machine, 0, 1, 1) + self.least_beside(g)
         return cycles / machine.rates.clock
 
