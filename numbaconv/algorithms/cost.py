@@ -145,12 +145,11 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
 class LeastWork(NamedTuple):
     """What no cut of a problem for the core goes below.
 
-    Panels of a group, and output pixels; cycles that one of these takes to be `stored`; lower bounds of `gemm_cycles`, and of
-    `far_cycles` with the weights that are read.
+    Output pixels, and cycles that one of them takes to be `stored`; lower bounds of `gemm_cycles`, and of `far_cycles` with the
+    weights that are read.
     """
 
     g: dict[str, int]
-    panels: Panels
     pixels: int
     stored: float
     core: float
@@ -174,7 +173,7 @@ def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
         reads *= count
     core = pixels * pixel + tiles * count * rates.row + STREAM * reads * g["itemsize"] / rates.far_bytes
     far = far_cycles(g, machine, weights_read(g, g["groups"] * count), 1, 1, streams=True)
-    return LeastWork(g, panels, pixels, count * rates.row * (1 + 1 / MR), g["groups"] * core, far)
+    return LeastWork(g, pixels, count * rates.row * (1 + 1 / MR), g["groups"] * core, far)
 
 
 def least_core_seconds(problem: ConvProblem, machine: Machine) -> float:

@@ -265,11 +265,12 @@ class Split(MatrixTiles):
 
     def least_seconds(self, problem, machine):
         """Full registers of the taps that an average line meets; tiles are finished, and pixels split once."""
-        g, rates, c_in, c_out = fields_of(problem), machine.rates, problem.c_in // problem.groups, problem.c_out
-        registers, abreast, met = -(-c_out // problem.groups // ROWS), 1, 1.0
-        if 2 * c_out <= ROWS * problem.groups and g["k_w"] > 1:
+        g, rates = fields_of(problem), machine.rates
+        c_in, c_out = g["c_in"], g["c_out"]
+        registers, abreast, met = -(-c_out // ROWS), 1, 1.0
+        if 2 * c_out <= ROWS and g["k_w"] > 1:
             # outputs that stand abreast read each element of a row once for all of them
-            abreast = ROWS * problem.groups // c_out
+            abreast = ROWS // c_out
             steps = g["k_d"] * g["k_h"] * max(1 / abreast, g["stride_w"] * c_in / DEPTH)
         else:
             steps = _steps(g, c_in)[0]

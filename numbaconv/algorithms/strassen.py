@@ -64,18 +64,15 @@ class Strassen(Transformed):
             "stride_h": 1, "stride_w": 1, "hop_h": g["stride_h"], "hop": g["stride_w"],
         }  # fmt: skip
         pairs = -(-g["out_pixels"] // 2)
-        return Grid(g | halves, _FORM, g["n"] * pairs, 1, pairs)
+        return Grid(g | halves, _FORM, g["n"] * pairs, 1, pairs, halves)
 
     def blocks(self, grid, machine):
         # blocks as large as the workspace take 0.9 to 1.2 times as long, whatever the weights are
         return cut_tiles(grid, machine, _L2_PART, may_be_far=False)
 
     def tile_fields(self, grid):
-        halves = ("c_in", "own_channels", "c_out", "panels_per_group", "stride_h", "stride_w", "hop_h", "hop")
-        return {name: grid.g[name] for name in halves} | {
-            "half_step": grid.g["c_out"] * grid.g["itemsize"],
-            "m_h": 2, "m_w": 2, "n_h": PRODUCTS, "n_w": 1, "tile_step": 0,
-        }  # fmt: skip
+        half_step = grid.g["c_out"] * grid.g["itemsize"]
+        return {"half_step": half_step, "m_h": 2, "m_w": 2, "n_h": PRODUCTS, "n_w": 1, "tile_step": 0}
 
     def tables(self, g, cut):
         return {}

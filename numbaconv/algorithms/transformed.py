@@ -65,7 +65,7 @@ class Transformed(TiledAlgorithm):
         raise NotImplementedError
 
     def tile_fields(self, grid: Grid) -> dict[str, int]:
-        """Fields of the `CONV` record: outputs (`m`) and positions (`n`) of a tile along both axes, and what grids differ in."""
+        """Fields of the `CONV` record: outputs (`m`) and positions (`n`) of a tile along both axes."""
         raise NotImplementedError
 
     def cut(self, g, machine):
@@ -73,7 +73,7 @@ class Transformed(TiledAlgorithm):
         blocks, g, form = self.blocks(grid, machine), grid.g, grid.form
         k, panels = g["stride_h"] * g["stride_w"] * g["c_in"], g["groups"] * g["panels_per_group"]
         panel_bytes = g["k_d"] * k * PANEL_ROW
-        fields = self.tile_fields(grid) | {
+        fields = {**grid.changed, **self.tile_fields(grid)} | {
             "tiles_h": grid.tiles_h,
             "tiles_w": grid.tiles_w,
             "lines": blocks.blocks * blocks.chunks,

@@ -65,21 +65,19 @@ class Winograd(Transformed):
         return _grid(g, form, *_counts(g, [(self.m, form)])[0])
 
     def blocks(self, grid, machine):
-        return _cut(grid, winograd_cost.common(grid.g, machine), machine, self._forms)[0]
+        cuts = _cuts(grid, machine, self._forms)
+        return cuts[0] if len(cuts) == 1 else _cheapest(cuts, grid, winograd_cost.common(grid.g, machine), machine)[0]
 
     def tile_fields(self, grid):
         g, sizes = grid.g, grid.form
         (m_h, r_h), (m_w, r_w) = sizes.sizes
         dilation_h, dilation_w = dilations(g)
-        fields = {
+        return {
             "m_h": m_h, "n_h": m_h + r_h - 1, "dilation_h": dilation_h,
             "m_w": m_w, "n_w": m_w + r_w - 1, "dilation_w": dilation_w,
-            "tile_step": 0,
+            # where the tiles of a line are slices, each is as far from the next one as a piece of the kernel is
+            "tile_step": m_w * dilation_w if sizes.pieces > 1 else 0,
         }  # fmt: skip
-        if sizes.pieces > 1:
-            # the tiles of a line are slices, each as far from the next one as a piece of the kernel is
-            fields |= {"tile_step": m_w * dilation_w, "k_d": g["k_d"], "d_out": g["d_out"], "d_in": g["d_in"]}
-        return fields
 
     def tables(self, g, cut):
         return pixel_tables(g)
@@ -137,7 +135,7 @@ def _sizes(forms: tuple[bool, ...]) -> Callable[[ConvProblem, Machine], _Sizes]:
             if bound < found:
                 grid = _grid(g, form, *count)
                 own = common if grid.g is g else winograd_cost.common(grid.g, machine)
-                blocks, cycles = _cut(grid, own, machine, forms)
+                blocks, cycles = _cheapest(_cuts(grid, machine, forms), grid, own, machine)
                 cut[m], bound = (grid, blocks, cycles), (1 - cost.TIE) * cycles
                 if bound < found:
                     leader, found = m, bound
@@ -179,20 +177,27 @@ def _grid(g: dict[str, int], form: Form, tiles_h: int, across: int, sets: int) -
         across *= sets
         return Grid(g, form, g["n"] * tiles_h * across, tiles_h, across)
     pieces = {"k_d": form.pieces, "d_out": across, "d_in": across + form.pieces - 1}
-    return Grid(g | pieces, form, g["n"] * tiles_h * sets, tiles_h, sets)
+    return Grid(g | pieces, form, g["n"] * tiles_h * sets, tiles_h, sets, pieces)
 
 
-def _cut(grid: Grid, common: winograd_cost.Common, machine: Machine, forms: tuple[bool, ...]) -> tuple[Blocks, float]:
-    """The blocks that take least, of those in these forms whose workspace is allowed, and their cycles."""
-    found, kinds = [], _looked_at(forms, machine)
-    for transformed in kinds:
-        blocks = cut_tiles(grid, machine, L2_PART, may_be_far=True, transformed=transformed)
+def _cuts(grid: Grid, machine: Machine, forms: tuple[bool, ...]) -> list[Blocks]:
+    """The blocks for each of these forms that may win."""
+    return [
+        cut_tiles(grid, machine, L2_PART, may_be_far=True, transformed=transformed)
+        for transformed in _looked_at(forms, machine)
+    ]
+
+
+def _cheapest(cuts: list[Blocks], grid: Grid, common: winograd_cost.Common, machine: Machine) -> tuple[Blocks, float]:
+    """Those that take least, of these whose workspace is allowed, and their cycles."""
+    priced = []
+    for blocks in cuts:
         cycles = winograd_cost.near_cycles(grid, blocks, common, machine)
         cycles += winograd_cost.far_cycles(grid, blocks, common, machine)
-        if len(kinds) == 1:
-            return blocks, cycles
-        found.append((blocks, cycles))
-    return min(found, key=lambda cut: (HEADER + cut[0].workspace_bytes(grid) > WORKSPACE_LIMIT, cut[1]))
+        priced.append((blocks, cycles))
+    if len(priced) == 1:
+        return priced[0]
+    return min(priced, key=lambda cut: (HEADER + cut[0].workspace_bytes(grid) > WORKSPACE_LIMIT, cut[1]))
 
 
 def _looked_at(forms: tuple[bool, ...], machine: Machine) -> tuple[bool, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from numbaconv.algorithms.cost import L3_SHARE
@@ -35,13 +37,16 @@ class TileForm(Protocol):
 
 
 class Grid(NamedTuple):
-    """The geometry that the products of a problem have, and tiles of this form, of all images and down and across one."""
+    """The geometry that the products of a problem have, and tiles of this form, of all images and down and across one; and the
+    fields in which that is not the problem's own.
+    """
 
     g: dict[str, int]
     form: TileForm
     tiles: int
     tiles_h: int
     tiles_w: int
+    changed: Mapping[str, int] = MappingProxyType({})
 
 
 class Blocks(NamedTuple):

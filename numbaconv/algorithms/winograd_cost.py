@@ -87,7 +87,7 @@ def common(g: dict[str, int], machine: Machine) -> Common:
 
 def near_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) -> float:
     """The core's tiles of one tap, position by position, a call each; finding the pixels of each tile; and transforms."""
-    g, form, tiles, _, _ = grid
+    g, form, tiles, *_ = grid
     count, rows, chunks, slices_together, _, column_block, *_, kernel_block, _ = blocks
     slices, k, panels, _, fetched, _, apart, slow, strided = common
     lines, groups, d_out = count * chunks, g["groups"], g["d_out"]

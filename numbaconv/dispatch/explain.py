@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from numbaconv.accuracy import Accuracy
+from numbaconv.algorithms import ALGORITHMS
 from numbaconv.algorithms.base import Algorithm
 from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.dispatch.select import Candidate, best, rank
@@ -83,12 +84,14 @@ def explain(problem: ConvProblem | str, activation=None, residual: bool = False,
     """
     if not isinstance(problem, ConvProblem):
         problem = ConvProblem.parse(problem)
-    asked = (
-        problem,
-        Epilogue(problem.bias, residual, Activation.of(activation)),
-        calibrated_machine(),
-        Accuracy.of(accuracy),
-    )
+    return explained(problem, Epilogue(problem.bias, residual, Activation.of(activation)), Accuracy.of(accuracy))
+
+
+def explained(
+    problem: ConvProblem, epilogue: Epilogue, accuracy: Accuracy, algorithms: tuple[Algorithm, ...] = ALGORITHMS
+) -> Explanation:
+    """The ranking of some algorithms for a problem on this machine, of which the one that is taken is marked."""
+    asked = problem, epilogue, calibrated_machine(), accuracy, algorithms
     return Explanation(problem, tuple(rows_of(problem, rank(*asked), best(*asked).algorithm)))
 
 

@@ -93,9 +93,9 @@ def best(
             posed = problem if as_it_is else padded.posed_to(leaf.algorithm, problem)
             candidate = _priced(leaf.algorithm, posed, problem, epilogue, on, accuracy)
             if candidate.cost:
-                parts = ()
-                if candidate.cost.seconds * (1 - TIE) < least:
-                    found, least = candidate, candidate.cost.seconds * (1 - TIE)
+                parts, seconds = (), candidate.cost.seconds * (1 - TIE)
+                if seconds < least:
+                    found, least = candidate, seconds
 
 
 class _Part(NamedTuple):

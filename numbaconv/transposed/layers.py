@@ -8,9 +8,8 @@ from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms.base import Algorithm, Plan
 from numbaconv.arguments import NAMES, contiguous, operand, shaped
 from numbaconv.base_layer import BaseLayer
-from numbaconv.dispatch.calibration import calibrated_machine
-from numbaconv.dispatch.explain import Explanation, rows_of
-from numbaconv.dispatch.select import best, make_plan, rank
+from numbaconv.dispatch.explain import Explanation, explained
+from numbaconv.dispatch.select import make_plan
 from numbaconv.epilogue import Activation, Epilogue
 from numbaconv.transposed.gather import Gather
 from numbaconv.transposed.ordinary import Ordinary
@@ -129,8 +128,7 @@ class ConvTransposeLayer(BaseLayer):
     def explain(self, x_shape: tuple[int, ...], residual: bool = False) -> Explanation:
         """Every way with its estimate or with the reason why it refuses, for a batched input of this shape; prints as a table."""
         problem, accuracy = self.problem(x_shape), Accuracy.of(self.accuracy)
-        asked = problem, self._epilogue(residual), calibrated_machine(), accuracy, ways(accuracy)
-        return Explanation(problem, tuple(rows_of(problem, rank(*asked), best(*asked).algorithm)))
+        return explained(problem, self._epilogue(residual), accuracy, ways(accuracy))
 
     def _epilogue(self, residual: bool) -> Epilogue:
         return Epilogue(self._weights.swapped.bias is not None, residual, self.activation)
