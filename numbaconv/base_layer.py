@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.ndarrays import expected, operands_at
 from numbaconv.loops.shares import run_on_arrays
 from numbaconv.options import options
+from numbaconv.values import found_once
 from numbaconv.workspace import fresh, scratch
 
 _KERNEL = ("k_d", "k_h", "k_w")
@@ -36,7 +36,7 @@ class Planned:
     expected: np.ndarray | None
     nest: bool
 
-    @functools.cached_property
+    @found_once
     def expected_at(self) -> int:
         """Address of `expected`, or 0."""
         return 0 if self.expected is None else self.expected.ctypes.data

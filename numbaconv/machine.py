@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -108,7 +108,7 @@ class Machine(HashedOnce):
     logical: int
     affinity: int
     quota: float | None = None
-    rates: Rates = Rates()
+    rates: Rates = field(default_factory=Rates)
     weights_kept: bool = True
 
     __hash__ = HashedOnce.__hash__

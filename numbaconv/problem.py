@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 
 import numpy as np
 
 from numbaconv.errors import ConvError, DTypeError, ShapeError
 from numbaconv.sizes import BYTES_LIMIT, STEP_LIMIT, extent_of, integer, integers, pairs, worded_padding
-from numbaconv.values import DTYPES, Batched
+from numbaconv.values import DTYPES, Batched, found_once
 
 LAYOUTS: tuple[str, ...] = ("channels_first", "channels_last")
 PADDING_MODES: tuple[str, ...] = ("zeros", "reflect", "replicate", "circular")
@@ -134,17 +133,17 @@ class ConvProblem(Batched):
                     "a tensor must take fewer than 2**63 bytes"
                 )
 
-    @cached_property
+    @found_once
     def extent(self) -> tuple[int, ...]:
         """Input elements that the dilated kernel spans on each axis, ``dilation * (kernel - 1) + 1``."""
         return extent_of(self.kernel, self.dilation)
 
-    @cached_property
+    @found_once
     def padded(self) -> tuple[int, ...]:
         """Input size with padding, an axis."""
         return tuple(before + size + after for size, (before, after) in zip(self.spatial, self.padding, strict=True))
 
-    @cached_property
+    @found_once
     def out_spatial(self) -> tuple[int, ...]:
         """Output size, an axis: ``floor((padded - extent) / stride) + 1``."""
         return tuple((p - e) // s + 1 for p, e, s in zip(self.padded, self.extent, self.stride, strict=True))

@@ -5,8 +5,8 @@ All of it depends on the kernel and its stride, so it is found once a kernel and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 
 from numbaconv.algorithms.cost import FMA
@@ -15,6 +15,7 @@ from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 from numbaconv.memo import said_last
 from numbaconv.problem import ConvProblem
+from numbaconv.values import found_once
 
 #: Cycles to move a vector to one position from the input, and from one position to the output; measured.
 _MOVED_IN, _MOVED_OUT = 6.0, 5.8
@@ -28,47 +29,42 @@ SIZES = (2, 3, 4, 5, 6)
 
 @dataclass(frozen=True)
 class Form:
-    """`sizes` are (m, r) down and across; kernel rows that are too wide are cut into `pieces` of m taps, which are added up."""
+    """`sizes` are (m, r) down and across; kernel rows that are too wide are cut into `pieces` of m taps, which are added up.
+
+    A tile has `m_h` outputs down and `m_w` across, `outputs` in all, and so many `positions` of inputs, and products.
+    """
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
     pieces: int
+    m_h: int = field(init=False, compare=False)
+    m_w: int = field(init=False, compare=False)
+    outputs: int = field(init=False, compare=False)
+    positions: int = field(init=False, compare=False)
 
-    @cached_property
+    def __post_init__(self):
+        put = object.__setattr__  # the way into a frozen dataclass
+        (m_h, r_h), (m_w, r_w) = self.sizes
+        put(self, "m_h", m_h)
+        put(self, "m_w", m_w)
+        put(self, "outputs", m_h * m_w)
+        put(self, "positions", (m_h + r_h - 1) * (m_w + r_w - 1))
+
+    @property
     def known(self) -> bool:
         """Whether there are points for these sizes."""
         return max(m + r - 1 for m, r in self.sizes) <= MAX_POINTS
 
-    @cached_property
-    def m_h(self) -> int:
-        """Outputs of a tile down."""
-        return self.sizes[0][0]
-
-    @cached_property
-    def m_w(self) -> int:
-        """Outputs of a tile across."""
-        return self.sizes[1][0]
-
-    @cached_property
-    def outputs(self) -> int:
-        """Outputs of a tile."""
-        return self.m_h * self.m_w
-
-    @cached_property
-    def positions(self) -> int:
-        """Inputs of a tile, and products."""
-        return prod(m + r - 1 for m, r in self.sizes)
-
-    @cached_property
+    @found_once
     def amplification(self) -> float:
         """By how much rounding errors of the products grow."""
         return prod(amplification(m, r) for m, r in self.sizes)
 
-    @cached_property
+    @found_once
     def input_cycles(self) -> float:
         """Cycles to transform a vector of channels of a tile's input."""
         return self._cycles("input", _MOVED_IN)
 
-    @cached_property
+    @found_once
     def output_cycles(self) -> float:
         """Cycles to transform a vector of channels of a tile's products back."""
         return self._cycles("output", _MOVED_OUT)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import ClassVar
 
 from numbaconv.errors import ShapeError
 from numbaconv.problem import ConvProblem
 from numbaconv.sizes import BYTES_LIMIT, extent_of, integer, integers
-from numbaconv.values import Batched
+from numbaconv.values import Batched, found_once
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,12 @@ class TransposedProblem(Batched):
                 f"the output of shape {self.output_shape} takes {nbytes} bytes; it must take fewer than 2**63"
             )
 
-    @cached_property
+    @found_once
     def extent(self) -> tuple[int, ...]:
         """Output elements from the first tap of the kernel to its last, an axis."""
         return extent_of(self.kernel, self.dilation)
 
-    @cached_property
+    @found_once
     def out_spatial(self) -> tuple[int, ...]:
         """Output size, an axis: ``(size - 1) * stride - before - after + extent + output_padding``."""
         axes = zip(self.spatial, self.stride, self.padding, self.extent, self.output_padding)

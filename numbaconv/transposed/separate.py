@@ -8,7 +8,7 @@ remainders have taps enough for Winograd, which saves more than reading the inpu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 from math import gcd, prod
 from typing import ClassVar
@@ -29,7 +29,7 @@ from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.remainders import Remainder, remainders_of
 from numbaconv.transposed.spaced import InTurn, Spaced
 from numbaconv.transposed.weights import TransposedWeights
-from numbaconv.values import Batched
+from numbaconv.values import Batched, found_once
 
 #: More remainders than this would be as many launches.
 MOST_REMAINDERS = 64
@@ -120,12 +120,12 @@ class _Part(Batched):
 
     __hash__ = Batched.__hash__
 
-    @cached_property
+    @found_once
     def stride(self) -> tuple[int, ...]:
         """1 along each axis."""
         return (1,) * len(self.kernel)
 
-    @cached_property
+    @found_once
     def out_spatial(self) -> tuple[int, ...]:
         """Outputs of the remainder, an axis."""
         axes = zip(self.spatial, self.padding, self.kernel, self.dilation)
