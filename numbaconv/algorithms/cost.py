@@ -25,9 +25,9 @@ current x86 cores, and `SEGMENT`, which is estimated from single problems.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from typing import NamedTuple
 
 from numbaconv.algorithms.geometry import fields_of, past_caches, rows_collide, weights_stay
 from numbaconv.codegen.target import TARGETS
@@ -67,7 +67,8 @@ LISTED = 4.0
 _LITTLE_PADDING = 16
 
 
-class Panels(NamedTuple):
+@dataclass(slots=True)  # as fast to read as can be
+class Panels:
     """So many panels that are full, vectors of one of them and of another that is not, if there is one; whether that ends inside a
     vector; and cycles of one element of K an output pixel, for all columns, in tiles as high as can be.
     """
@@ -142,7 +143,8 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
     return g["n"] * g["out_pixels"] * g["groups"] * pixel / rates.clock
 
 
-class LeastWork(NamedTuple):
+@dataclass(slots=True)
+class LeastWork:
     """What no cut of a problem for the core goes below.
 
     Output pixels, and cycles that one of them takes to be `stored`; lower bounds of `gemm_cycles`, and of `far_cycles` with the

@@ -9,10 +9,10 @@ ordinary ones over the phases of its stride, that of a volume the sum over its s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from math import inf
 from operator import itemgetter
-from typing import NamedTuple
 
 from numbaconv.algorithms import cost, winograd_cost
 from numbaconv.algorithms.base import Family
@@ -107,7 +107,8 @@ class Winograd(Transformed):
         return super().estimate(problem, machine)
 
 
-class _Sizes(NamedTuple):
+@dataclass(slots=True)
+class _Sizes:
     """The m that leads, if there is any, and what no size takes less than; by m, what its cycles are not below, and grid, blocks
     and cycles of those that were cut.
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from numbaconv.algorithms.cost import L3_SHARE
 from numbaconv.algorithms.weights import row_pitch
@@ -36,7 +36,8 @@ class TileForm(Protocol):
     output_cycles: float
 
 
-class Grid(NamedTuple):
+@dataclass(slots=True)  # as fast to read as can be
+class Grid:
     """The geometry that the products of a problem have, and tiles of this form, of all images and down and across one; and the
     fields in which that is not the problem's own.
     """
@@ -46,10 +47,11 @@ class Grid(NamedTuple):
     tiles: int
     tiles_h: int
     tiles_w: int
-    changed: Mapping[str, int] = MappingProxyType({})
+    changed: Mapping[str, int] = field(default_factory=dict)
 
 
-class Blocks(NamedTuple):
+@dataclass(slots=True)
+class Blocks:
     """So many blocks of at most `rows` tiles, in `chunks` of `slices` of the output each, which lie over `under` of the input.
 
     `column_block` panels of products are made before they are transformed, of `k_block` channels at a time; a block that `keeps`

@@ -12,8 +12,8 @@ Operations and what moving takes are those of the matrices (`winograd_form`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
@@ -51,7 +51,8 @@ def moving(machine: Machine, groups: int = 1) -> float:
     return cost.copying(machine.rates) if groups == 1 else 1.0
 
 
-class Common(NamedTuple):
+@dataclass(slots=True)
+class Common:
     """What all sizes of F of one problem have in common.
 
     Slices of a volume, and channels, that are summed up; panels of a group, bytes of its columns for one element of K, and cycles
@@ -87,11 +88,10 @@ def common(g: dict[str, int], machine: Machine) -> Common:
 
 def near_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) -> float:
     """The core's tiles of one tap, position by position, a call each; finding the pixels of each tile; and transforms."""
-    g, form, tiles, *_ = grid
-    count, rows, chunks, slices_together, _, column_block, *_, kernel_block, _ = blocks
-    slices, k, panels, _, fetched, _, apart, slow, strided = common
-    lines, groups, d_out = count * chunks, g["groups"], g["d_out"]
-    row_tiles = lines * -(-rows * slices_together // MR)
+    g, form, tiles, column_block, kernel_block = grid.g, grid.form, grid.tiles, blocks.column_block, blocks.kernel_block
+    slices, k, panels, fetched, apart = common.slices, common.k, common.panels, common.fetched, common.apart
+    lines, groups, d_out = blocks.blocks * blocks.chunks, g["groups"], g["d_out"]
+    row_tiles = lines * -(-blocks.rows * blocks.slices // MR)
     height = tiles * d_out / row_tiles if row_tiles else 0.0
     all_panels = groups * g["panels_per_group"]
     column_blocks = -(-all_panels // column_block)
@@ -112,7 +112,7 @@ def near_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) ->
     found = TILE * column_blocks
     moved = d_out * (found + vectors_out * form.output_cycles * apart)
     moved += _slices_transformed(g, blocks) * ((found if groups > 1 else TILE) + vectors_in * form.input_cycles * apart)
-    return (form.positions * (products + calls * _CALL) + tiles * moved * slow) * strided
+    return (form.positions * (products + calls * _CALL) + tiles * moved * common.moving) * common.strided
 
 
 def far_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) -> float:
@@ -120,18 +120,16 @@ def far_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) -> 
 
     What a block takes beyond half of the L2 is written and read beyond it.
     """
-    g, form, *_ = grid
-    count, _, chunks, _, _, _, k_block, _, _, data_position, _, product_position, kernel_block, _ = blocks
-    _, k, _, column_bytes, _, tensors, *_ = common
-    positions, lines, rate = form.positions, count * chunks, machine.rates.far_bytes
-    nbytes = g["groups"] * (g["window"] * g["c_in"] if kernel_block else g["k_d"] * k * positions) * column_bytes
-    block = positions * (data_position + product_position)
+    g, k, tensors, kernel_block = grid.g, common.k, common.tensors, blocks.kernel_block
+    positions, lines, rate = grid.form.positions, blocks.blocks * blocks.chunks, machine.rates.far_bytes
+    nbytes = g["groups"] * (g["window"] * g["c_in"] if kernel_block else g["k_d"] * k * positions) * common.column_bytes
+    block = positions * (blocks.data_position + blocks.product_position)
     cycles, near, half = 0.0, tensors + block + nbytes, machine.l2 // 2
     if near > half:
         moved = tensors + cost.fetched_bytes(nbytes, lines, machine)
         cycles = _WAITED * cost.waiting_cycles(near, moved, machine)
     if block > half:
-        cycles += lines * -(-k // k_block) * _SPILLED * (block - half) / rate
+        cycles += lines * -(-k // blocks.k_block) * _SPILLED * (block - half) / rate
     if not machine.weights_kept and not kernel_block:
         cycles += _FROM_MEMORY * cost.BEYOND_L3 * nbytes / rate
     return cycles
@@ -167,10 +165,11 @@ def least_cycles(
     block of tiles, and weights once; for kernels that are all `transformed` before.
     """
     work = cost.least_work(problem, machine)
-    slices, k, panels, column_bytes, fetching, tensors, apart, slow, strided = common
+    slices, k, panels, fetching, tensors = common.slices, common.k, common.panels, common.fetched, common.tensors
+    apart, slow, strided = common.apart, common.moving, common.strided
     g, stored, half, groups, count = work.g, work.stored, machine.l2 / 2, work.g["groups"], work.g["panels_per_group"]
     multiplied = slices * (panels.multiply * k + machine.rates.tap * count)
-    weight_bytes = groups * column_bytes * (g["k_d"] * k if transformed else g["window"] * g["c_in"])
+    weight_bytes = groups * common.column_bytes * (g["k_d"] * k if transformed else g["window"] * g["c_in"])
     columns = columns_together(g)
     vectors_in, vectors_out = _vectors(g, k, columns, machine)
     # a single group may be multiplied by all columns at once

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
-from typing import NamedTuple
 
 from numbaconv.accuracy import Accuracy
 from numbaconv.algorithms import ALGORITHMS, layout, padded
@@ -26,7 +26,8 @@ from numbaconv.machine import Machine
 from numbaconv.problem import ConvProblem
 
 
-class Candidate(NamedTuple):
+@dataclass(slots=True)
+class Candidate:
     """An algorithm with either its cost or the reason why it refuses."""
 
     algorithm: Algorithm
@@ -65,22 +66,21 @@ def best(
     parts, left, found, least = _parts(algorithms, accuracy.local, problem.grouping, on), [], None, inf
     while True:
         for part in parts:
-            place, least_seconds, natives, algorithm, _, _, _ = part
-            posed = problem
+            algorithm, posed = part.algorithm, problem
             if algorithm is not None:
                 if not as_it_is:
                     posed = padded.posed_to(algorithm, problem)
                 if algorithm.unsupported(posed, epilogue, on) is not None:
                     continue
-            bound = least_seconds(posed, on)
+            bound = part.least_seconds(posed, on)
             if moving:
-                for native in natives:
+                for native in part.native:
                     if native(problem):
                         break
                 else:
                     bound += moving
             if bound < least:
-                heappush(left, (bound, place, part))
+                heappush(left, (bound, part.place, part))
         # what has the lowest bound is looked at more closely, unless that is no lower than what was found
         bound, _, part = heappop(left) if left else (inf, 0, None)
         if bound >= least:
@@ -98,7 +98,8 @@ def best(
                     found, least = candidate, seconds
 
 
-class _Part(NamedTuple):
+@dataclass(slots=True)  # as fast to read as can be
+class _Part:
     """An algorithm, or a family of those that share a lower bound: families that share a nearer one, or themselves.
 
     `place` is its own in the order of preference, or that of the first; `native` are the methods of this name, one of each class.
