@@ -13,16 +13,19 @@ from numbers import Real
 
 from numbaconv.errors import ConvError
 from numbaconv.options import options
+from numbaconv.values import HashedOnce
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(HashedOnce):
     """`rms` is the largest root mean square error, relative to that of the result; `local` keeps every NaN and infinity exactly
     where a direct sum would put it.
     """
 
     rms: float
     local: bool = False
+
+    __hash__ = HashedOnce.__hash__
 
     @classmethod
     def of(cls, value) -> Accuracy:

@@ -86,7 +86,7 @@ class Batched(HashedOnce):
         """Shape of the output in its layout, batch included."""
         return self._shape(self.c_out, self.out_spatial)
 
-    @property
+    @found_once
     def taps(self) -> int:
         """Kernel positions: the product of `kernel`."""
         return prod(self.kernel)

@@ -116,8 +116,8 @@ def gemm_cycles(g: dict[str, int], machine: Machine) -> float:
     height = g["line"] / g["tiles_per_line"]
     k = taps_met(g, height) * g["c_in"]
     # a tap may be a whole kernel row, or all of a packed patch
-    panels = panels_of(g["c_out"], g["itemsize"], machine.isa)
-    cycles = panels_cycles(k, height, panels, max(k / g["k_block"], 1.0), machine.rates)
+    taps, panels = k / g["k_block"], panels_of(g["c_out"], g["itemsize"], machine.isa)
+    cycles = panels_cycles(k, height, panels, taps if taps > 1.0 else 1.0, machine.rates)
     if panels.partial:
         # rows that end inside a vector are stored under a mask
         cycles += PARTIAL * height
@@ -186,7 +186,8 @@ def least_core_seconds(problem: ConvProblem, machine: Machine) -> float:
 
 def first_reads(g: dict[str, int], height: float) -> float:
     """Bytes of A that a tile finds in the L2 at best: each once, where tiles go outside, or once a panel."""
-    columns = g["k_w"] * min(height * g["stride_w"] / g["k_w"] + 1, height)
+    columns = height * g["stride_w"] / g["k_w"] + 1
+    columns = g["k_w"] * (columns if columns < height else height)
     panels = 1 if g["tiles_outside"] else g["panels_per_group"]
     return panels * g["k_d"] * g["k_h"] * columns * g["c_in"] * g["itemsize"]
 
@@ -224,14 +225,14 @@ def far_cycles(
 
 def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:
     """Bytes of weights that come in so many passes, as many as take the same time from the L3."""
-    if weight_bytes <= machine.l2 / 2:
+    if 2 * weight_bytes <= machine.l2:
         return weight_bytes
     return weight_bytes * passes * (BEYOND_L3 if weight_bytes > L3_SHARE else 1.0)
 
 
 def in_order_cycles(weight_bytes: int, machine: Machine) -> float:
     """Cycles that wait for weights which are read once, in the order of memory."""
-    if weight_bytes <= machine.l2 / 2:
+    if 2 * weight_bytes <= machine.l2:
         return 0.0
     return IN_ORDER * fetched_bytes(weight_bytes, 1, machine) / machine.rates.far_bytes
 

@@ -25,6 +25,7 @@ from numbaconv import fourier
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.addressed import AddressedPlan, Pitches
 from numbaconv.algorithms.base import Cost
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.pointwise import Pointwise
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.weights import Weights
@@ -106,7 +107,10 @@ def _moved_seconds(problem: ConvProblem, machine: Machine) -> float:
 @said_last
 def _elements(problem: ConvProblem) -> int:
     """Elements of a channel that blocks have at the least: one for each output, and those between strides that kernels meet."""
-    return problem.n * prod(problem.out_spatial) * prod(map(min, problem.stride, problem.extent))
+    g = fields_of(problem)
+    outputs = g["n"] * g["out_pixels"]
+    strided = g["stride_d"] * g["stride_h"] * g["stride_w"] > 1
+    return outputs * prod(map(min, problem.stride, problem.extent)) if strided else outputs
 
 
 class Fft:

@@ -51,7 +51,8 @@ def shared_fields(problem: ConvProblem, planes: bool) -> dict[str, int]:
 def _fields(problem: ConvProblem, pitches: tuple[int, int, int] | None, planes: bool) -> dict[str, int]:
     size, x_channels, out_channels = problem.itemsize, problem.c_in, problem.c_out
     x_pitch, out_pitch, residual_pitch = pitches or (x_channels, out_channels, out_channels)
-    problem = folded(problem, planes)
+    if len(problem.spatial) == 3:
+        problem = folded(problem, planes)
     # a signal is an image of height 1, and an image a volume of depth 1
     d_in = d_out = k_d = stride_d = dilation_d = 1
     slices = rows = _NO_PADDING

@@ -31,10 +31,11 @@ def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machin
 def transposing(problem: ConvProblem, residual: bool, machine: Machine) -> tuple[float, int]:
     """Seconds to transpose the tensors, each of which is read once and written once, and bytes of the transposes."""
     rates, size, c_in, c_out = machine.rates, problem.itemsize, problem.c_in, problem.c_out
-    x_differs, out_differs = _differ(c_in, problem.spatial), _differ(c_out, problem.out_spatial)
+    x_pixels, out_pixels = prod(problem.spatial), prod(problem.out_spatial)
+    x_differs, out_differs = _differ(c_in, x_pixels), _differ(c_out, out_pixels)
     results = (2 if residual else 1) if out_differs else 0
-    x_pixels = problem.n * size * prod(problem.spatial) if x_differs else 0
-    out_pixels = problem.n * size * prod(problem.out_spatial) * results
+    x_pixels *= problem.n * size * x_differs
+    out_pixels *= problem.n * size * results
     nbytes, lanes = x_pixels * c_in + out_pixels * c_out, TARGETS[machine.isa].vector_bytes // size
     moved = x_pixels * _moved(c_in, lanes) + out_pixels * _moved(c_out, lanes)
     # tensors and transposes must all stay in the L2, since the algorithm uses both sides between
@@ -50,9 +51,9 @@ def _moved(channels: int, lanes: int) -> int:
     return channels if channels <= STREAMS or channels >= lanes else lanes
 
 
-def _differ(channels: int, spatial: tuple[int, ...]) -> bool:
+def _differ(channels: int, pixels: int) -> bool:
     """Whether the layouts differ in memory: not for one channel, nor for one pixel."""
-    return channels > 1 and prod(spatial) > 1
+    return channels > 1 and pixels > 1
 
 
 class ChannelsFirst(AddressedPlan):

@@ -8,18 +8,17 @@ ordinary ones over the phases of its stride, that of a volume the sum over its s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import inf
-from operator import itemgetter
 
 from numbaconv.algorithms import cost, winograd_cost
 from numbaconv.algorithms.base import Family
 from numbaconv.algorithms.geometry import fields_of, folded
 from numbaconv.algorithms.transformed import Transformed, pixel_tables, rounding
 from numbaconv.algorithms.winograd_blocks import L2_PART, WORKSPACE_LIMIT, Blocks, Grid, cut_tiles, dilations
-from numbaconv.algorithms.winograd_form import Form, form_of, forms_of, kind_of, refusal
+from numbaconv.algorithms.winograd_form import Form, form_of, forms_of, kind_of, refusal, tile_counts
 from numbaconv.algorithms.winograd_kernels import TransformedKernels
 from numbaconv.loops.transforms import transform_address
 from numbaconv.loops.winograd import HEADER
@@ -62,7 +61,7 @@ class Winograd(Transformed):
 
     def grid(self, g):
         form = form_of(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
-        return _grid(g, form, *_counts(g, [(self.m, form)])[0])
+        return _grid(g, form, *tile_counts(g, [form])[0])
 
     def blocks(self, grid, machine):
         cuts = _cuts(grid, machine, self._forms)
@@ -127,14 +126,11 @@ def _sizes(forms: tuple[bool, ...]) -> Callable[[ConvProblem, Machine], _Sizes]:
     def sizes(problem: ConvProblem, machine: Machine) -> _Sizes:
         """Bounds of all, and estimates in their order until no other can take less, but for a tie."""
         g, known = fields_of(problem), forms_of(kind_of(problem))
-        common, counts = winograd_cost.common(g, machine), _counts(g, known)
-        bounds = winograd_cost.least_cycles(
-            problem, known, counts, common, machine, _looked_at(forms, machine) == (True,)
-        )
-        leader, found, least, cut = None, inf, {}, {}
-        for bound, (m, form), count in sorted(zip(bounds, known, counts), key=_BOUND):
+        common, leader, found, least, cut = winograd_cost.common(g, machine), None, inf, {}, {}
+        transformed = _looked_at(forms, machine) == (True,)
+        for bound, m, form, counts in winograd_cost.least_cycles(problem, known, common, machine, transformed):
             if bound < found:
-                grid = _grid(g, form, *count)
+                grid = _grid(g, form, *counts)
                 own = common if grid.g is g else winograd_cost.common(grid.g, machine)
                 blocks, cycles = _cheapest(_cuts(grid, machine, forms), grid, own, machine)
                 cut[m], bound = (grid, blocks, cycles), (1 - cost.TIE) * cycles
@@ -144,9 +140,6 @@ def _sizes(forms: tuple[bool, ...]) -> Callable[[ConvProblem, Machine], _Sizes]:
         return _Sizes(leader, found, least, cut)
 
     return sizes
-
-
-_BOUND = itemgetter(0)
 
 
 @cache
@@ -161,15 +154,6 @@ def _least_of_all(forms: tuple[bool, ...]) -> Family:
         return sizes(problem, machine).leader
 
     return Family(least_seconds, leader)
-
-
-def _counts(g: dict[str, int], forms: Iterable[tuple[int, Form]]) -> list[tuple[int, int, int]]:
-    """(tiles down, those across that dilation does not interleave, sets of those that it does) of an image, for each form."""
-    (dilation_h, dilation_w), h_out, w_out = dilations(g), g["h_out"], g["w_out"]
-    return [
-        (dilation_h * -(-h_out // (dilation_h * form.m_h)), -(-w_out // (dilation_w * form.m_w)), dilation_w)
-        for _, form in forms
-    ]
 
 
 def _grid(g: dict[str, int], form: Form, tiles_h: int, across: int, sets: int) -> Grid:

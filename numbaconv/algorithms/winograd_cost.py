@@ -18,7 +18,7 @@ from math import inf
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.winograd_blocks import Blocks, Grid, columns_together, slots
-from numbaconv.algorithms.winograd_form import Form, kind_of, least_form
+from numbaconv.algorithms.winograd_form import Counts, Form, kind_of, least_form, tile_counts
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, VECTOR_BYTES
 from numbaconv.machine import Machine
@@ -154,15 +154,10 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
 
 
 def least_cycles(
-    problem: ConvProblem,
-    forms: Sequence[tuple[int, Form]],
-    counts: Sequence[tuple[int, int, int]],
-    common: Common,
-    machine: Machine,
-    transformed: bool,
-) -> list[float]:
-    """Lower bounds for forms of which an image has so many tiles, a product of three: register tiles as high as they can be, one
-    block of tiles, and weights once; for kernels that are all `transformed` before.
+    problem: ConvProblem, forms: Sequence[Form], common: Common, machine: Machine, transformed: bool
+) -> list[tuple[float, int, Form, Counts]]:
+    """Lower bounds of these forms, the least first, and what an image has of their tiles: register tiles as high as they can be,
+    one block of tiles, and weights once; for kernels that are all `transformed` before.
     """
     work = cost.least_work(problem, machine)
     slices, k, panels, fetching, tensors = common.slices, common.k, common.panels, common.fetched, common.tensors
@@ -179,7 +174,8 @@ def least_cycles(
     flat = g["d_out"] == 1
     images = g["n"] if flat else g["n"] * min(g["d_in"], g["d_out"])
     bounds = []
-    for (_, form), (tiles_h, across, sets) in zip(forms, counts):
+    for form, counts in zip(forms, tile_counts(g, forms)):
+        tiles_h, across, sets = counts
         tiles, positions, row, wait = images * tiles_h * across * sets, form.positions, multiplied + stored, fetching
         if form.pieces > 1:
             row, wait = form.pieces * multiplied + stored, form.pieces * fetching
@@ -192,7 +188,8 @@ def least_cycles(
         if tensors + nbytes > half:
             passed = cost.fetched_bytes(nbytes, 1, machine)
             cycles += _WAITED * cost.waiting_cycles(tensors + nbytes, tensors + passed, machine)
-        bounds.append(cycles)
+        bounds.append((cycles, form.m, form, counts))
+    bounds.sort()
     return bounds
 
 

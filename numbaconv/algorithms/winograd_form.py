@@ -5,12 +5,14 @@ All of it depends on the kernel and its stride, so it is found once a kernel and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 
 from numbaconv.algorithms.cost import FMA
 from numbaconv.algorithms.geometry import folded
+from numbaconv.algorithms.winograd_blocks import dilations
 from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 from numbaconv.memo import said_last
@@ -31,11 +33,13 @@ SIZES = (2, 3, 4, 5, 6)
 class Form:
     """`sizes` are (m, r) down and across; kernel rows that are too wide are cut into `pieces` of m taps, which are added up.
 
-    A tile has `m_h` outputs down and `m_w` across, `outputs` in all, and so many `positions` of inputs, and products.
+    A tile has `m_h` outputs down and `m_w` across, the larger of which is `m`, `outputs` in all, and so many `positions` of inputs,
+    and products.
     """
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
     pieces: int
+    m: int = field(init=False, compare=False)
     m_h: int = field(init=False, compare=False)
     m_w: int = field(init=False, compare=False)
     outputs: int = field(init=False, compare=False)
@@ -44,6 +48,7 @@ class Form:
     def __post_init__(self):
         put = object.__setattr__  # the way into a frozen dataclass
         (m_h, r_h), (m_w, r_w) = self.sizes
+        put(self, "m", max(m_h, m_w))
         put(self, "m_h", m_h)
         put(self, "m_w", m_w)
         put(self, "outputs", m_h * m_w)
@@ -109,10 +114,10 @@ def kind_of(problem: ConvProblem) -> Kind:
 
 
 @lru_cache(maxsize=256)
-def forms_of(kind: Kind) -> tuple[tuple[int, Form], ...]:
-    """m and form of all sizes that kernels like this get."""
+def forms_of(kind: Kind) -> tuple[Form, ...]:
+    """All sizes that kernels like this get."""
     kernel, stride, _, _ = kind
-    return tuple((m, form_of(m, kernel, stride)) for m in SIZES if not refusal(m, kind))
+    return tuple(form_of(m, kernel, stride) for m in SIZES if not refusal(m, kind))
 
 
 @lru_cache(maxsize=256)
@@ -126,7 +131,7 @@ def least_form(kind: Kind) -> tuple[float, ...]:
         for each in zip(
             *(
                 (f.positions * f.pieces / o, f.positions / o, f.input_cycles / o, f.output_cycles / o, 1 / o)
-                for _, f in forms_of(kind)
+                for f in forms_of(kind)
                 for o in (f.outputs,)
             )
         )
@@ -152,3 +157,16 @@ def refusal(m: int, kind: Kind) -> str | None:
     if found.pieces > 1 and len(kernel) > 2:
         return f"rows need more than {MAX_POINTS} points, and those of volumes are not cut into pieces"
     return None
+
+
+#: Tiles of an image down, those across that dilation does not interleave, and sets of those that it does.
+Counts = tuple[int, int, int]
+
+
+def tile_counts(g: dict[str, int], forms: Iterable[Form]) -> list[Counts]:
+    """Those of each form."""
+    (dilation_h, dilation_w), h_out, w_out = dilations(g), g["h_out"], g["w_out"]
+    return [
+        (dilation_h * -(-h_out // (dilation_h * form.m_h)), -(-w_out // (dilation_w * form.m_w)), dilation_w)
+        for form in forms
+    ]

@@ -23,6 +23,7 @@ from numbaconv.dispatch.calibration import calibrated_machine
 from numbaconv.epilogue import Epilogue
 from numbaconv.errors import ConvError, UnsupportedError
 from numbaconv.machine import Machine
+from numbaconv.memo import said_last_of_two
 from numbaconv.problem import ConvProblem
 
 
@@ -63,7 +64,7 @@ def best(
     # what algorithms add that cannot do with channels first; all can do with channels last
     moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
     as_it_is = problem.padding_mode == "zeros"
-    parts, left, found, least = _parts(algorithms, accuracy.local, problem.grouping, on), [], None, inf
+    parts, left, found, least = _parts(algorithms, on)(accuracy.local, problem.grouping), [], None, inf
     while True:
         for part in parts:
             algorithm, posed = part.algorithm, problem
@@ -116,11 +117,17 @@ class _Part:
     sizes: dict[int, _Part] | None = None
 
 
-@functools.lru_cache(maxsize=64)
-def _parts(algorithms: tuple[Algorithm, ...], local: bool, grouping: str, on: Machine) -> tuple[_Part, ...]:
-    """All that are available and may do this grouping, or those of them that are `local`."""
-    able = [a for a in algorithms if grouping in a.groupings and (a.local or not local) and not a.unavailable(on)]
-    return _sharing(list(enumerate(able)), 0)
+@said_last_of_two  # to hash so many algorithms takes as long as some of their bounds do
+@functools.lru_cache(maxsize=16)
+def _parts(algorithms: tuple[Algorithm, ...], on: Machine) -> Callable[[bool, str], tuple[_Part, ...]]:
+    """A function that says which of these are available and may do a grouping, or which of them are `local`."""
+
+    @functools.cache
+    def parts(local: bool, grouping: str) -> tuple[_Part, ...]:
+        able = [a for a in algorithms if grouping in a.groupings and (a.local or not local) and not a.unavailable(on)]
+        return _sharing(list(enumerate(able)), 0)
+
+    return parts
 
 
 def _sharing(numbered: list[tuple[int, Algorithm]], depth: int) -> tuple[_Part, ...]:
