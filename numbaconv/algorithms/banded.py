@@ -205,13 +205,10 @@ class BandedPlanes(Banded):
 
     share = banded_planes_share
     reads_planes = True
+    layouts = ("channels_first",)
 
     def variant(self, problem):
         return "planes"
-
-    def native(self, problem):
-        """What it does not refuse."""
-        return True
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,8 @@ class Algorithm(Protocol):
     compiled: bool
     #: whether its weights are packed in passing; transforming those that are new in each call would take longer than it saves
     repacked: bool
+    #: the layouts that its plans may read and write; around others they are wrapped in `layout.ChannelsFirst`
+    layouts: tuple[str, ...]
     #: for which of `values.GROUPINGS` it may be the fastest; for none, if it is for what all others refuse
     groupings: tuple[str, ...]
     #: what none of the algorithms goes below that share these functions, the quickest first
@@ -117,7 +119,7 @@ class Algorithm(Protocol):
         """Bound of the root mean square error over that of the result; 0 where products are added directly."""
 
     def native(self, problem: ConvProblem) -> bool:
-        """Whether its plans read and write the problem's layout; around others they are wrapped in `layout.ChannelsFirst`."""
+        """Whether those for this problem read and write its layout, which has to be one of `layouts`."""
 
     def unavailable(self, machine: Machine) -> str | None:
         """Why this algorithm refuses every problem on a machine, or None."""

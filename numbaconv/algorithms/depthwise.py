@@ -19,7 +19,7 @@ from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.by_panel import by_panel_share
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.sliding import SLIDE_BYTES
-from numbaconv.problem import ConvProblem
+from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.workspace import rounded
 
 #: Cycles to transpose one vector of a panel; measured with images of 7 x 7 and 14 x 14.
@@ -47,6 +47,7 @@ class _PanelsOfPlanes(DepthwisePanels):
 
     share = by_panel_share
     reads_planes = True
+    layouts = ("channels_first",)
 
     def native(self, problem):
         """Channels-first, where a panel of input, residual and output fits the workspace."""
@@ -97,9 +98,10 @@ class Depthwise(DepthwisePanels):
 
     groupings = ("single", "channelwise")
     floors = ()
+    layouts = LAYOUTS
 
     def native(self, problem):
-        return super().native(problem) or bool(_channels_first_ways(problem))
+        return problem.layout == "channels_last" or bool(_channels_first_ways(problem))
 
     def unsupported(self, problem, epilogue, machine):
         if problem.groups != problem.c_in:

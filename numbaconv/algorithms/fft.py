@@ -34,7 +34,7 @@ from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import MR, PANEL_ROW
 from numbaconv.machine import Machine
 from numbaconv.memo import said_last
-from numbaconv.problem import ConvProblem
+from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.sizes import extent_of
 from numbaconv.values import GROUPINGS
 from numbaconv.workspace import view
@@ -123,6 +123,7 @@ class Fft:
     #: other paddings than zeros are copied around the input first
     padding_modes = False
     compiled = False
+    layouts = LAYOUTS
     groupings = GROUPINGS
     floors = (_moved_seconds,)
 

@@ -20,6 +20,7 @@ from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.jit import NativeFunction
 from numbaconv.loops.gemm import MR, core_address
 from numbaconv.loops.im2col import HEADER, copies, im2col_share
+from numbaconv.problem import LAYOUTS
 
 
 class PackedPatches(TiledAlgorithm):
@@ -60,12 +61,13 @@ class Im2col(PackedPatches):
 
     name = Planes.name
     packer = copies
+    layouts = LAYOUTS
 
     _planes = Planes()
 
     def native(self, problem):
         """Both layouts, but for channels-first patches too long for the workspace."""
-        return super().native(problem) or self._planes.native(problem)
+        return problem.layout == "channels_last" or self._planes.native(problem)
 
     def estimate(self, problem, machine):
         if self._planes.native(problem):

@@ -33,11 +33,8 @@ class PlaneSums(TiledAlgorithm):
     head_bytes = 0
     share = plane_sums_share
     reads_planes = True
+    layouts = ("channels_first",)
     floors = ()
-
-    def native(self, problem):
-        """What it does not refuse."""
-        return True
 
     def unsupported(self, problem, epilogue, machine):
         if problem.layout != "channels_first":

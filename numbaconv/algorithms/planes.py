@@ -28,6 +28,7 @@ class Planes(TiledAlgorithm):
     name = "im2col"
     share = planes_share
     reads_planes = True
+    layouts = ("channels_first",)
 
     def native(self, problem):
         """Channels-first, where one panel fits the workspace."""

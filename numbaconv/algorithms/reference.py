@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbaconv.algorithms.base import Cost, DirectSums
+from numbaconv.problem import LAYOUTS
 from numbaconv.reference import reference_conv
 
 #: Seconds for a call and for one multiplication.  Far too many on purpose: it is for problems that all others refuse.
@@ -14,6 +15,7 @@ class Reference(DirectSums):
 
     name = "reference"
     compiled = False
+    layouts = LAYOUTS
     groupings = ()
 
     def native(self, problem):

@@ -52,13 +52,10 @@ class SplitPlanes(MatrixTiles):
 
     share = split_planes_share
     reads_planes = True
+    layouts = ("channels_first",)
 
     def variant(self, problem):
         return "planes"
-
-    def native(self, problem):
-        """What it does not refuse."""
-        return True
 
     def unsupported(self, problem, epilogue, machine):
         if problem.layout != "channels_first":

@@ -39,6 +39,7 @@ class Strips(TiledAlgorithm):
     head_bytes = PLANE_BYTES
     share = strips_share
     reads_planes = True
+    layouts = ("channels_first",)
 
     def core(self, dtype):
         return core_address(strips_core, dtype)

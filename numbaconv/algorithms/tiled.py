@@ -60,6 +60,7 @@ class TiledAlgorithm(DirectSums):
     share = in_place_share
     #: whether its loops read and write channels-first tensors
     reads_planes = False
+    layouts = ("channels_last",)
     #: for algorithms that multiply computed matrices, too
     operand: Operand | None = None
 
@@ -127,7 +128,7 @@ class TiledAlgorithm(DirectSums):
 
     def native(self, problem: ConvProblem) -> bool:
         """Whether plans read and write the problem's layout themselves."""
-        return problem.layout == "channels_last"
+        return problem.layout in self.layouts
 
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, or None."""

@@ -61,7 +61,7 @@ def best(
     algorithms: tuple[Algorithm, ...] = ALGORITHMS,
 ) -> Candidate:
     """A candidate as good as the first of `rank`, but for a tie, found with as few estimates as need be."""
-    # what algorithms add that cannot do with channels first; all can do with channels last
+    # what those add that only do with channels last
     moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
     as_it_is = problem.padding_mode == "zeros"
     parts, left, found, least = _parts(algorithms, on)(accuracy.local, problem.grouping), [], None, inf
@@ -74,12 +74,8 @@ def best(
                 if algorithm.unsupported(posed, epilogue, on) is not None:
                     continue
             bound = part.least_seconds(posed, on)
-            if moving:
-                for native in part.native:
-                    if native(problem):
-                        break
-                else:
-                    bound += moving
+            if part.moved:
+                bound += moving
             if bound < least:
                 heappush(left, (bound, part.place, part))
         # what has the lowest bound is looked at more closely, unless that is no lower than what was found
@@ -103,14 +99,13 @@ def best(
 class _Part:
     """An algorithm, or a family of those that share a lower bound: families that share a nearer one, or themselves.
 
-    `place` is its own in the order of preference, or that of the first; `native` are the methods of this name, one of each class.
-    The last member's comes first, since the reference follows any layout.  `sizes` are the members by their `m` of which a
-    `leader` is known.
+    `place` is its own in the order of preference, or that of the first.  Around those that are `moved`, tensors with channels first
+    are transposed.  `sizes` are the members by their `m` of which a `leader` is known.
     """
 
     place: int
     least_seconds: Floor
-    native: tuple[Callable[[ConvProblem], bool], ...]
+    moved: bool
     algorithm: Algorithm | None
     parts: tuple[_Part, ...]
     leader: Callable[[ConvProblem, Machine], int | None] | None = None
@@ -139,15 +134,18 @@ def _sharing(numbered: list[tuple[int, Algorithm]], depth: int) -> tuple[_Part, 
     for floor, members in sharing.items():
         place, algorithm = members[0]
         if callable(floor):
-            native = tuple({type(a): a.native for _, a in reversed(members)}.values())
             nearer, leader = _sharing(members, depth + 1), None
             if isinstance(floor, Family):
                 floor, leader = floor
             sizes = leader and {part.algorithm.m: part for part in nearer}
-            parts.append(_Part(place, floor, native, None, nearer, leader, sizes))
+            parts.append(_Part(place, floor, all(_moved(a) for _, a in members), None, nearer, leader, sizes))
         else:
-            parts.append(_Part(place, algorithm.least_seconds, (algorithm.native,), algorithm, ()))
+            parts.append(_Part(place, algorithm.least_seconds, _moved(algorithm), algorithm, ()))
     return tuple(parts)
+
+
+def _moved(algorithm: Algorithm) -> bool:
+    return "channels_first" not in algorithm.layouts
 
 
 def _candidate(
