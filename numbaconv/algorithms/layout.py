@@ -70,8 +70,8 @@ class ChannelsFirst(AddressedPlan):
         size = problem.n * problem.itemsize
         # 0 where nothing is to be transposed
         self._x_bytes, self._out_bytes = (
-            rounded(size * problem.c_in * pixels) * _differ(problem.c_in, problem.spatial),
-            rounded(size * problem.c_out * out_pixels) * _differ(problem.c_out, problem.out_spatial),
+            rounded(size * problem.c_in * pixels) * _differ(problem.c_in, pixels),
+            rounded(size * problem.c_out * out_pixels) * _differ(problem.c_out, out_pixels),
         )
         self._staging = self._x_bytes + self._out_bytes * (2 if inner.epilogue.residual else 1)
 
