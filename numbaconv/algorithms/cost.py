@@ -145,15 +145,12 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
 
 @dataclass(slots=True)
 class LeastWork:
-    """What no cut of a problem for the core goes below.
-
-    Output pixels, and cycles that one of them takes to be `stored`; lower bounds of `gemm_cycles`, and of `far_cycles` with the
-    weights that are read.
+    """What no cut of a problem for the core goes below: output pixels, and lower bounds of `gemm_cycles`, and of `far_cycles` with
+    the weights that are read.
     """
 
     g: dict[str, int]
     pixels: int
-    stored: float
     core: float
     far: float
 
@@ -175,7 +172,7 @@ def least_work(problem: ConvProblem, machine: Machine) -> LeastWork:
         reads *= count
     core = pixels * pixel + tiles * count * rates.row + STREAM * reads * g["itemsize"] / rates.far_bytes
     far = far_cycles(g, machine, weights_read(g, g["groups"] * count), 1, 1, streams=True)
-    return LeastWork(g, pixels, count * rates.row * (1 + 1 / MR), g["groups"] * core, far)
+    return LeastWork(g, pixels, g["groups"] * core, far)
 
 
 def least_core_seconds(problem: ConvProblem, machine: Machine) -> float:

@@ -33,7 +33,6 @@ from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
 from numbaconv.loops.gemm import MR, PANEL_ROW
 from numbaconv.machine import Machine
-from numbaconv.memo import said_last
 from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.sizes import extent_of
 from numbaconv.values import GROUPINGS
@@ -104,7 +103,6 @@ def _moved_seconds(problem: ConvProblem, machine: Machine) -> float:
     return rates.fourier * (_CALL + _elements(problem) * (problem.c_in + problem.c_out) * _MOVED) / rates.clock
 
 
-@said_last
 def _elements(problem: ConvProblem) -> int:
     """Elements of a channel that blocks have at the least: one for each output, and those between strides that kernels meet."""
     g = fields_of(problem)

@@ -51,8 +51,8 @@ class Winograd(Transformed):
 
     def rms_error(self, problem):
         """`transformed.rounding` of a sum of K products, amplified down and across."""
-        g = fields_of(problem)
-        form = form_of(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
+        g, problem = fields_of(problem), folded(problem)
+        form = form_of(self.m, problem.kernel, problem.stride)
         k = g["k_d"] * g["stride_h"] * g["stride_w"] * g["c_in"] * form.pieces
         return rounding(problem, k, form.amplification)
 
@@ -64,8 +64,10 @@ class Winograd(Transformed):
         return _grid(g, form, *tile_counts(g, [form])[0])
 
     def blocks(self, grid, machine):
-        cuts = _cuts(grid, machine, self._forms)
-        return cuts[0] if len(cuts) == 1 else _cheapest(cuts, grid, winograd_cost.common(grid.g, machine), machine)[0]
+        forms = _looked_at(self._forms, machine)
+        if len(forms) == 1:
+            return _cut(grid, machine, *forms)
+        return _cheapest(grid, winograd_cost.common(grid.g, machine), machine, forms)[0]
 
     def tile_fields(self, grid):
         g, sizes = grid.g, grid.form
@@ -127,12 +129,12 @@ def _sizes(forms: tuple[bool, ...]) -> Callable[[ConvProblem, Machine], _Sizes]:
         """Bounds of all, and estimates in their order until no other can take less, but for a tie."""
         g, known = fields_of(problem), forms_of(kind_of(problem))
         common, leader, found, least, cut = winograd_cost.common(g, machine), None, inf, {}, {}
-        transformed = _looked_at(forms, machine) == (True,)
-        for bound, m, form, counts in winograd_cost.least_cycles(problem, known, common, machine, transformed):
+        looked_at = _looked_at(forms, machine)
+        for bound, m, form, counts in winograd_cost.least_cycles(g, known, common, machine, looked_at == (True,)):
             if bound < found:
                 grid = _grid(g, form, *counts)
                 own = common if grid.g is g else winograd_cost.common(grid.g, machine)
-                blocks, cycles = _cheapest(_cuts(grid, machine, forms), grid, own, machine)
+                blocks, cycles = _cheapest(grid, own, machine, looked_at)
                 cut[m], bound = (grid, blocks, cycles), (1 - cost.TIE) * cycles
                 if bound < found:
                     leader, found = m, bound
@@ -165,24 +167,25 @@ def _grid(g: dict[str, int], form: Form, tiles_h: int, across: int, sets: int) -
     return Grid(g | pieces, form, g["n"] * tiles_h * sets, tiles_h, sets, pieces)
 
 
-def _cuts(grid: Grid, machine: Machine, forms: tuple[bool, ...]) -> list[Blocks]:
-    """The blocks for each of these forms that may win."""
-    return [
-        cut_tiles(grid, machine, L2_PART, may_be_far=True, transformed=transformed)
-        for transformed in _looked_at(forms, machine)
-    ]
+def _cut(grid: Grid, machine: Machine, transformed: bool) -> Blocks:
+    return cut_tiles(grid, machine, L2_PART, may_be_far=True, transformed=transformed)
 
 
-def _cheapest(cuts: list[Blocks], grid: Grid, common: winograd_cost.Common, machine: Machine) -> tuple[Blocks, float]:
-    """Those that take least, of these whose workspace is allowed, and their cycles."""
-    priced = []
-    for blocks in cuts:
+def _cheapest(
+    grid: Grid, common: winograd_cost.Common, machine: Machine, forms: tuple[bool, ...]
+) -> tuple[Blocks, float]:
+    """The blocks, for weights in one of these forms, that take least, of those whose workspace is allowed, and their cycles."""
+    found = None
+    for transformed in forms:
+        blocks = _cut(grid, machine, transformed)
         cycles = winograd_cost.near_cycles(grid, blocks, common, machine)
         cycles += winograd_cost.far_cycles(grid, blocks, common, machine)
-        priced.append((blocks, cycles))
-    if len(priced) == 1:
-        return priced[0]
-    return min(priced, key=lambda cut: (HEADER + cut[0].workspace_bytes(grid) > WORKSPACE_LIMIT, cut[1]))
+        if len(forms) == 1:
+            return blocks, cycles
+        too_large = HEADER + blocks.workspace_bytes(grid) > WORKSPACE_LIMIT
+        if found is None or (too_large, cycles) < found[:2]:
+            found = too_large, cycles, blocks
+    return found[2], found[1]
 
 
 def _looked_at(forms: tuple[bool, ...], machine: Machine) -> tuple[bool, ...]:

@@ -192,4 +192,4 @@ def _kernel_block(slices: int, positions: int, channels: int, l2: int) -> tuple[
 
 def _odd_lines(nbytes: int) -> int:
     """At least so many bytes in an odd number of cache lines, so that positions fall into different sets of the L1."""
-    return nbytes // 128 * 128 + (64 if nbytes % 128 <= 64 else 192)
+    return (nbytes + 63) // 128 * 128 + 64

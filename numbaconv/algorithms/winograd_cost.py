@@ -150,26 +150,28 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
         + moving(machine, groups)
         * (transformed_in * phases * groups * c_in / lanes + transformed_out * vectors_out + tiles * 2 * TILE)
     )
-    return n * min(g["d_in"], g["d_out"]) * g["h_out"] * g["w_out"] * pixel / rates.clock
+    # a slice of the output takes at least one of the input
+    slices_moved = g["d_in"] if g["d_in"] < g["d_out"] else g["d_out"]
+    return n * slices_moved * g["h_out"] * g["w_out"] * pixel / rates.clock
 
 
 def least_cycles(
-    problem: ConvProblem, forms: Sequence[Form], common: Common, machine: Machine, transformed: bool
+    g: dict[str, int], forms: Sequence[Form], common: Common, machine: Machine, transformed: bool
 ) -> list[tuple[float, int, Form, Counts]]:
     """Lower bounds of these forms, the least first, and what an image has of their tiles: register tiles as high as they can be,
     one block of tiles, and weights once; for kernels that are all `transformed` before.
     """
-    work = cost.least_work(problem, machine)
-    slices, k, panels, fetching, tensors = common.slices, common.k, common.panels, common.fetched, common.tensors
-    apart, slow, strided = common.apart, common.moving, common.strided
-    g, stored, half, groups, count = work.g, work.stored, machine.l2 / 2, work.g["groups"], work.g["panels_per_group"]
-    multiplied = slices * (panels.multiply * k + machine.rates.tap * count)
+    k, tensors, rates, groups, count = common.k, common.tensors, machine.rates, g["groups"], g["panels_per_group"]
+    every, slow, half = groups * common.strided, common.moving * common.strided, machine.l2 / 2
+    # of a position and a tile: products, and what comes once for all that is summed up; the wait for weights
+    multiplied = every * common.slices * (common.panels.multiply * k + rates.tap * count)
+    stored, fetching = every * count * rates.row * (1 + 1 / MR), every * common.fetched
     weight_bytes = groups * common.column_bytes * (g["k_d"] * k if transformed else g["window"] * g["c_in"])
     columns = columns_together(g)
     vectors_in, vectors_out = _vectors(g, k, columns, machine)
     # a single group may be multiplied by all columns at once
     found = slow * 2 * TILE * (-(-groups * count // columns) if groups > 1 else 1)
-    inwards, outwards = slow * apart * vectors_in, slow * apart * vectors_out
+    inwards, outwards = slow * common.apart * vectors_in, slow * common.apart * vectors_out
     # a slice of the output takes at least one of the input
     flat = g["d_out"] == 1
     images = g["n"] if flat else g["n"] * min(g["d_in"], g["d_out"])
@@ -183,7 +185,7 @@ def least_cycles(
         if wait > first > 0:
             products += wait - first
         moved = found + inwards * form.input_cycles + outwards * form.output_cycles
-        cycles = (positions * groups * products + tiles * moved) * strided
+        cycles = positions * products + tiles * moved
         nbytes = weight_bytes * positions * form.pieces if transformed else weight_bytes
         if tensors + nbytes > half:
             passed = cost.fetched_bytes(nbytes, 1, machine)

@@ -64,7 +64,7 @@ def best(
     # what those add that only do with channels last
     moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
     as_it_is = problem.padding_mode == "zeros"
-    parts, left, found, least = _parts(algorithms, on)(accuracy.local, problem.grouping), [], None, inf
+    parts, left, found, least = _parts(algorithms, on)(accuracy.local, problem.grouping, problem.layout), [], None, inf
     while True:
         for part in parts:
             algorithm, posed = part.algorithm, problem
@@ -114,12 +114,19 @@ class _Part:
 
 @said_last_of_two  # to hash so many algorithms takes as long as some of their bounds do
 @functools.lru_cache(maxsize=16)
-def _parts(algorithms: tuple[Algorithm, ...], on: Machine) -> Callable[[bool, str], tuple[_Part, ...]]:
-    """A function that says which of these are available and may do a grouping, or which of them are `local`."""
+def _parts(algorithms: tuple[Algorithm, ...], on: Machine) -> Callable[[bool, str, str], tuple[_Part, ...]]:
+    """A function that says which of these are available and may do a grouping in a layout, or which of them are `local`."""
 
     @functools.cache
-    def parts(local: bool, grouping: str) -> tuple[_Part, ...]:
-        able = [a for a in algorithms if grouping in a.groupings and (a.local or not local) and not a.unavailable(on)]
+    def parts(local: bool, grouping: str, layout: str) -> tuple[_Part, ...]:
+        able = [
+            algorithm
+            for algorithm in algorithms
+            if grouping in algorithm.groupings
+            and (layout in algorithm.layouts or "channels_last" in algorithm.layouts)
+            and (algorithm.local or not local)
+            and not algorithm.unavailable(on)
+        ]
         return _sharing(list(enumerate(able)), 0)
 
     return parts
