@@ -6,6 +6,7 @@ Adding one is a file of its own and a line in `algorithms/__init__.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -22,7 +23,8 @@ from numbaconv.problem import ConvProblem
 from numbaconv.values import GROUPINGS
 
 
-class Cost(NamedTuple):
+@dataclass(slots=True, order=True)  # the quickest first
+class Cost:
     """An estimate: seconds on one thread, and memory in bytes.
 
     `workspace_bytes` are those of one thread, `plan_bytes` what the plan keeps besides the weights, `staging_bytes` what all

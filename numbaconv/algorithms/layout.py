@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, partial
 from math import prod
 
 from numbaconv.algorithms.addressed import AddressedPlan
@@ -14,6 +15,7 @@ from numbaconv.epilogue import Epilogue
 from numbaconv.loops.shares import run_shares
 from numbaconv.loops.transpose import Transposition
 from numbaconv.machine import Machine
+from numbaconv.memo import said_last_of_two
 from numbaconv.problem import ConvProblem
 from numbaconv.workspace import rounded
 
@@ -23,13 +25,19 @@ _CALL = 8000.0
 
 def around(cost: Cost, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> Cost:
     """What a channels-last plan of that cost takes for channels-first tensors."""
-    moved, nbytes = transposing(problem, epilogue.residual, machine)
+    moved, nbytes = transposing(epilogue.residual)(problem, machine)
     return Cost(cost.seconds + moved, cost.workspace_bytes, cost.plan_bytes, nbytes)
 
 
-@lru_cache(maxsize=16)  # all algorithms around which tensors are transposed ask for the same
-def transposing(problem: ConvProblem, residual: bool, machine: Machine) -> tuple[float, int]:
-    """Seconds to transpose the tensors, each of which is read once and written once, and bytes of the transposes."""
+@cache
+def transposing(residual: bool) -> Callable[[ConvProblem, Machine], tuple[float, int]]:
+    """A function of seconds to transpose the tensors, with or without a residual, and bytes of the transposes."""
+    # all algorithms around which tensors are transposed ask for the same
+    return said_last_of_two(partial(_transposing, residual))
+
+
+def _transposing(residual: bool, problem: ConvProblem, machine: Machine) -> tuple[float, int]:
+    """Each tensor is read once and written once."""
     rates, size, c_in, c_out = machine.rates, problem.itemsize, problem.c_in, problem.c_out
     x_pixels, out_pixels = prod(problem.spatial), prod(problem.out_spatial)
     x_differs, out_differs = _differ(c_in, x_pixels), _differ(c_out, out_pixels)

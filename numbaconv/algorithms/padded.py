@@ -36,7 +36,7 @@ def around(inner: Cost, problem: ConvProblem, machine: Machine) -> Cost:
     if 2 * nbytes > machine.l2:
         cycles += nbytes / machine.rates.far_bytes
     seconds = inner.seconds + cycles / machine.rates.clock
-    return inner._replace(seconds=seconds, staging_bytes=inner.staging_bytes + nbytes)
+    return replace(inner, seconds=seconds, staging_bytes=inner.staging_bytes + nbytes)
 
 
 class PaddedCopy(AddressedPlan):

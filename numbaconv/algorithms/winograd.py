@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from heapq import heappop, heappush
 from math import inf
 
 from numbaconv.algorithms import cost, winograd_cost
@@ -18,7 +19,7 @@ from numbaconv.algorithms.base import Family
 from numbaconv.algorithms.geometry import fields_of, folded
 from numbaconv.algorithms.transformed import Transformed, pixel_tables, rounding
 from numbaconv.algorithms.winograd_blocks import L2_PART, WORKSPACE_LIMIT, Blocks, Grid, cut_tiles, dilations
-from numbaconv.algorithms.winograd_form import Form, form_of, forms_of, kind_of, refusal, tile_counts
+from numbaconv.algorithms.winograd_form import Form, form_of, forms_of, kind_of, refusal
 from numbaconv.algorithms.winograd_kernels import TransformedKernels
 from numbaconv.loops.transforms import transform_address
 from numbaconv.loops.winograd import HEADER
@@ -61,7 +62,7 @@ class Winograd(Transformed):
 
     def grid(self, g):
         form = form_of(self.m, (g["k_h"], g["k_w"]), (g["stride_h"], g["stride_w"]))
-        return _grid(g, form, *tile_counts(g, [form])[0])
+        return _grid(g, form)
 
     def blocks(self, grid, machine):
         forms = _looked_at(self._forms, machine)
@@ -130,15 +131,23 @@ def _sizes(forms: tuple[bool, ...]) -> Callable[[ConvProblem, Machine], _Sizes]:
         g, known = fields_of(problem), forms_of(kind_of(problem))
         common, leader, found, least, cut = winograd_cost.common(g, machine), None, inf, {}, {}
         looked_at = _looked_at(forms, machine)
-        for bound, m, form, counts in winograd_cost.least_cycles(g, known, common, machine, looked_at == (True,)):
-            if bound < found:
-                grid = _grid(g, form, *counts)
-                own = common if grid.g is g else winograd_cost.common(grid.g, machine)
-                blocks, cycles = _cheapest(grid, own, machine, looked_at)
-                cut[m], bound = (grid, blocks, cycles), (1 - cost.TIE) * cycles
-                if bound < found:
-                    leader, found = m, bound
+        left = winograd_cost.least_cycles(g, known, common, machine, looked_at == (True,))
+        while left:
+            bound, m, form, weight_bytes = heappop(left)
             least[m] = bound
+            if bound >= found:
+                continue
+            if weight_bytes:
+                # found for those only that may be the next
+                bound += winograd_cost.least_wait(weight_bytes, common, machine)
+                heappush(left, (bound, m, form, 0))
+                continue
+            grid = _grid(g, form)
+            own = common if grid.g is g else winograd_cost.common(grid.g, machine)
+            blocks, cycles = _cheapest(grid, own, machine, looked_at)
+            cut[m], least[m] = (grid, blocks, cycles), (1 - cost.TIE) * cycles
+            if least[m] < found:
+                leader, found = m, least[m]
         return _Sizes(leader, found, least, cut)
 
     return sizes
@@ -158,8 +167,10 @@ def _least_of_all(forms: tuple[bool, ...]) -> Family:
     return Family(least_seconds, leader)
 
 
-def _grid(g: dict[str, int], form: Form, tiles_h: int, across: int, sets: int) -> Grid:
-    """Tiles of so many outputs; those of a line are slices where kernel rows are cut into pieces."""
+def _grid(g: dict[str, int], form: Form) -> Grid:
+    """Those across are in sets that dilation interleaves; those of a line are slices where kernel rows are cut into pieces."""
+    dilation_h, sets = dilations(g)
+    tiles_h, across = dilation_h * -(-g["h_out"] // (dilation_h * form.m_h)), -(-g["w_out"] // (sets * form.m_w))
     if form.pieces == 1:
         across *= sets
         return Grid(g, form, g["n"] * tiles_h * across, tiles_h, across)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify
 from math import inf
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
-from numbaconv.algorithms.winograd_blocks import Blocks, Grid, columns_together, slots
-from numbaconv.algorithms.winograd_form import Counts, Form, kind_of, least_form, tile_counts
+from numbaconv.algorithms.winograd_blocks import Blocks, Grid, columns_together, dilations, slots
+from numbaconv.algorithms.winograd_form import Form, kind_of, least_form
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, VECTOR_BYTES
 from numbaconv.machine import Machine
@@ -157,12 +158,12 @@ def least_seconds(problem: ConvProblem, machine: Machine) -> float:
 
 def least_cycles(
     g: dict[str, int], forms: Sequence[Form], common: Common, machine: Machine, transformed: bool
-) -> list[tuple[float, int, Form, Counts]]:
-    """Lower bounds of these forms, the least first, and what an image has of their tiles: register tiles as high as they can be,
-    one block of tiles, and weights once; for kernels that are all `transformed` before.
+) -> list[tuple[float, int, Form, int]]:
+    """Lower bounds of these forms as a heap, each with its m and the bytes of its weights, for which it does not wait
+    (`least_wait`): register tiles as high as can be, and one block of tiles; for kernels that are all `transformed` before.
     """
-    k, tensors, rates, groups, count = common.k, common.tensors, machine.rates, g["groups"], g["panels_per_group"]
-    every, slow, half = groups * common.strided, common.moving * common.strided, machine.l2 / 2
+    k, rates, groups, count = common.k, machine.rates, g["groups"], g["panels_per_group"]
+    every, slow = groups * common.strided, common.moving * common.strided
     # of a position and a tile: products, and what comes once for all that is summed up; the wait for weights
     multiplied = every * common.slices * (common.panels.multiply * k + rates.tap * count)
     stored, fetching = every * count * rates.row * (1 + 1 / MR), every * common.fetched
@@ -175,24 +176,31 @@ def least_cycles(
     # a slice of the output takes at least one of the input
     flat = g["d_out"] == 1
     images = g["n"] if flat else g["n"] * min(g["d_in"], g["d_out"])
+    (dilation_h, dilation_w), h_out, w_out = dilations(g), g["h_out"], g["w_out"]
     bounds = []
-    for form, counts in zip(forms, tile_counts(g, forms)):
-        tiles_h, across, sets = counts
-        tiles, positions, row, wait = images * tiles_h * across * sets, form.positions, multiplied + stored, fetching
+    for form in forms:
+        positions, row, wait = form.positions, multiplied + stored, fetching
         if form.pieces > 1:
             row, wait = form.pieces * multiplied + stored, form.pieces * fetching
-        products, first = tiles * row, row * (tiles if flat and tiles < MR else MR)
-        if wait > first > 0:
-            products += wait - first
+        tiles_h, tiles_w = -(-h_out // (dilation_h * form.m_h)), -(-w_out // (dilation_w * form.m_w))
+        tiles = images * dilation_h * tiles_h * dilation_w * tiles_w
         moved = found + inwards * form.input_cycles + outwards * form.output_cycles
-        cycles = positions * products + tiles * moved
+        cycles, first = tiles * (positions * row + moved), row * (tiles if flat and tiles < MR else MR)
+        if wait > first > 0:
+            cycles += positions * (wait - first)
         nbytes = weight_bytes * positions * form.pieces if transformed else weight_bytes
-        if tensors + nbytes > half:
-            passed = cost.fetched_bytes(nbytes, 1, machine)
-            cycles += _WAITED * cost.waiting_cycles(tensors + nbytes, tensors + passed, machine)
-        bounds.append((cycles, form.m, form, counts))
-    bounds.sort()
+        bounds.append((cycles, form.m, form, nbytes))
+    heapify(bounds)
     return bounds
+
+
+def least_wait(weight_bytes: int, common: Common, machine: Machine) -> float:
+    """A lower bound of what comes from beyond the L2."""
+    near = common.tensors + weight_bytes
+    if 2 * near <= machine.l2:
+        return 0.0
+    moved = common.tensors + cost.fetched_bytes(weight_bytes, 1, machine)
+    return _WAITED * cost.waiting_cycles(near, moved, machine)
 
 
 def _slices_summed(g: dict[str, int]) -> float:

@@ -5,14 +5,12 @@ All of it depends on the kernel and its stride, so it is found once a kernel and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 
 from numbaconv.algorithms.cost import FMA
 from numbaconv.algorithms.geometry import folded
-from numbaconv.algorithms.winograd_blocks import dilations
 from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 from numbaconv.memo import said_last
@@ -157,16 +155,3 @@ def refusal(m: int, kind: Kind) -> str | None:
     if found.pieces > 1 and len(kernel) > 2:
         return f"rows need more than {MAX_POINTS} points, and those of volumes are not cut into pieces"
     return None
-
-
-#: Tiles of an image down, those across that dilation does not interleave, and sets of those that it does.
-Counts = tuple[int, int, int]
-
-
-def tile_counts(g: dict[str, int], forms: Iterable[Form]) -> list[Counts]:
-    """Those of each form."""
-    (dilation_h, dilation_w), h_out, w_out = dilations(g), g["h_out"], g["w_out"]
-    return [
-        (dilation_h * -(-h_out // (dilation_h * form.m_h)), -(-w_out // (dilation_w * form.m_w)), dilation_w)
-        for form in forms
-    ]

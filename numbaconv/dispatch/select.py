@@ -62,7 +62,7 @@ def best(
 ) -> Candidate:
     """A candidate as good as the first of `rank`, but for a tie, found with as few estimates as need be."""
     # what those add that only do with channels last
-    moving = layout.transposing(problem, epilogue.residual, on)[0] if problem.layout == "channels_first" else 0.0
+    moving = layout.transposing(epilogue.residual)(problem, on)[0] if problem.layout == "channels_first" else 0.0
     as_it_is = problem.padding_mode == "zeros"
     parts, left, found, least = _parts(algorithms, on)(accuracy.local, problem.grouping, problem.layout), [], None, inf
     while True:

@@ -7,7 +7,7 @@ products than their result is; a single pixel's products are the result, which p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
@@ -66,7 +66,7 @@ class Gather(DirectSums):
             machine.rates.copy_bytes if staging <= machine.l2 // 2 else machine.rates.far_bytes
         )
         cycles = algorithm.near_cycles(inner, machine) + in_order_cycles(weights, machine) + moved
-        return cost._replace(seconds=_LAUNCH + cycles / machine.rates.clock, staging_bytes=staging)
+        return replace(cost, seconds=_LAUNCH + cycles / machine.rates.clock, staging_bytes=staging)
 
     def plan(
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine

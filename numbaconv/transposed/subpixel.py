@@ -8,7 +8,7 @@ of the channels are the two lines of such a block, or halves of one line: as a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -63,7 +63,7 @@ class Subpixel(DirectSums):
         cycles = _algorithm(problem.kernel, problem.spatial).near_cycles(part, machine)
         cycles += in_order_cycles(weights, machine)
         cycles += sum(moved) / machine.rates.far_bytes if sum(moved) > machine.l2 // 2 else 0.0
-        return cost._replace(seconds=parts * cycles / machine.rates.clock, plan_bytes=parts * cost.plan_bytes)
+        return replace(cost, seconds=parts * cycles / machine.rates.clock, plan_bytes=parts * cost.plan_bytes)
 
     def plan(
         self, problem: TransposedProblem, weights: TransposedWeights, epilogue: Epilogue, machine: Machine
