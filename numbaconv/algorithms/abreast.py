@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numbaconv.algorithms.geometry import geometry
+from numbaconv.algorithms.geometry import fields_of
 from numbaconv.algorithms.kernel_rows import KernelRows, rows_are_taps
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.algorithms.weights import Weights, side_by_side
@@ -41,12 +41,12 @@ class Abreast(KernelRows):
 
     def variant(self, problem):
         """How many outputs stand side by side."""
-        return f"{_fields(geometry(problem))['outputs']} outputs"
+        return f"{_fields(fields_of(problem))['outputs']} outputs"
 
     def unsupported(self, problem, epilogue, machine):
         if 2 * problem.c_out * problem.itemsize > VECTOR_BYTES:
             return "no number of neighbouring outputs that divides a row fits a vector"
-        g = geometry(problem)
+        g = fields_of(problem)
         fields = _fields(g)
         if fields["outputs"] == 1:
             return "no number of neighbouring outputs that divides a row fits a vector"

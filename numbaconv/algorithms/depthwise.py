@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from operator import itemgetter
 
-from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, shared_fields
 from numbaconv.algorithms.sliding import TILES, SlidingAlgorithm, cut_in_place, sliding_fields
 from numbaconv.algorithms.strips import Strips
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
@@ -52,7 +52,8 @@ class _PanelsOfPlanes(DepthwisePanels):
     def native(self, problem):
         """Channels-first, where a panel of input, residual and output fits the workspace."""
         return (
-            problem.layout == "channels_first" and _block_bytes(geometry(problem, planes=True)) <= WORKSPACE_LIMIT // 2
+            problem.layout == "channels_first"
+            and _block_bytes(shared_fields(problem, planes=True)) <= WORKSPACE_LIMIT // 2
         )
 
     def cut(self, g, machine):

@@ -6,7 +6,7 @@ Wins on first layers, whose taps of one to four channels would each be too short
 from __future__ import annotations
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, column_blocks, geometry, run_taps, tile_list_bytes
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, column_blocks, fields_of, run_taps, tile_list_bytes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR, TAP
@@ -28,7 +28,7 @@ class KernelRows(TiledAlgorithm):
 
     def applies(self, problem) -> bool:
         """Whether the pixels under a kernel row follow one another, and are so few elements that joining them pays."""
-        g = geometry(problem)
+        g = fields_of(problem)
         return g["c_in"] <= _FEW_CHANNELS and rows_are_taps(g)
 
     def cut(self, g, machine):

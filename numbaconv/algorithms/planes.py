@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, geometry, tile_list_bytes
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, fields_of, tile_list_bytes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.loops.gemm import MR, NV, PAIR_TILES, PANEL_ROW, TILE, VECTOR_BYTES
@@ -79,7 +79,7 @@ class Planes(TiledAlgorithm):
 
     def least_seconds(self, problem, machine):
         """Multiplications of whole panels, and packing them."""
-        g = geometry(problem)
+        g = fields_of(problem)
         panels = g["n"] * g["groups"] * g["out_pixels"] * g["itemsize"] / PANEL_ROW
         k = g["window"] * g["c_in"]
         cycles = k * NV / cost.FMA * g["c_out"] + _packing_cycles(g, k, machine)

@@ -16,7 +16,7 @@ from math import gcd
 import numpy as np
 
 from numbaconv.algorithms import cost
-from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, geometry, tile_list_bytes
+from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, shared_fields, tile_list_bytes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
 from numbaconv.codegen.sliding import RUN
@@ -51,7 +51,7 @@ class Strips(TiledAlgorithm):
         """Channels-first images, where the strip under one row of tiles fits the workspace."""
         if problem.layout != "channels_first":
             return False
-        g = geometry(problem, planes=True)
+        g = shared_fields(problem, planes=True)
         if g["d_in"] > 1 or g["d_out"] > 1:
             return False
         return strip_bytes(phase_fields(g), ROWS) <= WORKSPACE_LIMIT // 2

@@ -185,7 +185,7 @@ class _WithInner(WinogradDepthwise):
 
     def __init__(self, m: int, problem: ConvProblem, weights: Weights, machine: Machine):
         super().__init__(m)
-        inner = _inner(geometry(problem), m)
+        inner = _inner(fields_of(problem), m)
         self._plan = TiledPlan(_Positions(m), inner, weights, Epilogue(False, False, IDENTITY), machine)
 
     def functions(self, g, np_dtype):

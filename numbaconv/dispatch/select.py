@@ -67,15 +67,13 @@ def best(
     parts, left, found, least = _parts(algorithms, on)(accuracy.local, problem.grouping, problem.layout), [], None, inf
     while True:
         for part in parts:
-            algorithm, posed = part.algorithm, problem
+            algorithm, least_seconds, posed = part.algorithm, part.least_seconds, problem
             if algorithm is not None:
                 if not as_it_is:
                     posed = padded.posed_to(algorithm, problem)
                 if algorithm.unsupported(posed, epilogue, on) is not None:
                     continue
-            bound = part.least_seconds(posed, on)
-            if part.moved:
-                bound += moving
+            bound = least_seconds(posed, on) + (moving if part.moved else 0.0)
             if bound < least:
                 heappush(left, (bound, part.place, part))
         # what has the lowest bound is looked at more closely, unless that is no lower than what was found
