@@ -129,18 +129,16 @@ def _sizes(forms: tuple[bool, ...]) -> Callable[[ConvProblem, Machine], _Sizes]:
     def sizes(problem: ConvProblem, machine: Machine) -> _Sizes:
         """Bounds of all, and estimates in their order until no other can take less, but for a tie."""
         g, known = fields_of(problem), forms_of(kind_of(problem))
-        common, leader, found, least, cut = winograd_cost.common(g, machine), None, inf, {}, {}
+        common, leader, found, cut = winograd_cost.common(g, machine), None, inf, {}
         looked_at = _looked_at(forms, machine)
         left = winograd_cost.least_cycles(g, known, common, machine, looked_at == (True,))
-        while left:
+        least = {m: bound for bound, m, _, _ in left}
+        while left and left[0][0] < found:
             bound, m, form, weight_bytes = heappop(left)
-            least[m] = bound
-            if bound >= found:
-                continue
             if weight_bytes:
                 # found for those only that may be the next
-                bound += winograd_cost.least_wait(weight_bytes, common, machine)
-                heappush(left, (bound, m, form, 0))
+                least[m] = bound + winograd_cost.least_wait(weight_bytes, common, machine)
+                heappush(left, (least[m], m, form, 0))
                 continue
             grid = _grid(g, form)
             own = common if grid.g is g else winograd_cost.common(grid.g, machine)
