@@ -156,7 +156,7 @@ def names(text, accuracy=DEFAULT):
     "text, wins",
     (
         ("c1024h14w14o1024k1cl", True),
-        ("c256h28w28o256k3p1s2cl", True),
+        ("c1024h28w28o1024k1s2cl", True),
         ("c64h56w56o64k1cl", False),
         ("c64h14w14o64k3p1s2cl", False),
     ),
