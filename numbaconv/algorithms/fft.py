@@ -97,10 +97,19 @@ class _Products(Pointwise):
         return {"panels": panels, "bias": np.zeros((*panels.shape[:2], panels.shape[-1]), panels.dtype)}
 
 
-def _moved_seconds(problem: ConvProblem, machine: Machine) -> float:
-    """The call, and moving as many elements of each channel as there are at least."""
-    rates = machine.rates
-    return rates.fourier * (_CALL + _elements(problem) * (problem.c_in + problem.c_out) * _MOVED) / rates.clock
+def _least_seconds(problem: ConvProblem, machine: Machine) -> float:
+    """The call, and moving and multiplying as many elements of each channel as there are at least."""
+    rates, c_in, c_out = machine.rates, problem.c_in, problem.c_out
+    each = rates.fourier * (c_in + c_out) * _MOVED + _products(problem, machine)
+    return (rates.fourier * _CALL + _elements(problem) * each) / rates.clock
+
+
+def _products(problem: ConvProblem, machine: Machine) -> float:
+    """Cycles of the products for an element of each channel: half a frequency, or more, of complex numbers."""
+    if problem.c_in == problem.groups:
+        return 0.0
+    pairs = problem.c_in // problem.groups * problem.c_out
+    return 2 * pairs * problem.itemsize / TARGETS[machine.isa].vector_bytes / cost.FMA
 
 
 def _elements(problem: ConvProblem) -> int:
@@ -123,7 +132,7 @@ class Fft:
     compiled = False
     layouts = LAYOUTS
     groupings = GROUPINGS
-    floors = (_moved_seconds,)
+    floors = (_least_seconds,)
 
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""
@@ -165,8 +174,7 @@ class Fft:
         p, rates = problem, machine.rates
         channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
         pairs = p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
-        lanes = TARGETS[machine.isa].lanes(p.itemsize)
-        each = rates.fourier * channels * (_MOVED + transformed) + 2 * pairs / lanes / cost.FMA
+        each = rates.fourier * channels * (_MOVED + transformed) + _products(p, machine)
         shortest = _TIMES_KERNEL[0 if p.taps >= _FEW_TAPS else 1]
         elements = prod(min(out, shortest * extent) for out, extent in zip(p.out_spatial, p.extent))
         spectra = elements * 2 * pairs * p.itemsize

@@ -57,8 +57,9 @@ class Common:
     """What all sizes of F of one problem have in common.
 
     Slices of a volume, and channels, that are summed up; panels of a group, bytes of its columns for one element of K, and cycles
-    that those of all K take from the L2; bytes of the tensors; how much longer transforms take where channels lie `apart` from
-    vectors, and on this machine, and all of it with strides.
+    that those of all K take from the L2; bytes of the tensors; how many panels of products are made together at most, and vectors
+    of channels that are transformed then, in and out; how much longer transforms take where channels lie `apart` from vectors, and
+    on this machine, and all of it with strides.
     """
 
     slices: float
@@ -67,6 +68,8 @@ class Common:
     column_bytes: int
     fetched: float
     tensors: int
+    columns: int
+    vectors: tuple[int, int]
     apart: float
     moving: float
     strided: float
@@ -82,9 +85,11 @@ def common(g: dict[str, int], machine: Machine) -> Common:
     # the channels of a group need not begin with a vector
     apart = _APART if groups > 1 and (width % VECTOR_BYTES or g["c_in"] * size % VECTOR_BYTES) else 1.0
     strided = _STRIDED if phases > 1 else 1.0
-    panels = cost.panels_of(g["c_out"], size, machine.isa)
+    panels, columns = cost.panels_of(g["c_out"], size, machine.isa), columns_together(g)
+    vectors = _vectors(g, k, columns, machine)
     tensors = g["n"] * (g["in_pixels"] * g["x_pixel"] + g["out_pixels"] * g["out_pixel"])
-    return Common(slices, k, panels, column_bytes, fetched, tensors, apart, moving(machine, groups), strided)
+    slow = moving(machine, groups)
+    return Common(slices, k, panels, column_bytes, fetched, tensors, columns, vectors, apart, slow, strided)
 
 
 def near_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) -> float:
@@ -108,7 +113,7 @@ def near_cycles(grid: Grid, blocks: Blocks, common: Common, machine: Machine) ->
     if fetched > row:
         # a block's first row of tiles waits for weights from the L2, where it is too low to hide them
         products += lines * groups * (fetched - row)
-    vectors_in, vectors_out = _vectors(g, k, column_block, machine)
+    vectors_in, vectors_out = common.vectors
     # groups are transformed block by block, a whole pixel only once
     found = TILE * column_blocks
     moved = d_out * (found + vectors_out * form.output_cycles * apart)
@@ -168,8 +173,7 @@ def least_cycles(
     multiplied = every * common.slices * (common.panels.multiply * k + rates.tap * count)
     stored, fetching = every * count * rates.row * (1 + 1 / MR), every * common.fetched
     weight_bytes = groups * common.column_bytes * (g["k_d"] * k if transformed else g["window"] * g["c_in"])
-    columns = columns_together(g)
-    vectors_in, vectors_out = _vectors(g, k, columns, machine)
+    columns, (vectors_in, vectors_out) = common.columns, common.vectors
     # a single group may be multiplied by all columns at once
     found = slow * 2 * TILE * (-(-groups * count // columns) if groups > 1 else 1)
     inwards, outwards = slow * common.apart * vectors_in, slow * common.apart * vectors_out
