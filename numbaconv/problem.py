@@ -97,6 +97,7 @@ class ConvProblem(Batched):
                 f"padding_mode={self.padding_mode!r} is unknown; it must be one of {', '.join(map(repr, PADDING_MODES))}"
             )
         self._check_sizes()
+        super().__post_init__()
 
     def _check_sizes(self) -> None:
         for name in ("c_in", "c_out"):

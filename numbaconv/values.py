@@ -18,6 +18,9 @@ _EPS = {name: float(np.finfo(kind).eps) for name, kind in DTYPES.items()}
 class found_once:  # noqa: N801 - a decorator
     """An attribute that is found when it is first asked for, as with `functools.cached_property`, but kept without making the
     instance's ``__dict__``: once that is made, Python 3.11 and 3.12 take five times as long to read any attribute of the instance.
+
+    These versions make it for a name that none of the first dozen instances of a class had, too: what is read all the time is asked
+    for where an instance is made.
     """
 
     def __init__(self, find: Callable):
@@ -40,7 +43,8 @@ class HashedOnce:
     The hash depends on the process (strings are salted), hence pickling goes through the constructor and leaves it behind.
     """
 
-    _hash = None
+    def __post_init__(self):
+        object.__setattr__(self, "_hash", None)  # a name that all instances have; see `found_once`
 
     def __hash__(self) -> int:
         known = self._hash
@@ -75,6 +79,11 @@ class Batched(HashedOnce):
     dtype: str
     layout: str
     out_spatial: tuple[int, ...]
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("taps", "itemsize", "out_spatial"):
+            getattr(self, name)  # see `found_once`
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -1,6 +1,9 @@
 """A problem says what a convolution is: its sizes, its cost and its name."""
 
+import gc
 import pickle
+import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,9 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from numbaconv.errors import ConvError, DTypeError, ShapeError
+from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
+from numbaconv.values import found_once
 
 RESNET = "n1c64h56w56o64k3p1"
+HERE = machine()
 
 
 @st.composite
@@ -278,3 +284,39 @@ def test_arguments_that_contradict_each_other_are_refused(x_shape, weight_shape,
         ConvProblem.of(x_shape, weight_shape, **arguments)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_what_is_found_once_is_found_when_it_is_asked_for():
+    calls = []
+
+    @dataclass(frozen=True)
+    class Square:
+        side: int
+
+        @found_once
+        def area(self):
+            """Its area."""
+            calls.append(self)
+            return self.side**2
+
+    one, two = Square(3), Square(4)
+    assert not calls and Square.area.__doc__ == "Its area."
+    assert [one.area, two.area, one.area, two.area] == [9, 16, 9, 16] and calls == [one, two]
+    # what is found is no field: equal, replaced and pickled values are as before
+    assert one == Square(3) and hash(one) == hash(Square(3)) and replace(one, side=5).area == 25
+
+
+@pytest.mark.skipif(
+    not (3, 11) <= sys.version_info < (3, 13), reason="other versions read attributes alike in both cases"
+)
+@pytest.mark.parametrize("made", (RESNET, HERE))
+def test_nothing_makes_the_dictionary_of_values_that_are_read_all_the_time(made):
+    """Attributes take several times as long from then on, for as long as the object lives."""
+    # more than a dozen values that were read in no way yet
+    values = [replace(made) if made is HERE else ConvProblem.parse(made) for _ in range(40)]
+    for value in values:
+        assert hash(value) == hash(values[0])
+        if isinstance(value, ConvProblem):
+            assert value.out_spatial == (56, 56) and value.taps == 9 and value.itemsize == 4
+    # an object refers to its values one by one, or to the dictionary that holds them
+    assert all(len(gc.get_referents(value)) >= len(value.__dataclass_fields__) for value in values)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import every_kind
 
 from numbaconv.accuracy import DEFAULT, STRICT, Accuracy
-from numbaconv.algorithms import ALGORITHMS, cost
+from numbaconv.algorithms import ALGORITHMS, cost, layout
 from numbaconv.algorithms.cost import met
 from numbaconv.algorithms.geometry import geometry, rows_collide
 from numbaconv.algorithms.padded import posed_to
@@ -99,6 +99,28 @@ def test_no_estimate_is_less_than_its_lower_bound(problem, on):
             seconds = algorithm.estimate(posed, on).seconds * (1 + 1e-12)
             assert algorithm.least_seconds(posed, on) <= seconds
             assert all(floor(problem, on) <= seconds for floor in algorithm.floors)
+
+
+@given(st.one_of(LAYERS, CHANNELWISE, every_kind()))
+@settings(max_examples=200)
+def test_a_layout_that_is_followed_is_one_that_the_algorithm_names(problem):
+    """Bounds reckon with transposition around all others, and algorithms that name another one only are not asked."""
+    for algorithm in ALGORITHMS:
+        posed = posed_to(algorithm, problem)
+        if algorithm.unsupported(posed, PLAIN, HERE) is None:
+            assert problem.layout in algorithm.layouts or not algorithm.native(posed), algorithm.name
+            assert algorithm.native(posed) or "channels_last" in algorithm.layouts, algorithm.name
+
+
+@pytest.mark.parametrize("residual", (False, True))
+def test_transposition_is_priced_with_the_residual(residual):
+    """Whatever was asked before: 64 channels in, 64 out, and as many of a residual."""
+    problem = ConvProblem.parse("c64h28w28o64k3p1")
+    other = replace(problem, c_out=32)
+    for asked in (problem, other, problem):
+        seconds, nbytes = layout.transposing(residual)(asked, HERE)
+        assert nbytes == 28 * 28 * 4 * (64 + asked.c_out * (1 + residual))
+        assert seconds > layout.transposing(False)(asked, HERE)[0] or not residual
 
 
 def test_no_other_is_looked_at_for_a_tie(monkeypatch):

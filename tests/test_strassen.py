@@ -146,6 +146,14 @@ def test_a_single_block_counts_what_both_threads_prepare():
     assert more > 25 * 512 / target().lanes(4)
 
 
+def test_direct_sums_are_taken_in_doubt():
+    problem = ConvProblem.parse("c256h14w14o256k1cl")
+    grid = STRASSEN.grid(geometry(problem))
+    asked = grid, STRASSEN.blocks(grid, HERE), winograd_cost.common(grid.g, HERE), HERE
+    cycles = STRASSEN.products(*asked) + winograd_cost.far_cycles(*asked)
+    assert STRASSEN.estimate(problem, HERE).seconds == pytest.approx(1.04 * cycles / HERE.rates.clock)
+
+
 def names(text, accuracy=DEFAULT):
     """Algorithms that can do it, the best first."""
     ranked = rank(ConvProblem.parse(text), PLAIN, HERE, accuracy)

@@ -26,7 +26,7 @@ from numbaconv.algorithms.transformed import pixel_tables, rounding
 from numbaconv.algorithms.weights import Weights, pack_columns
 from numbaconv.algorithms.winograd_blocks import WORKSPACE_LIMIT
 from numbaconv.algorithms.winograd_cost import TILE, moving
-from numbaconv.algorithms.winograd_form import Form
+from numbaconv.algorithms.winograd_form import Form, tiles_of
 from numbaconv.algorithms.winograd_kernels import kernel_matrix
 from numbaconv.codegen.target import TARGETS
 from numbaconv.epilogue import IDENTITY, Epilogue
@@ -73,7 +73,12 @@ class WinogradDepthwise(TiledAlgorithm):
     workspace_limit = WORKSPACE_LIMIT
 
     def __init__(self, m: int):
-        self.m, self.form = m, Form(((m, m), (1, 1)), 1)
+        self.m = m
+
+    @property
+    def form(self) -> Form:
+        """Down the columns only."""
+        return tiles_of(((self.m, self.m), (1, 1)))
 
     def variant(self, problem):
         """The size of F and how many pieces."""

@@ -5,9 +5,9 @@ All of it depends on the kernel and its stride, so it is found once a kernel and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
+from math import inf, prod
 
 from numbaconv.algorithms.cost import FMA
 from numbaconv.algorithms.geometry import folded
@@ -15,7 +15,6 @@ from numbaconv.codegen.cook_toom import MAX_POINTS, amplification, transforms
 from numbaconv.codegen.linear import program
 from numbaconv.memo import said_last
 from numbaconv.problem import ConvProblem
-from numbaconv.values import found_once
 
 #: Cycles to move a vector to one position from the input, and from one position to the output; measured.
 _MOVED_IN, _MOVED_OUT = 6.0, 5.8
@@ -27,56 +26,54 @@ _TWICE = 65
 SIZES = (2, 3, 4, 5, 6)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Form:
     """`sizes` are (m, r) down and across; kernel rows that are too wide are cut into `pieces` of m taps, which are added up.
 
     A tile has `m_h` outputs down and `m_w` across, the larger of which is `m`, `outputs` in all, and so many `positions` of inputs,
-    and products.
+    and products.  Whether there are points for these sizes is `known`; if so, to transform a vector of channels of its input, and
+    of its products back, takes so many cycles.
     """
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
     pieces: int
-    m: int = field(init=False, compare=False)
-    m_h: int = field(init=False, compare=False)
-    m_w: int = field(init=False, compare=False)
-    outputs: int = field(init=False, compare=False)
-    positions: int = field(init=False, compare=False)
-
-    def __post_init__(self):
-        put = object.__setattr__  # the way into a frozen dataclass
-        (m_h, r_h), (m_w, r_w) = self.sizes
-        put(self, "m", max(m_h, m_w))
-        put(self, "m_h", m_h)
-        put(self, "m_w", m_w)
-        put(self, "outputs", m_h * m_w)
-        put(self, "positions", (m_h + r_h - 1) * (m_w + r_w - 1))
+    m: int
+    m_h: int
+    m_w: int
+    outputs: int
+    positions: int
+    known: bool
+    input_cycles: float
+    output_cycles: float
 
     @property
-    def known(self) -> bool:
-        """Whether there are points for these sizes."""
-        return max(m + r - 1 for m, r in self.sizes) <= MAX_POINTS
-
-    @found_once
     def amplification(self) -> float:
         """By how much rounding errors of the products grow."""
-        return prod(amplification(m, r) for m, r in self.sizes)
+        return _amplification(self.sizes)
 
-    @found_once
-    def input_cycles(self) -> float:
-        """Cycles to transform a vector of channels of a tile's input."""
-        return self._cycles("input", _MOVED_IN)
 
-    @found_once
-    def output_cycles(self) -> float:
-        """Cycles to transform a vector of channels of a tile's products back."""
-        return self._cycles("output", _MOVED_OUT)
+@lru_cache(maxsize=512)  # takes milliseconds, and whoever prices a form need not ask
+def _amplification(sizes: tuple[tuple[int, int], ...]) -> float:
+    return prod(amplification(m, r) for m, r in sizes)
 
-    def _cycles(self, direction: str, moved: float) -> float:
-        """operations / FMA + moved positions (1 + (positions / TWICE)^2)"""
-        down, across = (program(getattr(transforms(m, r), direction)) for m, r in self.sizes)
-        operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
-        return operations / FMA + moved * self.positions * (1 + (self.positions / _TWICE) ** 2)
+
+@lru_cache(maxsize=512)
+def tiles_of(sizes: tuple[tuple[int, int], tuple[int, int]], pieces: int = 1) -> Form:
+    """The form of these (m, r) down and across."""
+    (m_h, r_h), (m_w, r_w) = sizes
+    positions, known = (m_h + r_h - 1) * (m_w + r_w - 1), max(m + r - 1 for m, r in sizes) <= MAX_POINTS
+    cycles = (
+        _cycles(sizes, direction, positions, moved) if known else inf
+        for direction, moved in (("input", _MOVED_IN), ("output", _MOVED_OUT))
+    )
+    return Form(sizes, pieces, max(m_h, m_w), m_h, m_w, m_h * m_w, positions, known, *cycles)
+
+
+def _cycles(sizes: tuple[tuple[int, int], ...], direction: str, positions: int, moved: float) -> float:
+    """operations / FMA + moved positions (1 + (positions / TWICE)^2)"""
+    down, across = (program(getattr(transforms(m, r), direction)) for m, r in sizes)
+    operations = len(down.operations) * across.inputs + len(across.operations) * len(down.outputs)
+    return operations / FMA + moved * positions * (1 + (positions / _TWICE) ** 2)
 
 
 @lru_cache(maxsize=512)
@@ -89,7 +86,7 @@ def form_of(m: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Form:
     pieces = 1
     if m + across - 1 > MAX_POINTS:
         pieces, across = -(-across // m), m
-    return Form(tuple((m if r > 1 else 1, r) for r in (down, across)), pieces)
+    return tiles_of(tuple((m if r > 1 else 1, r) for r in (down, across)), pieces)
 
 
 def _taps(kernel: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, int]:
