@@ -11,7 +11,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop
 from math import inf
 
 from numbaconv.accuracy import Accuracy
@@ -75,7 +75,8 @@ def best(
                     continue
             bound = least_seconds(posed, on) + (moving if part.moved else 0.0)
             if bound < least:
-                heappush(left, (bound, part.place, part))
+                left.append((bound, part.place, part))
+        heapify(left)
         # what has the lowest bound is looked at more closely, unless that is no lower than what was found
         bound, _, part = heappop(left) if left else (inf, 0, None)
         if bound >= least:
