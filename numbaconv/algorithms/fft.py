@@ -4,7 +4,7 @@ Blocks of input that overlap by the kernel are transformed, multiplied frequency
 At one frequency channels are summed as a matrix product of complex numbers; with real and imaginary parts side by side it is a
 real one of twice the size, so all frequencies together are one grouped 1x1 convolution on the tiles of `algorithms.pointwise`.
 
-    cycles = blocks x (transforms of c_in and of c_out channels (`fourier.cycles`) + fourier (elements MOVED + BLOCK))
+    cycles = blocks x (transforms of c_in and of c_out channels (`fourier.cycles`) + fourier (elements MOVED + rows ROW + BLOCK))
            + frequencies x groups x tiles of the core, of 2 c_in by 2 c_out         or, for one channel a group, elements TIMES
            + bytes of spectra that come from beyond the L2 a pass / far x passes
            + fourier CALL
@@ -40,9 +40,9 @@ from numbaconv.workspace import view
 
 #: What the blocks of one pass, their spectra and products may take: enough that spectra of weights are read few times.
 WORKSPACE_LIMIT = 32 << 20
-#: Cycles an element to bring blocks in and out, and to multiply spectra one channel at a time; for a block and for a call, what
-#: Python and NumPy take.  Measured.
-_MOVED, _TIMES, _BLOCK, _CALL = 8.0, 2.0, 20_000.0, 200_000.0
+#: Cycles an element, and a row of a channel, to bring blocks in and out, and an element to multiply spectra one channel at a time;
+#: for a block and for a call, what Python and NumPy take.  Fitted to 874 layers of which a block has 4 to 8192 elements a row.
+_MOVED, _ROW, _TIMES, _BLOCK, _CALL = 3.0, 34.0, 2.0, 20_000.0, 200_000.0
 #: Lengths of blocks to choose from, in kernels; kernels of so few taps are never worth it, and neither is choosing for them.
 _TIMES_KERNEL, _FEW_TAPS = (2, 4, 8), 25
 #: The most that spectra of kernels may take; to pack them takes some times as much for a moment.
@@ -266,7 +266,7 @@ def _cycles(cut: _Cut, machine: Machine) -> float:
     p, lengths = cut.problem, cut.lengths
     channels, size = p.c_in + p.c_out, p.itemsize
     blocks = fourier.cycles(lengths, channels, size, machine)
-    blocks += machine.rates.fourier * (channels * prod(lengths) * _MOVED + _BLOCK)
+    blocks += machine.rates.fourier * (channels * prod(lengths[:-1]) * (lengths[-1] * _MOVED + _ROW) + _BLOCK)
     passes = max(1, -(-cut.blocks // cut.together))
     spectra = cut.kernel_bytes
     if cut.single:
