@@ -100,8 +100,14 @@ class _Products(Pointwise):
 def _least_seconds(problem: ConvProblem, machine: Machine) -> float:
     """The call, and moving and multiplying as many elements of each channel as there are at least."""
     rates, c_in, c_out = machine.rates, problem.c_in, problem.c_out
-    each = rates.fourier * (c_in + c_out) * _MOVED + _products(problem, machine)
+    each = rates.fourier * (c_in + c_out) * _least_moved(problem) + _products(problem, machine)
     return (rates.fourier * _CALL + _elements(problem) * each) / rates.clock
+
+
+def _least_moved(problem: ConvProblem) -> float:
+    """Cycles to bring an element in or out, in rows as long as blocks have at the most: a power of two beyond so many kernels."""
+    longest = _TIMES_KERNEL[2 if problem.taps >= _FEW_TAPS else 1] * problem.extent[-1]
+    return _MOVED + _ROW / (2 * longest)
 
 
 def _products(problem: ConvProblem, machine: Machine) -> float:
@@ -174,7 +180,7 @@ class Fft:
         p, rates = problem, machine.rates
         channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
         pairs = p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
-        each = rates.fourier * channels * (_MOVED + transformed) + _products(p, machine)
+        each = rates.fourier * channels * (_least_moved(p) + transformed) + _products(p, machine)
         shortest = _TIMES_KERNEL[0 if p.taps >= _FEW_TAPS else 1]
         elements = prod(min(out, shortest * extent) for out, extent in zip(p.out_spatial, p.extent))
         spectra = elements * 2 * pairs * p.itemsize
