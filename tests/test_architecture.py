@@ -17,7 +17,7 @@ from numbaconv.algorithms import ALGORITHMS
 PACKAGE = Path(numbaconv.__file__).resolve().parent
 #: A layer imports from itself and from those before it.  `__init__` is the public interface, a facade of those before it.
 LAYERS = (
-    "memo", "errors", "options", "accuracy", "sizes", "values", "problem", "arithmetic", "epilogue", "machine", "codegen",
+    "memo", "errors", "options", "values", "accuracy", "sizes", "problem", "arithmetic", "epilogue", "machine", "codegen",
     "workspace", "loops", "reference", "fourier", "algorithms", "dispatch", "arguments", "described", "signals", "filters",
     "separable", "base_layer", "layers", "graph_convolution", "resize", "shuffle", "causal", "depthwise_separable",
     "deformable", "transposed", "backward", "functional", "graph", "__init__", "torch_autograd", "cli", "__main__",

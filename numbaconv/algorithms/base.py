@@ -157,6 +157,7 @@ class DirectSums:
     padding_modes = True
     compiled = True
     repacked = True
+    layouts = ("channels_last",)
     groupings = GROUPINGS
     floors = (cost.least_seconds,)
     #: bytes of workspace a thread and of tables beyond which the algorithm refuses
@@ -165,6 +166,10 @@ class DirectSums:
     def variant(self, problem: ConvProblem) -> str:
         """There is one form only."""
         return ""
+
+    def native(self, problem: ConvProblem) -> bool:
+        """Whether plans read and write the problem's layout themselves."""
+        return problem.layout in self.layouts
 
     def unavailable(self, machine: Machine) -> str | None:
         """Every machine has vectors."""

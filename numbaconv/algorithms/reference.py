@@ -18,10 +18,6 @@ class Reference(DirectSums):
     layouts = LAYOUTS
     groupings = ()
 
-    def native(self, problem):
-        """It follows any layout."""
-        return True
-
     def unsupported(self, problem, epilogue, machine):
         """It does everything."""
         return

@@ -60,7 +60,6 @@ class TiledAlgorithm(DirectSums):
     share = in_place_share
     #: whether its loops read and write channels-first tensors
     reads_planes = False
-    layouts = ("channels_last",)
     #: for algorithms that multiply computed matrices, too
     operand: Operand | None = None
 
@@ -125,10 +124,6 @@ class TiledAlgorithm(DirectSums):
     def least_extra(self, least: cost.LeastWork, machine: Machine) -> float:
         """A lower bound of `extra_cycles`, and of how `far_cycles` differs from that of others."""
         return 0.0
-
-    def native(self, problem: ConvProblem) -> bool:
-        """Whether plans read and write the problem's layout themselves."""
-        return problem.layout in self.layouts
 
     def unsupported(self, problem: ConvProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this algorithm refuses, or None."""

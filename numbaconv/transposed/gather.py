@@ -42,10 +42,6 @@ class Gather(DirectSums):
     accuracy: Accuracy
     name = "gather"
 
-    def native(self, problem: TransposedProblem) -> bool:
-        """Whether plans read and write the problem's layout themselves."""
-        return problem.layout == "channels_last"
-
     def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this way is refused, or None."""
         if problem.groups > 1:
@@ -58,7 +54,8 @@ class Gather(DirectSums):
     def estimate(self, problem: TransposedProblem, machine: Machine) -> Cost:
         """Products, weights from beyond the L2, and products that are written, read and added."""
         inner = _products(problem)
-        algorithm, cost, _ = best_compiled(inner, Epilogue(), machine, self.accuracy)
+        candidate = best_compiled(inner, Epilogue(), machine, self.accuracy)
+        algorithm, cost = candidate.algorithm, candidate.cost
         weights = prod(inner.weight_shape) * problem.itemsize
         staging = prod(inner.output_shape) * problem.itemsize
         added = len(_met(problem)[1]) * problem.c_out * problem.itemsize

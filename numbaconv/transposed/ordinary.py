@@ -10,7 +10,7 @@ from numbaconv.algorithms.base import Algorithm, Cost, DirectSums, Plan
 from numbaconv.dispatch.select import Candidate, best, make_plan
 from numbaconv.epilogue import Epilogue
 from numbaconv.machine import Machine, machine
-from numbaconv.problem import ConvProblem
+from numbaconv.problem import LAYOUTS, ConvProblem
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
 
@@ -25,6 +25,8 @@ class Ordinary(DirectSums):
     accuracy: Accuracy
     repacked: bool = False
     name = "ordinary"
+    #: where a tensor has to be transposed, the estimate knows it
+    layouts = LAYOUTS
 
     def variant(self, problem: TransposedProblem) -> str:
         """The algorithm that is chosen for an epilogue without a residual, or nothing."""
@@ -32,10 +34,6 @@ class Ordinary(DirectSums):
         if self.unsupported(problem, epilogue, machine()):
             return ""
         return self._best(problem, epilogue, machine()).algorithm.name
-
-    def native(self, problem: TransposedProblem) -> bool:
-        """Both layouts; where a tensor has to be transposed, the estimate knows it."""
-        return True
 
     def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this way is refused, or None."""

@@ -25,6 +25,7 @@ from numbaconv.loops.overlap_add import overlap_share
 from numbaconv.loops.shares import Shares, run_shares, share_address
 from numbaconv.loops.walk import CALL_BYTES
 from numbaconv.machine import Machine
+from numbaconv.problem import LAYOUTS
 from numbaconv.transposed.problem import TransposedProblem
 from numbaconv.transposed.weights import TransposedWeights
 from numbaconv.workspace import rounded
@@ -47,10 +48,7 @@ class OverlapAdd(DirectSums):
     """The way of columns; images only, a signal being one of height 1."""
 
     name = "overlap_add"
-
-    def native(self, problem: TransposedProblem) -> bool:
-        """Both layouts are read and written as they are."""
-        return True
+    layouts = LAYOUTS
 
     def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this way is refused, or None."""

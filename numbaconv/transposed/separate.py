@@ -57,10 +57,6 @@ class Separate(DirectSums):
         part = max(_parts(problem, machine()), key=lambda part: part.taps)
         return self._best(part, Epilogue(problem.bias), machine()).label(part)
 
-    def native(self, problem: TransposedProblem) -> bool:
-        """Whether plans read and write the problem's layout themselves."""
-        return problem.layout == "channels_last"
-
     def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this way is refused, or None."""
         if max(problem.stride) == 1:

@@ -38,10 +38,6 @@ class Subpixel(DirectSums):
     accuracy: Accuracy
     name = "subpixel"
 
-    def native(self, problem: TransposedProblem) -> bool:
-        """Whether plans read and write the problem's layout themselves."""
-        return problem.layout == "channels_last"
-
     def unsupported(self, problem: TransposedProblem, epilogue: Epilogue, machine: Machine) -> str | None:
         """Why this way is refused, or None."""
         p = problem
