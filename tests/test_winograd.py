@@ -418,3 +418,16 @@ def test_pytorch_agrees(rng):
         y = nc.conv2d(x, weight, **options, groups=groups, algorithm="winograd", accuracy=1e-5)
         judged = torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(weight), **options, groups=groups).numpy()
         assert np.sqrt(np.mean((y - judged) ** 2) / np.mean(judged**2)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "volume, image",
+    (
+        ("c64d30h8w8o64kd3kh1kw1pd1ph0pw0", "c64h30w64o64kh3kw1ph1pw0"),
+        ("c64d2h9w9o64kd1kh3kw3pd0ph1pw1", "n2c64h9w9o64k3p1"),
+    ),
+)
+def test_a_volume_of_fewer_axes_errs_like_an_image(volume, image):
+    for m, algorithm in VARIANTS.items():
+        errors = [algorithm.rms_error(ConvProblem.parse(text + "cl")) for text in (volume, image)]
+        assert errors[0] == errors[1] > ConvProblem.parse(image).eps / 4, m
