@@ -112,10 +112,12 @@ def _least_moved(problem: ConvProblem) -> float:
 
 def _products(problem: ConvProblem, machine: Machine) -> float:
     """Cycles of the products for an element of each channel: half a frequency, or more, of complex numbers."""
-    if problem.c_in == problem.groups:
-        return 0.0
-    pairs = problem.c_in // problem.groups * problem.c_out
-    return 2 * pairs * problem.itemsize / TARGETS[machine.isa].vector_bytes / cost.FMA
+    return 2 * _pairs(problem) * problem.itemsize / TARGETS[machine.isa].vector_bytes / cost.FMA
+
+
+def _pairs(problem: ConvProblem) -> int:
+    """Channels in times channels out of all groups, whose spectra are multiplied and summed; none where nothing is summed."""
+    return problem.c_in // problem.groups * problem.c_out if problem.c_in > problem.groups else 0
 
 
 def _elements(problem: ConvProblem) -> int:
@@ -179,11 +181,10 @@ class Fft:
         the products; and spectra of kernels of the shortest transforms."""
         p, rates = problem, machine.rates
         channels, transformed = p.c_in + p.c_out, log2(max(p.taps, 2)) * fourier.BUTTERFLY * p.itemsize / 4
-        pairs = p.c_in // p.groups * p.c_out if p.c_in > p.groups else 0
         each = rates.fourier * channels * (_least_moved(p) + transformed) + _products(p, machine)
         shortest = _TIMES_KERNEL[0 if p.taps >= _FEW_TAPS else 1]
         elements = prod(min(out, shortest * extent) for out, extent in zip(p.out_spatial, p.extent))
-        spectra = elements * 2 * pairs * p.itemsize
+        spectra = elements * 2 * _pairs(p) * p.itemsize
         far = spectra / rates.far_bytes if spectra > machine.l2 / 2 else 0.0
         return (rates.fourier * _CALL + _elements(p) * each + far) / rates.clock
 

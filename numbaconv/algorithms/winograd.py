@@ -184,17 +184,15 @@ def _cheapest(
     grid: Grid, common: winograd_cost.Common, machine: Machine, forms: tuple[bool, ...]
 ) -> tuple[Blocks, float]:
     """The blocks, for weights in one of these forms, that take least, of those whose workspace is allowed, and their cycles."""
-    found = None
+    priced = []
     for transformed in forms:
         blocks = _cut(grid, machine, transformed)
         cycles = winograd_cost.near_cycles(grid, blocks, common, machine)
         cycles += winograd_cost.far_cycles(grid, blocks, common, machine)
-        if len(forms) == 1:
-            return blocks, cycles
-        too_large = HEADER + blocks.workspace_bytes(grid) > WORKSPACE_LIMIT
-        if found is None or (too_large, cycles) < found[:2]:
-            found = too_large, cycles, blocks
-    return found[2], found[1]
+        priced.append((blocks, cycles))
+    if len(priced) == 1:
+        return priced[0]
+    return min(priced, key=lambda cut: (HEADER + cut[0].workspace_bytes(grid) > WORKSPACE_LIMIT, cut[1]))
 
 
 def _looked_at(forms: tuple[bool, ...], machine: Machine) -> tuple[bool, ...]:
