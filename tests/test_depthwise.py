@@ -24,7 +24,12 @@ OWN_LAYOUTS = ("channels_last",)
 
 def loaded(problem: ConvProblem) -> int:
     """Whether the loops are told to load lines first."""
-    return sliding_fields(geometry(problem), machine(), TILES)["fetch"]
+    return blocks(problem)["fetch"]
+
+
+def blocks(problem: ConvProblem) -> dict[str, int]:
+    """What the loops are told."""
+    return sliding_fields(geometry(problem), machine(), TILES)
 
 
 def plan_of(given_):
@@ -47,6 +52,36 @@ def test_loading_lines_first_changes_no_result(text, threads):
 
 def test_nothing_beside_tensors_is_loaded(python):
     assert int(python(guarded("test_depthwise", "[()]")).stdout) == 2 * len(CORNERS)
+
+
+def test_the_l2_holds_what_is_loaded_at_once_and_its_results():
+    """Or three lines, where these are longer."""
+    l2 = machine().l2
+    for width in (150, 200, 600):
+        row = width * 96 * 4
+        for stride in (1, 2):
+            lines = blocks(ConvProblem.parse(f"c96h600w{width}o96k3p1s{stride}g96cl"))["line_block"]
+            nbytes = (lines * stride + 3 - stride) * row + lines * row // stride
+            assert lines <= 3 or nbytes <= l2
+            # even blocks may be a third smaller
+            assert lines >= 3 and 2 * nbytes > l2
+
+
+def test_volumes_are_loaded_in_the_blocks_that_they_have_anyway(monkeypatch):
+    """Which half of the L2 holds: neighbouring slices share most of it."""
+    volume, image = (ConvProblem.parse(text) for text in ("c54d13h80w80o54k3p1g54cl", "c54h1040w80o54k3p1g54cl"))
+    monkeypatch.setattr(sliding, "_LOADED_IMAGES", 1 << 20)
+    in_order = blocks(volume), blocks(image)
+    monkeypatch.setattr(sliding, "_LOADED", 1 << 40)
+    monkeypatch.setattr(sliding, "_LOADED_IMAGES", 1 << 40)
+    assert [fields["fetch"] for fields in (*in_order, blocks(volume), blocks(image))] == [1, 1, 0, 0]
+    assert in_order[0]["line_block"] == blocks(volume)["line_block"]
+    assert in_order[1]["line_block"] <= blocks(image)["line_block"]
+
+
+def test_tiles_that_read_long_runs_do_without():
+    short, long = (ConvProblem.parse(f"c{c}h80w80o{c}k3p1g{c}cl") for c in (544, 672))
+    assert (loaded(short), loaded(long)) == (1, 0)
 
 
 def test_only_what_the_l3_may_not_keep_is_loaded_first():

@@ -52,8 +52,11 @@ _FAR = 1 << 40
 #: measured with lines of 100 to 600 KB and kernels of 3 to 7 rows, on which 16 lines take 0.4 to 0.9 of the time of one or two.
 _BLOCK_PART, _FEWEST_ROWS = 2, 20
 #: Volumes and images of so many bytes are loaded in order before tiles read and write them, which takes 0.5 to 0.9 of the time
-#: with what comes from memory, and 1.05 to 1.3 where the L3 keeps it; by so many times the L2 at most.
-_LOADED, _LOADED_IMAGES, _LOADED_PART = 8 << 20, 16 << 20, 2
+#: with what comes from memory, and 1.05 to 1.3 where the L3 keeps it; by so many times the L2 at most.  From so many bytes under
+#: a tile on, what tiles read is in order by itself.
+_LOADED, _LOADED_IMAGES, _LOADED_PART, _LONG_RUN = 8 << 20, 16 << 20, 2, 20 << 10
+#: Lines of a block that is loaded in order, at the least: fewer repeat the rows that neighbouring blocks share too often.
+_FEWEST_LOADED = 3
 
 
 class SlidingAlgorithm(TiledAlgorithm):
@@ -178,9 +181,7 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
     apart = 1 if known.columns else hop
     pixels = TALL if known.piece else PIXELS
     lines = line_block(g, machine, known.piece > 0)
-    tensors = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"])
-    large = tensors > (_LOADED if g["k_d"] > 1 else _LOADED_IMAGES)
-    rows = min((lines - 1) * g["stride_h"] + (g["k_h"] - 1) * g["dilation_h"] + 1, g["h_in"])
+    loaded = lines_in_order(g, machine, pixels, lines)
     return {
         "kernel": kernel,
         "piece": known.piece,
@@ -198,8 +199,8 @@ def sliding_fields(g: dict[str, int], machine: Machine, tiles: int, *, in_pieces
         "lines": g["d_out"] * g["h_out"],
         "line": g["w_out"],
         "tiles_per_line": 1,
-        "line_block": lines,
-        "fetch": int(large and rows * g["w_in"] * g["x_pixel"] < _LOADED_PART * machine.l2),
+        "line_block": loaded or lines,
+        "fetch": int(loaded > 0),
     }
 
 
@@ -252,7 +253,29 @@ def line_block(g: dict[str, int], machine: Machine, panel_by_panel: bool) -> int
     pixel = min(PANEL_ROW, g["x_pixel"]) if panel_by_panel else g["x_pixel"]
     rows = max(machine.l2 // _BLOCK_PART // (slices * g["w_in"] * pixel), _FEWEST_ROWS // slices)
     lines = max(1, (rows - (g["k_h"] - 1) * g["dilation_h"] - 1) // g["stride_h"] + 1)
-    return -(-g["h_out"] // -(-g["h_out"] // lines))
+    return _even(lines, g["h_out"])
+
+
+def lines_in_order(g: dict[str, int], machine: Machine, pixels: int, lines: int) -> int:
+    """Lines of a block whose lines are loaded in the order of memory before tiles of so many `pixels` walk it; 0 for no loading.
+
+    Of an image as many as the L2 holds with what the kernel reads for them, and no more than `lines`, which do without loading.
+    """
+    tensors = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"])
+    small = tensors <= (_LOADED if g["k_d"] > 1 else _LOADED_IMAGES)
+    if small or pixels * g["stride_w"] * g["x_pixel"] > _LONG_RUN:
+        return 0
+    row, shared = g["w_in"] * g["x_pixel"], (g["k_h"] - 1) * g["dilation_h"] + 1 - g["stride_h"]
+    if g["k_d"] == 1:
+        line = g["stride_h"] * row + g["w_out"] * g["out_pixel"]
+        lines = _even(min(lines, max((machine.l2 - shared * row) // line, _FEWEST_LOADED)), g["h_out"])
+    rows = min(lines * g["stride_h"] + shared, g["h_in"])
+    return lines if rows * row < _LOADED_PART * machine.l2 else 0
+
+
+def _even(lines: int, count: int) -> int:
+    """So many lines of `count`, or less, that blocks are even."""
+    return -(-count // -(-count // lines))
 
 
 def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> tuple[dict[str, int], int]:
