@@ -259,16 +259,15 @@ def line_block(g: dict[str, int], machine: Machine, panel_by_panel: bool) -> int
 def lines_in_order(g: dict[str, int], machine: Machine, pixels: int, lines: int) -> int:
     """Lines of a block whose lines are loaded in the order of memory before tiles of so many `pixels` walk it; 0 for no loading.
 
-    Of an image as many as the L2 holds with what the kernel reads for them, and no more than `lines`, which do without loading.
+    As many as the L2 holds with the slice that is loaded for them, and no more than `lines`, which do without loading.
     """
     tensors = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"])
     small = tensors <= (_LOADED if g["k_d"] > 1 else _LOADED_IMAGES)
     if small or pixels * g["stride_w"] * g["x_pixel"] > _LONG_RUN:
         return 0
     row, shared = g["w_in"] * g["x_pixel"], (g["k_h"] - 1) * g["dilation_h"] + 1 - g["stride_h"]
-    if g["k_d"] == 1:
-        line = g["stride_h"] * row + g["w_out"] * g["out_pixel"]
-        lines = _even(min(lines, max((machine.l2 - shared * row) // line, _FEWEST_LOADED)), g["h_out"])
+    line = g["stride_h"] * row + g["w_out"] * g["out_pixel"]
+    lines = _even(min(lines, max((machine.l2 - shared * row) // line, _FEWEST_LOADED)), g["h_out"])
     rows = min(lines * g["stride_h"] + shared, g["h_in"])
     return lines if rows * row < _LOADED_PART * machine.l2 else 0
 
