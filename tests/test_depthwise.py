@@ -1,16 +1,20 @@
-"""Depthwise layers of tensors beyond the L3, whose lines are loaded in the order of memory before tiles read and write them."""
+"""How depthwise tiles walk an image: blocks of panels and lines, and lines that are loaded in the order of memory first."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from strategies import bits, guarded, make_operands, normals, whole_numbers
 
-from numbaconv.algorithms import sliding
+from numbaconv.algorithms import sliding_blocks
 from numbaconv.algorithms.depthwise import Depthwise
 from numbaconv.algorithms.geometry import geometry
 from numbaconv.algorithms.sliding import TILES, sliding_fields
 from numbaconv.algorithms.weights import Weights
+from numbaconv.loops.gemm import PANEL_ROW
+from numbaconv.loops.sliding import PIXELS
 from numbaconv.machine import machine
 from numbaconv.problem import ConvProblem
 
@@ -35,8 +39,8 @@ def blocks(problem: ConvProblem) -> dict[str, int]:
 def plan_of(given_):
     """The plan for a problem as if it were large."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sliding, "_LOADED", -1)
-        patch.setattr(sliding, "_LOADED_IMAGES", -1)
+        patch.setattr(sliding_blocks, "_LOADED", -1)
+        patch.setattr(sliding_blocks, "_LOADED_IMAGES", -1)
         weights = Weights(given_.weight, given_.bias, given_.problem.groups)
         return Depthwise().plan(given_.problem, weights, given_.epilogue, machine())
 
@@ -52,6 +56,48 @@ def test_loading_lines_first_changes_no_result(text, threads):
 
 def test_nothing_beside_tensors_is_loaded(python):
     assert int(python(guarded("test_depthwise", "[()]")).stdout) == 2 * len(CORNERS)
+
+
+def abreast(panels: int, rest: str, **rates) -> int:
+    """Panels of a block, of so many; in cycles of a machine whose L3 is fast, unless told otherwise."""
+    on = replace(machine(), rates=replace(machine().rates, **{"far_bytes": 30.0} | rates))
+    c = panels * PANEL_ROW // 4
+    problem = ConvProblem.parse(f"c{c}{rest}o{c}g{c}cl")
+    return Depthwise().cut(geometry(problem), on).fields["column_block"]
+
+
+def test_the_l1_keeps_the_rows_that_lines_share():
+    """With stride 2 more positions, and fewer panels, than without; whatever the image's size."""
+    for side in (28, 112):
+        plain, strided = (abreast(71, f"h{side}w{4 * PIXELS}k3p1s{stride}") for stride in (1, 2))
+        for panels, stride in ((plain, 1), (strided, 2)):
+            positions = (PIXELS - 1) * stride + 3
+            panel = (positions * 3 + PIXELS + 9) * PANEL_ROW
+            assert panels * panel <= machine().l1 < 2 * panels * panel
+        assert strided < plain
+    # what is left over of a pixel is no block of its own
+    assert abreast(plain + 1, "h28w28k3p1") == plain + 1
+
+
+@pytest.mark.parametrize(
+    ("panels", "rest"),
+    ((61, "h14w14k15p7"), (64, "h14w14k3p1"), (60, "w500k3p1"), (60, "h14w14k2p0s2")),
+    ids=("many taps", "pages apart", "no line before", "no shared rows"),
+)
+def test_blocks_are_wide_where_no_rows_are_kept(panels, rest):
+    kept = abreast(60, "h14w14k3p1")
+    nbytes = (225 if "k15" in rest else 9) * PANEL_ROW
+    assert abreast(panels, rest) > min(2 * kept, machine().l2 // 8 // nbytes)
+
+
+def test_pixels_come_as_a_whole_where_what_is_far_is_slow_or_memory():
+    far, near = "h70w70k3p1", "h5w5k3p1"
+    assert abreast(100, far) < 20
+    assert abreast(100, far, far_bytes=10.0) >= 28
+    assert abreast(100, near, far_bytes=10.0) < 20
+    # short pixels, whose lines are loaded in order
+    some = 36 * 64 // PANEL_ROW
+    assert abreast(some, "h40w40k3p1") < abreast(some, "h400w100k3p1") == some
 
 
 def test_the_l2_holds_what_is_loaded_at_once_and_its_results():
@@ -70,17 +116,17 @@ def test_the_l2_holds_what_is_loaded_at_once_and_its_results():
 def test_volumes_are_loaded_in_the_blocks_that_they_have_anyway(monkeypatch):
     """Which half of the L2 holds: neighbouring slices share most of it."""
     volume, image = (ConvProblem.parse(text) for text in ("c54d13h80w80o54k3p1g54cl", "c54h1040w80o54k3p1g54cl"))
-    monkeypatch.setattr(sliding, "_LOADED_IMAGES", 1 << 20)
+    monkeypatch.setattr(sliding_blocks, "_LOADED_IMAGES", 1 << 20)
     in_order = blocks(volume), blocks(image)
-    monkeypatch.setattr(sliding, "_LOADED", 1 << 40)
-    monkeypatch.setattr(sliding, "_LOADED_IMAGES", 1 << 40)
+    monkeypatch.setattr(sliding_blocks, "_LOADED", 1 << 40)
+    monkeypatch.setattr(sliding_blocks, "_LOADED_IMAGES", 1 << 40)
     assert [fields["fetch"] for fields in (*in_order, blocks(volume), blocks(image))] == [1, 1, 0, 0]
     assert in_order[0]["line_block"] == blocks(volume)["line_block"]
     assert in_order[1]["line_block"] <= blocks(image)["line_block"]
 
 
 def test_tiles_that_read_long_runs_do_without():
-    short, long = (ConvProblem.parse(f"c{c}h80w80o{c}k3p1g{c}cl") for c in (544, 672))
+    short, long = (ConvProblem.parse(f"c{c}h200w50o{c}k3p1g{c}cl") for c in (4500 // PIXELS, 5500 // PIXELS))
     assert (loaded(short), loaded(long)) == (1, 0)
 
 

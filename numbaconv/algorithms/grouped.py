@@ -18,8 +18,8 @@ from numbaconv.algorithms.sliding import (
     cut_in_place,
     sliding_fields,
     stretch,
-    strip_fields,
 )
+from numbaconv.algorithms.sliding_blocks import strip_fields
 from numbaconv.algorithms.tiled import Cut
 from numbaconv.codegen.lanes import CHANNELS, TABLED, TURNED
 from numbaconv.loops.gemm import NV, PANEL_ROW

@@ -20,17 +20,24 @@ import numpy as np
 
 from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import fields_of
+from numbaconv.algorithms.sliding_blocks import (
+    even,
+    line_block,
+    lines_in_order,
+    panels_abreast,
+    run_bytes,
+    strip_fields,
+)
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import pack_columns, pack_turned
 from numbaconv.codegen.expand import COPY, TOGETHER, permutes
 from numbaconv.codegen.lanes import CHANNELS, TURNED
-from numbaconv.codegen.sliding import KERNELS, RUN, Kernel
+from numbaconv.codegen.sliding import KERNELS, Kernel
 from numbaconv.codegen.target import TARGETS, target
 from numbaconv.loops.gemm import NV, PANEL_ROW, core_address
 from numbaconv.loops.grouped import grouped_share
 from numbaconv.loops.sliding import PIXELS, SLIDE_BYTES, TALL, sliding_core
 from numbaconv.machine import Machine
-from numbaconv.workspace import ALIGNMENT
 
 #: Starting a tile and storing it; starting a run of taps, and one of its pieces, and a chunk of it that is not the first; one
 #: channel of several.  Those of long runs are measured with 13 to 31 columns.
@@ -38,8 +45,6 @@ START, RUN_START, PIECE, CHUNK, CHANNEL = 50.0, 5.0, 12.0, 18.0, 4.0
 #: Cycles that multiplications do not hide of a vector of weights from the L2, where the L1 does not keep a panel of several
 #: channels from tile to tile; measured with 128 taps of 48 channels.
 _FROM_L2 = 1.6
-#: Weights that are walked through for each tile take so many times the L1 at most.
-_NEAR_WEIGHTS = 2
 #: Tiles of a signal that follow one another.
 TILES = 8
 #: Kernels of so many columns read the sides of the image in place instead of a padded copy.
@@ -48,15 +53,6 @@ _FEW_TAPS = 7
 _WIDEST = 8
 #: Columns from position to position beyond which at most one of them meets any image.
 _FAR = 1 << 40
-#: The part of the L2 that the lines under a block may take, in all slices of the kernel, and the rows that it has at least:
-#: measured with lines of 100 to 600 KB and kernels of 3 to 7 rows, on which 16 lines take 0.4 to 0.9 of the time of one or two.
-_BLOCK_PART, _FEWEST_ROWS = 2, 20
-#: Volumes and images of so many bytes are loaded in order before tiles read and write them, which takes 0.5 to 0.9 of the time
-#: with what comes from memory, and 1.05 to 1.3 where the L3 keeps it; by so many times the L2 at most.  From so many bytes under
-#: a tile on, what tiles read is in order by itself.
-_LOADED, _LOADED_IMAGES, _LOADED_PART, _LONG_RUN = 8 << 20, 16 << 20, 2, 20 << 10
-#: Lines of a block that is loaded in order, at the least: fewer repeat the rows that neighbouring blocks share too often.
-_FEWEST_LOADED = 3
 
 
 class SlidingAlgorithm(TiledAlgorithm):
@@ -148,17 +144,9 @@ class SlidingAlgorithm(TiledAlgorithm):
 
 
 def cut_in_place(g: dict[str, int], machine: Machine, fields: dict[str, int]) -> Cut:
-    """A cut whose blocks of channels are so narrow that, one tile wide, the kernel's rows and weights stay in the L1.
-
-    Pixels that come from beyond the L2 come as a whole, as far as weights are near.
-    """
-    positions = (fields["pixels"] * fields["out_step"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
-    rows = min(g["k_h"], g["h_in"]) * g["k_d"]
-    under = min(g["w_in"], positions) * rows * PANEL_ROW + fields["panel_bytes"]
-    block = machine.l1 // 2 // under
-    if g["in_pixels"] * g["x_pixel"] > machine.l2 // 2:
-        block = max(block, _NEAR_WEIGHTS * machine.l1 // fields["panel_bytes"])
-    fields |= {"read_in_place": 1, "column_block": max(1, min(block, fields["panels_per_group"]))}
+    """A cut whose tiles read the input where it lies, so many panels on the way down as `panels_abreast` tells."""
+    block = even(max(1, panels_abreast(g, machine, fields)), fields["panels_per_group"])
+    fields |= {"read_in_place": 1, "column_block": block}
     if "bordered" in fields:
         return Cut(fields | {"tile_block": 1}, run_bytes(g | fields))
     # with few taps a strip costs more to copy than rows that lie far apart in the L1
@@ -236,77 +224,6 @@ def _piece(k_w: int, hop: int) -> int:
     return next(
         piece for piece in range(target().piece, 0, -1) if all(-(-run // piece) * (piece - 1) <= run for run in runs)
     )
-
-
-def line_block(g: dict[str, int], machine: Machine, panel_by_panel: bool) -> int:
-    """Lines of a block that is walked slice by slice and column by column.
-
-    What the kernel's slices have under it stays in the L2 meanwhile, so that each input slice comes from beyond it once, and its
-    rows lie in so few pages that walking down misses no entry of the TLB.  Where lines are so long that the L2 keeps next to none,
-    blocks are as many as stay in the TLB at least, since neighbouring blocks read the rows that their kernels share twice.  Strips
-    of images would repeat rows from block to block.  Wide kernels, whose weights are many, are taken `panel_by_panel`: of a pixel
-    only one panel counts.
-    """
-    if g["d_out"] == g["d_in"] == 1 and g["c_in"] > 1:
-        return max(g["h_out"], 1)
-    slices = min(g["k_d"], g["d_in"])
-    pixel = min(PANEL_ROW, g["x_pixel"]) if panel_by_panel else g["x_pixel"]
-    rows = max(machine.l2 // _BLOCK_PART // (slices * g["w_in"] * pixel), _FEWEST_ROWS // slices)
-    lines = max(1, (rows - (g["k_h"] - 1) * g["dilation_h"] - 1) // g["stride_h"] + 1)
-    return _even(lines, g["h_out"])
-
-
-def lines_in_order(g: dict[str, int], machine: Machine, pixels: int, lines: int) -> int:
-    """Lines of a block whose lines are loaded in the order of memory before tiles of so many `pixels` walk it; 0 for no loading.
-
-    As many as the L2 holds with the slice that is loaded for them, and no more than `lines`, which do without loading.
-    """
-    tensors = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"])
-    small = tensors <= (_LOADED if g["k_d"] > 1 else _LOADED_IMAGES)
-    if small or pixels * g["stride_w"] * g["x_pixel"] > _LONG_RUN:
-        return 0
-    row, shared = g["w_in"] * g["x_pixel"], (g["k_h"] - 1) * g["dilation_h"] + 1 - g["stride_h"]
-    line = g["stride_h"] * row + g["w_out"] * g["out_pixel"]
-    lines = _even(min(lines, max((machine.l2 - shared * row) // line, _FEWEST_LOADED)), g["h_out"])
-    rows = min(lines * g["stride_h"] + shared, g["h_in"])
-    return lines if rows * row < _LOADED_PART * machine.l2 else 0
-
-
-def _even(lines: int, count: int) -> int:
-    """So many lines of `count`, or less, that blocks are even."""
-    return -(-count // -(-count // lines))
-
-
-def strip_fields(g: dict[str, int], machine: Machine, tiles: int, room: int) -> tuple[dict[str, int], int]:
-    """Fields of the `CONV` record for strips under `tiles` tiles, of `room` bytes if they can, and all their bytes."""
-    parts = -(-tiles // g["out_step"])
-    outputs = parts * g["stretch"] * g["out_step"]
-    width = (outputs - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"] + 1
-    if not g["kernel"]:
-        width = min(width, g["w_in"] + 2 * (g["stretch"] - 1) * g["out_step"] * g["stride_w"])
-    row = width * g["k_d"] * g["strip_channels"] * PANEL_ROW
-    under = (g["k_h"] - 1) * g["dilation_h"] + 1
-
-    def lines(nbytes):
-        return max(1, min((nbytes // row - under) // g["stride_h"] + 1, g["h_out"]))
-
-    def rows(count):
-        return min(g["h_in"], (count - 1) * g["stride_h"] + under)
-
-    walk = lines(machine.l1 // 2)
-    if walk > 1 or under * tiles * run_bytes(g) > room:
-        strip = lines(room)
-        fields = {"strip_lines": strip, "walk_lines": walk, "ring": rows(strip), "turns": 0}
-    else:
-        # a ring of rows stays in the L1, while new rows of a long strip would come from the L2 before they are written
-        fields = {"strip_lines": max(g["h_out"], 1), "walk_lines": 1, "ring": under, "turns": under}
-    nbytes = max(fields["turns"], 1) * tiles * run_bytes(g) + min(fields["ring"], g["h_in"]) * row + ALIGNMENT
-    return fields | {"tile_block": tiles}, nbytes
-
-
-def run_bytes(g: dict[str, int]) -> int:
-    """Bytes of the run records of one tile."""
-    return g["k_d"] * g["k_h"] * g["phases"] * 8 * RUN
 
 
 def expansions(g: dict[str, int], operation: str) -> np.ndarray:
