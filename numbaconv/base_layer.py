@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,32 +16,54 @@ from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.errors import ShapeError
 from numbaconv.loops.launch import usable_threads
 from numbaconv.loops.ndarrays import expected, operands_at
-from numbaconv.loops.shares import run_on_arrays
+from numbaconv.loops.shares import on_arrays
 from numbaconv.options import options
-from numbaconv.values import found_once
 from numbaconv.workspace import fresh, scratch
 
 _KERNEL = ("k_d", "k_h", "k_w")
 
 
-@dataclass(frozen=True)
 class Planned:
-    """A plan with what a call checks against: `expected` of operands where it runs on addresses, else None.
+    """A plan with what a call checks against: `expected` of operands where it runs on addresses, else None."""
 
-    A plan that is one loop `nest`, and has anything to do, is run with the check of its operands.
+    def __init__(self, plan: Plan, output_shape: tuple[int, ...], residual: bool, accuracy: Accuracy, expected):
+        self.plan, self.output_shape = plan, output_shape
+        self.residual, self.accuracy = residual, accuracy
+        self.expected: np.ndarray | None = expected
+        self._ready: dict[int, Ready] = {}
+
+    def ready(self, threads: int) -> Ready:
+        """Made when it is first asked for; `expected` must be there."""
+        found = self._ready.get(threads)
+        if found is None:
+            plan, at = self.plan, self.expected.ctypes.data
+            # a plan that is one loop nest, and has anything to do, is run with the check of its operands
+            if isinstance(plan, LoopNestPlan) and 0 not in self.output_shape and plan.shares(1).rows > 0:
+                work = plan.shares(threads)
+                run = on_arrays(work, at)
+            else:
+                work, run = None, partial(_run_on_arrays, plan, threads, at)
+            found = self._ready[threads] = Ready(run, plan.scratch_bytes(threads), work)
+        return found
+
+
+class Ready(NamedTuple):
+    """A plan made ready for so many threads: `run(x, out, residual, workspace)` looks at the objects at three addresses, and says
+    whether they are the arrays that it is for; bytes of workspace; and what `run` holds the address of.
     """
 
-    plan: Plan
-    output_shape: tuple[int, ...]
-    residual: bool
-    accuracy: Accuracy
-    expected: np.ndarray | None
-    nest: bool
+    run: Callable[[int, int, int, int], bool]
+    nbytes: int
+    owner: object
 
-    @found_once
-    def expected_at(self) -> int:
-        """Address of `expected`, or 0."""
-        return 0 if self.expected is None else self.expected.ctypes.data
+
+def _run_on_arrays(
+    plan: CompiledPlan, threads: int, expected: int, x: int, out: int, residual: int, workspace: int
+) -> bool:
+    at, to, added = operands_at(expected, x, out, residual)
+    if to:
+        plan.run_at(at, to, added, workspace, threads)
+    return to != 0
 
 
 class BaseLayer:
@@ -135,15 +159,8 @@ class BaseLayer:
         last = self._last
         if last is None or last.residual is (residual is None) or last.accuracy is not Accuracy.of(self.accuracy):
             return False
-        plan, threads = last.plan, usable_threads()
-        objects = last.expected_at, id(x), id(out), 0 if residual is None else id(residual)
-        workspace = scratch(plan.scratch_bytes(threads))
-        if last.nest:
-            return run_on_arrays(plan.shares(threads), *objects, workspace)
-        at, to, added = operands_at(*objects)
-        if to:
-            plan.run_at(at, to, added, workspace, threads)
-        return to != 0
+        run, nbytes, _ = last.ready(usable_threads())
+        return run(id(x), id(out), 0 if residual is None else id(residual), scratch(nbytes))
 
     def _find(self, x_shape: tuple[int, ...], residual: bool) -> Planned:
         accuracy = Accuracy.of(self.accuracy)
@@ -152,15 +169,14 @@ class BaseLayer:
             found = self._planned.get(key)
             if found is not None:
                 self._planned.move_to_end(key)
-                self._last = found if found.expected_at else None
+                self._last = None if found.expected is None else found
                 return found
         plan, output_shape = self._make_plan(x_shape, residual, accuracy)
         operands = expected(self.dtype, x_shape, output_shape) if isinstance(plan, CompiledPlan) else None
-        nest = isinstance(plan, LoopNestPlan) and 0 not in output_shape and plan.shares(1).rows > 0
-        found = Planned(plan, output_shape, residual, accuracy, operands, nest)
+        found = Planned(plan, output_shape, residual, accuracy, operands)
         with self._lock:
             self._planned[key] = found
-            self._last = found if found.expected_at else None
+            self._last = None if found.expected is None else found
             while len(self._planned) > options().plan_cache:
                 self._planned.popitem(last=False)
         return found

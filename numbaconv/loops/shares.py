@@ -11,13 +11,15 @@ once an element type and called through its address, so that one parallel loop s
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba import prange, types
 
-from numbaconv.codegen.jit import NativeFunction, njit
+from numbaconv.codegen.jit import NativeFunction, entry_point, njit
 from numbaconv.codegen.memory import call_share
 from numbaconv.codegen.records import STEP, step_record
 from numbaconv.loops.launch import run_parallel
@@ -66,13 +68,13 @@ def share_address(function: NativeFunction, np_dtype) -> int:
 
 
 @njit(entry=True)
-def _alone(function, record, x, out, residual, workspace, alpha, beta):
+def _alone(function, record, alpha, beta, x, out, residual, workspace):
     """All the work as one share."""
     call_share(function, 0, 1, 1, record, x, out, residual, workspace, alpha, beta)
 
 
 @njit(entry=True)
-def _alone_on_arrays(expected, x, out, residual, function, record, workspace, alpha, beta):
+def _alone_on_arrays(expected, function, record, alpha, beta, x, out, residual, workspace):
     """The same on objects that are looked at first; whether they are what is expected."""
     at, to, added = operands_at(expected, x, out, residual)
     if to != 0:
@@ -81,7 +83,7 @@ def _alone_on_arrays(expected, x, out, residual, function, record, workspace, al
 
 
 @njit(parallel=True)
-def _together(function, rows, columns, record, x, out, residual, workspace, pitch, alpha, beta):
+def _together(function, record, alpha, beta, rows, columns, pitch, x, out, residual, workspace):
     """All shares at once; each has `pitch` bytes of the workspace."""
     for part in prange(rows * columns):
         own = workspace + part * pitch
@@ -124,37 +126,49 @@ def _steps_together(steps, count, like):
         else:
             _together(
                 step.function,
+                step.record,
+                type(like)(step.alpha),
+                type(like)(step.beta),
                 step.rows,
                 step.columns,
-                step.record,
+                step.pitch,
                 step.x,
                 step.out,
                 step.residual,
                 step.workspace,
-                step.pitch,
-                type(like)(step.alpha),
-                type(like)(step.beta),
             )
+
+
+@functools.cache  # looked for in every call
+def _entry(function, before: int, between: int, scalar: type[np.floating]):
+    """The entry point of one of the above for float32 or float64: so many integers, two numbers, so many integers again."""
+    return entry_point(
+        function, (*(types.intp,) * before, *(numba.from_dtype(np.dtype(scalar)),) * 2, *(types.intp,) * between)
+    )
 
 
 def run_shares(work: Shares, x: int, out: int, residual: int, workspace: int) -> None:
     """Run one piece of work on the addresses of its operands."""
-    threads = work.rows * work.columns
+    function, rows, columns, record, pitch, alpha, beta, _ = work
+    threads = rows * columns
     if threads == 1:
-        _alone(work.function, work.record, x, out, residual, workspace, work.alpha, work.beta)
+        _entry(_alone, 2, 4, type(alpha))(function, record, alpha, beta, x, out, residual, workspace)
     else:
-        function, rows, columns, record, pitch, alpha, beta, _ = work
-        arguments = function, rows, columns, record, x, out, residual, workspace, pitch, alpha, beta
-        run_parallel(_together, threads, *arguments)
+        arguments = function, record, alpha, beta, rows, columns, pitch, x, out, residual, workspace
+        run_parallel(_entry(_together, 2, 7, type(alpha)), threads, *arguments)
 
 
-def run_on_arrays(work: Shares, expected: int, x: int, out: int, residual: int, workspace: int) -> bool:
-    """Run one piece of work on the arrays that are the objects at these addresses, if they are what is `expected`, the address of
-    what `loops.ndarrays` says; whether they are.
+def on_arrays(work: Shares, expected: int) -> Callable[[int, int, int, int], bool]:
+    """What runs one piece of work, given the addresses of three objects (`x`, `out`, a residual or 0) and of a workspace, if these
+    are the arrays that are `expected`, the address of what `loops.ndarrays` says; it says whether they are.
     """
     if work.rows * work.columns == 1:
-        fixed = work.function, work.record, workspace, work.alpha, work.beta
-        return _alone_on_arrays(expected, x, out, residual, *fixed)
+        alone = _entry(_alone_on_arrays, 3, 4, type(work.alpha))
+        return partial(alone, expected, work.function, work.record, work.alpha, work.beta)
+    return partial(_together_on_arrays, work, expected)
+
+
+def _together_on_arrays(work: Shares, expected: int, x: int, out: int, residual: int, workspace: int) -> bool:
     at, to, added = operands_at(expected, x, out, residual)
     if to:
         run_shares(work, at, to, added, workspace)
