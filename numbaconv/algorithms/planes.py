@@ -11,8 +11,9 @@ from numbaconv.algorithms import cost
 from numbaconv.algorithms.geometry import WORKSPACE_LIMIT, affine_tap, fields_of, tile_list_bytes
 from numbaconv.algorithms.tiled import Cut, TiledAlgorithm
 from numbaconv.algorithms.weights import row_pitch
+from numbaconv.codegen.picked import STEPS
 from numbaconv.loops.gemm import MR, NV, PAIR_TILES, PANEL_ROW, TILE, VECTOR_BYTES
-from numbaconv.loops.planes import planes_share
+from numbaconv.loops.planes import BESIDE, planes_share
 from numbaconv.machine import Machine
 from numbaconv.memo import said_last
 from numbaconv.problem import ConvProblem
@@ -111,6 +112,16 @@ def _packing_cycles(g: dict[str, int], k: int, machine: Machine) -> float:
         return k * (cost.COPY * slow + copied)
     pixels = min(PANEL_ROW // g["itemsize"], g["out_pixels"])
     runs = min(1 + pixels / g["w_out"], g["d_out"] * g["h_out"])
-    # every second pixel is picked by shuffles, pixels further apart one by one
-    picked = pixels if g["stride_w"] > 2 else 0
-    return k * ((runs * cost.COPY + picked) * slow + copied) + runs * g["window"] * cost.SEGMENT * slow
+    # neighbours are picked by shuffles, pixels further apart one by one
+    picked = pixels if g["stride_w"] > STEPS else 0
+    reach = (g["w_out"] - 1) * g["stride_w"] + (g["k_w"] - 1) * g["dilation_w"]
+    left = -(-g["pad_left"] // g["stride_w"])
+    right = -(-max(reach - g["pad_left"] - g["w_in"] + 1, 0) // g["stride_w"])
+    if max(left, right) * g["c_in"] > BESIDE:
+        # runs that meet the sides are packed tap by tap
+        by_tap = min(1.0, 2 * pixels / g["w_out"])
+        calls = runs * (by_tap * g["window"] + (1 - by_tap) * g["k_d"])
+    else:
+        # pixels at the sides one by one: the taps inside of each line of the kernel, and those beside
+        calls = runs * g["k_d"] + pixels / g["w_out"] * (left + right) * g["k_d"] * g["k_h"]
+    return k * ((runs * cost.COPY + picked) * slow + copied) + calls * cost.SEGMENT * slow

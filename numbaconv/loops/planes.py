@@ -8,57 +8,108 @@ from __future__ import annotations
 
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import call_core, clear, fill_ones
+from numbaconv.codegen.picked import pick
 from numbaconv.codegen.records import call_record, conv_record
-from numbaconv.codegen.strip import copy_rows
 from numbaconv.loops.gemm import NV, ONE_BY_ONE, PANEL_ROW, TILE, VECTOR_BYTES
 from numbaconv.loops.tables import ZEROS, first_tap, source
 from numbaconv.loops.walk import CALL_BYTES, share
 
-
-@njit
-def pack_run(conv, to, source, count, like):
-    """`count` pixels of one tap for all channels; the kernel's rows of the panel lie between channels."""
-    plane = conv.in_pixels * conv.itemsize
-    copy_rows(to, conv.window * PANEL_ROW, source, plane, conv.c_in, count, conv.stride_w, like)
+#: Pixels beside the image, times channels, up to which they are packed one by one, and those between them line by line.
+BESIDE = 8
 
 
 @njit
-def pack_padding(conv, to, row, w, count, like):
-    """`count` pixels of one tap for all channels, from column `w` on, that lie beyond an input row; -1 for a row of zeros."""
-    if conv.padding_mode == ZEROS or row < 0:
-        for _ in range(conv.c_in):
-            clear(to, count, like)
-            to += conv.window * PANEL_ROW
+def pack_taps(conv, to, source, lines, taps, count, like):
+    """`count` pixels of neighbouring taps of some lines of the kernel for all channels, or as many zeros where `source` is 0."""
+    size, step = conv.itemsize, conv.stride_w
+    plane, line, tap = conv.in_pixels * size, conv.dilation_h * conv.w_in * size, conv.dilation_w * size
+    if source == 0:
+        source, step, plane, line, tap = conv.zeros, 1, 0, 0, 0
+    channel, row = conv.window * PANEL_ROW, conv.k_w * PANEL_ROW
+    pick(NV, to, channel, row, PANEL_ROW, source, plane, line, tap, conv.c_in, lines, taps, count, step, like)
+
+
+@njit
+def row_at(conv, image, d, h):
+    """Address of the input row that row `h` of slice `d` takes its values from; 0 for zeros."""
+    d, h = source(conv.padding_mode, d, conv.d_in), source(conv.padding_mode, h, conv.h_in)
+    return 0 if d < 0 or h < 0 else image + (d * conv.h_in + h) * conv.w_in * conv.itemsize
+
+
+@njit
+def pack_beside(conv, to, row, w, count, like):
+    """`count` pixels of one tap for all channels, from column `w` on, that lie beyond an input row."""
+    if conv.padding_mode == ZEROS or row == 0:
+        pack_taps(conv, to, 0, 1, 1, count, like)
         return
     for _ in range(count):
-        pack_run(conv, to, row + source(conv.padding_mode, w, conv.w_in) * conv.itemsize, 1, like)
+        column = source(conv.padding_mode, w, conv.w_in)
+        pack_taps(conv, to, row + column * conv.itemsize, 1, 1, 1, like)
         w += conv.stride_w
         to += conv.itemsize
 
 
 @njit
+def pack_pixels(conv, to, image, pixel, count, like):
+    """All taps of `count` output pixels of one row, from number `pixel` on: all inside of the sides, or one that meets padding."""
+    d, h, w = first_tap(conv, pixel)
+    # the taps that are inside; of more pixels than one all are
+    first = min(max(0, (conv.dilation_w - 1 - w) // conv.dilation_w), conv.k_w)
+    last = conv.k_w if count > 1 else max(first, min(conv.k_w, (conv.w_in - 1 - w) // conv.dilation_w + 1))
+    together = last - first == conv.k_w and h >= 0 and h + (conv.k_h - 1) * conv.dilation_h < conv.h_in
+    lines = conv.k_h if together else 1
+    for line in range(0, conv.k_d * conv.k_h, lines):
+        k_d, k_h = divmod(line, conv.k_h)
+        row = row_at(conv, image, d + k_d * conv.dilation_d, h + k_h * conv.dilation_h)
+        if row == 0:
+            pack_taps(conv, to, 0, lines, conv.k_w, count, like)
+        else:
+            inside = row + (w + first * conv.dilation_w) * conv.itemsize
+            pack_taps(conv, to + first * PANEL_ROW, inside, lines, last - first, count, like)
+            for number in range(conv.k_w - last + first):
+                tap = number if number < first else number + last - first
+                pack_beside(conv, to + tap * PANEL_ROW, row, w + tap * conv.dilation_w, 1, like)
+        to += lines * conv.k_w * PANEL_ROW
+
+
+@njit
 def pack_segment(conv, to, image, pixel, count, like):
     """All taps of `count` output pixels of one row, from number `pixel` on."""
+    w = pixel % conv.w_out * conv.stride_w - conv.pad_left
+    last = w + (conv.k_w - 1) * conv.dilation_w
+    before = min(count, max(0, (conv.stride_w - 1 - w) // conv.stride_w))
+    inside = max(0, min(count, (conv.w_in - 1 - last) // conv.stride_w + 1) - before)
+    if (count - inside) * conv.c_in > BESIDE:
+        pack_by_tap(conv, to, image, pixel, count, like)
+        return
+    number = 0
+    while number < count:
+        pixels = inside if number == before and inside > 0 else 1
+        pack_pixels(conv, to + number * conv.itemsize, image, pixel + number, pixels, like)
+        number += pixels
+
+
+@njit
+def pack_by_tap(conv, to, image, pixel, count, like):
+    """The same tap by tap, of which each has pixels before, inside and behind the image."""
     size, step = conv.itemsize, conv.stride_w
     d, h, w = first_tap(conv, pixel)
     for tap in range(conv.window):
         line, k_w = divmod(tap, conv.k_w)
         k_d, k_h = divmod(line, conv.k_h)
-        d_in = source(conv.padding_mode, d + k_d * conv.dilation_d, conv.d_in)
-        h_in = source(conv.padding_mode, h + k_h * conv.dilation_h, conv.h_in)
         first = w + k_w * conv.dilation_w
-        row, before, inside = -1, count, 0
-        if d_in >= 0 and h_in >= 0:
-            row = image + (d_in * conv.h_in + h_in) * conv.w_in * size
+        row = row_at(conv, image, d + k_d * conv.dilation_d, h + k_h * conv.dilation_h)
+        before, inside = count, 0
+        if row != 0:
             before = min(count, max(0, (step - 1 - first) // step))
             inside = min(count - before, max(0, (conv.w_in - 1 - first) // step + 1 - before))
         after = count - before - inside
         if before > 0:
-            pack_padding(conv, to, row, first, before, like)
+            pack_beside(conv, to, row, first, before, like)
         if inside > 0:
-            pack_run(conv, to + before * size, row + (first + before * step) * size, inside, like)
+            pack_taps(conv, to + before * size, row + (first + before * step) * size, 1, 1, inside, like)
         if after > 0:
-            pack_padding(conv, to + (count - after) * size, row, first + (count - after) * step, after, like)
+            pack_beside(conv, to + (count - after) * size, row, first + (count - after) * step, after, like)
         to += PANEL_ROW
 
 
@@ -72,7 +123,7 @@ def pack_panel(conv, to, image, first, last, like):
     unmoved = conv.stride_d == 1 and conv.stride_h == 1 and conv.stride_w == 1
     unmoved = unmoved and conv.pad_front == 0 and conv.pad_top == 0 and conv.pad_left == 0
     if conv.window == 1 and unmoved and conv.in_pixels == conv.out_pixels:
-        pack_run(conv, to, image + first * size, last - first, like)
+        pack_taps(conv, to, image + first * size, 1, 1, last - first, like)
     else:
         pixel = first
         while pixel < last:
