@@ -89,10 +89,27 @@ def test_threads_that_wait_spin_for_a_moment_only_unless_told_otherwise(variable
         print(start_threading_layer())
         assert dict(os.environ) == before
     """
-    done = python(program, NUMBA_NUM_THREADS="2", OMP_DISPLAY_ENV="verbose", **variables)
+    assert_spins(python(program, NUMBA_NUM_THREADS="2", OMP_DISPLAY_ENV="verbose", **variables), shown)
+
+
+def assert_spins(done, shown: str) -> None:
     if done.stdout != "omp\n" or "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("the threads are not those of GNU OpenMP")
     assert f"GOMP_SPINCOUNT = '{shown}'" in done.stderr
+
+
+def test_a_layer_starts_threads_that_spin_for_a_moment_only(python):
+    program = """
+        import numpy as np
+
+        import numbaconv as nc
+        from numbaconv.loops.launch import threading_layer
+
+        nc.set_num_threads(2)
+        nc.conv2d(np.ones((1, 32, 40, 40), np.float32), np.ones((32, 32, 3, 3), np.float32), algorithm="im2col")
+        print(threading_layer())
+    """
+    assert_spins(python(program, NUMBA_NUM_THREADS="2", OMP_DISPLAY_ENV="verbose"), launch.SPINS)
 
 
 @needs_two

@@ -40,7 +40,7 @@ def usable_threads() -> int:
 
 
 @functools.cache
-def _start_threads() -> None:
+def start_threads() -> None:
     """Start Numba's threads: OpenMP's before TBB's and the workqueue's, unless the user or another library has chosen already."""
     if list(numba.config.THREADING_LAYER_PRIORITY) == ["tbb", "omp", "workqueue"]:
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
@@ -65,13 +65,13 @@ def threading_layer() -> str | None:
 
 def start_threading_layer() -> str:
     """Start Numba's threads now, instead of at the first parallel region, and name their layer."""
-    _start_threads()
+    start_threads()
     return numba.threading_layer()
 
 
 def run_parallel(driver, threads: int, *arguments) -> None:
     """Call a parallel driver on so many threads; one caller at a time where the layer is not known to be thread-safe."""
-    _start_threads()
+    start_threads()
     if threading_layer() in ("omp", "tbb"):
         _run(driver, threads, arguments)
     else:

@@ -22,7 +22,7 @@ from numba import prange, types
 from numbaconv.codegen.jit import NativeFunction, entry_point, njit
 from numbaconv.codegen.memory import call_share
 from numbaconv.codegen.records import STEP, step_record
-from numbaconv.loops.launch import run_parallel
+from numbaconv.loops.launch import run_parallel, start_threads
 from numbaconv.loops.ndarrays import operands_at
 
 _STEP_BYTES = STEP.itemsize
@@ -140,11 +140,17 @@ def _steps_together(steps, count, like):
 
 
 @functools.cache  # looked for in every call
-def _entry(function, before: int, between: int, scalar: type[np.floating]):
-    """The entry point of one of the above for float32 or float64: so many integers, two numbers, so many integers again."""
-    return entry_point(
-        function, (*(types.intp,) * before, *(numba.from_dtype(np.dtype(scalar)),) * 2, *(types.intp,) * between)
-    )
+def _entry(function, before: int, behind: int, scalar: type[np.floating]):
+    """The entry point of one of the above for float32 or float64: integers before and behind its two numbers."""
+    bounds = (numba.from_dtype(np.dtype(scalar)),) * 2
+    return entry_point(function, (*(types.intp,) * before, *bounds, *(types.intp,) * behind))
+
+
+@functools.cache
+def _shared_out(scalar: type[np.floating]):
+    """The same of `_together`; getting it ready starts Numba's threads, unless they have been started as they should be."""
+    start_threads()
+    return _entry(_together, 2, 7, scalar)
 
 
 def run_shares(work: Shares, x: int, out: int, residual: int, workspace: int) -> None:
@@ -155,7 +161,7 @@ def run_shares(work: Shares, x: int, out: int, residual: int, workspace: int) ->
         _entry(_alone, 2, 4, type(alpha))(function, record, alpha, beta, x, out, residual, workspace)
     else:
         arguments = function, record, alpha, beta, rows, columns, pitch, x, out, residual, workspace
-        run_parallel(_entry(_together, 2, 7, type(alpha)), threads, *arguments)
+        run_parallel(_shared_out(type(alpha)), threads, *arguments)
 
 
 def on_arrays(work: Shares, expected: int) -> Callable[[int, int, int, int], bool]:
