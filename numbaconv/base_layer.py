@@ -15,8 +15,8 @@ from numbaconv.algorithms.base import CompiledPlan, LoopNestPlan, Plan
 from numbaconv.arguments import contiguous, operand, plain, result_array, shaped
 from numbaconv.errors import ShapeError
 from numbaconv.loops.launch import usable_threads
-from numbaconv.loops.ndarrays import expected, operands_at
-from numbaconv.loops.shares import on_arrays
+from numbaconv.loops.ndarrays import expected
+from numbaconv.loops.shares import on_arrays, run_on_arrays
 from numbaconv.options import options
 from numbaconv.workspace import fresh, scratch
 
@@ -42,7 +42,7 @@ class Planned:
                 work = plan.shares(threads)
                 run = on_arrays(work, at)
             else:
-                work, run = None, partial(_run_on_arrays, plan, threads, at)
+                work, run = None, partial(run_on_arrays, partial(plan.run_at, threads=threads), at)
             found = self._ready[threads] = Ready(run, plan.scratch_bytes(threads), work)
         return found
 
@@ -55,15 +55,6 @@ class Ready(NamedTuple):
     run: Callable[[int, int, int, int], bool]
     nbytes: int
     owner: object
-
-
-def _run_on_arrays(
-    plan: CompiledPlan, threads: int, expected: int, x: int, out: int, residual: int, workspace: int
-) -> bool:
-    at, to, added = operands_at(expected, x, out, residual)
-    if to:
-        plan.run_at(at, to, added, workspace, threads)
-    return to != 0
 
 
 class BaseLayer:

@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbaconv.codegen.strip import one_by_one
 from numbaconv.codegen.target import target
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, branch_to, counted_loop, i64, offset
 
@@ -51,21 +52,6 @@ def _in_vectors(v: Vectors, vectors: int, step: int, count):
     return copy
 
 
-def _one_by_one(v: Vectors, step, count):
-    b = v.builder
-
-    def copy(to, source):
-        def element(i, _):
-            at = b.mul(i, i64(v.itemsize))
-            slot = b.bitcast(offset(b, to, at), v.scalar.as_pointer())
-            b.store(v.load_scalar(offset(b, source, b.mul(at, step))), slot, align=v.itemsize)
-            return []
-
-        counted_loop(b, i64(0), count, 1, [], element, "element")
-
-    return copy
-
-
 def _emit(module, like: Vectors, vectors: int) -> ir.Function:
     """void(destination, its pitches of channels, lines and taps, source, its pitches, channels, lines, taps, columns, step)."""
     name = f"numbaconv_pick_{like.suffix}"
@@ -98,7 +84,7 @@ def _emit(module, like: Vectors, vectors: int) -> ir.Function:
 
     others = b.icmp_unsigned(">", step, i64(STEPS))
     case = b.select(others, i64(0), step)
-    branch_to(b, case, [lambda: all_rows(_one_by_one(v, step, count)), *(picked(n + 1) for n in range(STEPS))])
+    branch_to(b, case, [lambda: all_rows(one_by_one(v, count, step)), *(picked(n + 1) for n in range(STEPS))])
     b.ret_void()
     return function
 

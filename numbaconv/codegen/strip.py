@@ -56,7 +56,7 @@ def _halves(v: Vectors, count, rest):
     return copy
 
 
-def _scattered(v: Vectors, count, step):
+def one_by_one(v: Vectors, count, step):
     """Copies columns of a row one by one."""
     b = v.builder
 
@@ -108,7 +108,7 @@ def _emit(module, like: Vectors) -> ir.Function:
     b.position_at_end(halves)
     all_rows(_halves(v, count, rest))
     b.position_at_end(scattered)
-    all_rows(_scattered(v, count, step))
+    all_rows(one_by_one(v, count, step))
     return function
 
 

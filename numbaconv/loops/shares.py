@@ -171,13 +171,14 @@ def on_arrays(work: Shares, expected: int) -> Callable[[int, int, int, int], boo
     if work.rows * work.columns == 1:
         alone = _entry(_alone_on_arrays, 3, 4, type(work.alpha))
         return partial(alone, expected, work.function, work.record, work.alpha, work.beta)
-    return partial(_together_on_arrays, work, expected)
+    return partial(run_on_arrays, partial(run_shares, work), expected)
 
 
-def _together_on_arrays(work: Shares, expected: int, x: int, out: int, residual: int, workspace: int) -> bool:
+def run_on_arrays(run: Callable, expected: int, x: int, out: int, residual: int, workspace: int) -> bool:
+    """The same by `run(x, out, residual, workspace)`, which takes the addresses of operands."""
     at, to, added = operands_at(expected, x, out, residual)
     if to:
-        run_shares(work, at, to, added, workspace)
+        run(at, to, added, workspace)
     return to != 0
 
 
