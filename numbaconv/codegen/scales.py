@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbaconv.codegen.halves import LANES
+from numbaconv.codegen.halves import LANES, halves
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, offset
 
 #: Bits of the mantissa, and the exponent of 1.
@@ -117,6 +117,16 @@ def largest_exponent(typingctx, x, step, rows, count):
         return builder.zext(found, I64)
 
     return types.intp(*[types.intp] * 4), codegen
+
+
+@intrinsic
+def halves_have_a_range(typingctx):
+    """Whether the halves of this machine's matrix tiles need scales at all; a constant of the compiled code."""
+
+    def codegen(context, builder, signature, arguments):
+        return context.get_constant(types.boolean, halves().scaled)
+
+    return types.boolean(), codegen
 
 
 @intrinsic
