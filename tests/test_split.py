@@ -76,7 +76,8 @@ CORNERS = (
     "c15h4w2o15k1s2", "c9h3w9o64kh1kw2sw4ph3_5pw0", "c33h5w3o8kh3kw2sh2sw3ph1pw0", "c6h7w1o8k3p1", "n3c31h6w3o16k2s4",
     # outputs side by side: of groups, with rests of lines, of gangs and of tiles; strides; rows and slices of few
     "n2c40h6w9o20k3p1g5", "c36h9w17o36k3p1g9", "n2c22h9w8o22k3p1g2", "c16h9w18o16k3p1s2g4", "c64h5w19o5k5p2", "c3h70w31o2k3p1",
-    "c24h5w6o24kh1kw3ph0pw1g12", "c20d3h5w9o12k3p1g4", "c33h7w9o16k3p1", "c40h30w4o16k1", "c6h20w21o6k4p2_1s3g2",
+    "n2c24h9w15o24k3p1g3", "c40h7w13o40k5p2g5", "c16h6w10o32k3p1g4", "c24h5w6o24kh1kw3ph0pw1g12",
+    "c20d3h5w9o12k3p1g4", "c33h7w9o16k3p1", "c40h30w4o16k1", "c6h20w21o6k4p2_1s3g2",
     # signals, and volumes whose slices are taps or images of their own
     "n2c17w50o33k3p1", "c40w90o20k5p4dil2s3", "c3w200o40k9p4g1", "c5d4h7w6o7k3p1", "n2c17d5h9w9o33k3p1sd2sh1sw1",
     "c9d7h8w8o20kd3kh3kw3p2_1dild2dilh1dilw1", "n2c33d3h4w5o40k3p3s2", "c40d3h4w5o9kd1kh3kw3pd0ph1pw1", "n2c20d3h4w5o9k1",

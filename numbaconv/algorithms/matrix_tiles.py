@@ -13,11 +13,10 @@ import numpy as np
 
 from numbaconv.algorithms.split_panels import UNIT_BYTES
 from numbaconv.algorithms.tiled import TiledAlgorithm
-from numbaconv.codegen.amx import COLUMNS, ROWS, configuration
+from numbaconv.codegen.amx import COLUMNS, ROWS, SUMS_BYTES, configuration
 from numbaconv.codegen.halves import Halves, halves_of
 from numbaconv.codegen.memory import LINE as LINE_BYTES
 from numbaconv.codegen.target import TARGETS
-from numbaconv.loops.split import SUMS_BYTES
 from numbaconv.machine import Machine
 
 #: The part of the L2 that a block of the input may take.

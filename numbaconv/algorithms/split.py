@@ -38,11 +38,12 @@ from numbaconv.algorithms.matrix_tiles import (
 )
 from numbaconv.algorithms.split_panels import SplitPanels
 from numbaconv.algorithms.tiled import Cut, Operand
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, TALL
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, SUMS_BYTES, TALL
 from numbaconv.codegen.halves import LANES
 from numbaconv.codegen.memory import LINE as CACHE_LINE
+from numbaconv.codegen.rows_of_sums import WOVEN
 from numbaconv.codegen.scales import INVERSE, SCALE_BYTES
-from numbaconv.codegen.split import TOGETHER
+from numbaconv.codegen.split_groups import WIDTHS
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.split import split_share
 from numbaconv.loops.split_operand import pack_split_share
@@ -65,8 +66,9 @@ _STEPS_A_LINE = 3
 _NARROW = 0.8
 #: Bytes from pixel to pixel from which no prefetcher follows the part of each that belongs to one group; measured.
 _APART = 256
-#: Cycles to split a vector of a group's channels; to start with a line of them; to store a result of several that stand abreast.
-_SPLIT_VECTOR, _SPLIT_LINE, _STORED = 7.0, 40.0, 3.0
+#: Cycles to split a vector of a group's channels, and one of several groups; to start with a line of them; to store a result of
+#: several that stand abreast.
+_SPLIT_VECTOR, _SPLIT_GROUPS, _SPLIT_LINE, _STORED = 7.0, 6.0, 40.0, 3.0
 #: The part of the time of transfers that is left where results are asked for ahead; fitted.
 _ASKED_RESULTS = 0.4
 
@@ -138,6 +140,12 @@ class Split(MatrixTiles):
         registers = -(-total // ROWS)
         sums = together * ROWS * PANEL_ROW
         carried = 0 if chunks == 1 else -(-registers // together) * g["panels_per_group"] * sums
+        woven = gang > 1 and g.get("outputs", 1) in WOVEN and g["outputs"] * g["c_out"] == ROWS
+        waiting = carried
+        if woven:
+            # all of a gang, in whole vectors
+            column_block = max(column_block, gang)
+            waiting = -(-gang // g["outputs"]) * g["outputs"] // 2 * SUMS_BYTES
         fields = {
             "line": h_out,
             "line_block": lines,
@@ -164,6 +172,7 @@ class Split(MatrixTiles):
             "row_pixels": g.get("row_pixels", g["w_out"]),
             "registers": together,
             "gang": gang,
+            "woven": int(woven),
             "member_pitch": member_pitch if gang > 1 else 0,
             "panel_step": g["c_out"] if gang > 1 else 2 * ROWS,
             "steps": steps,
@@ -173,7 +182,12 @@ class Split(MatrixTiles):
             # results that many products hide are not asked for
             "far_results": int(chunks * steps <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > l2),
         }
-        return Cut(fields, units * unit_pitch + carried, steps * 8 + ROW_BYTES)
+        return Cut(fields, units * unit_pitch + waiting, steps * 8 + ROW_BYTES)
+
+    def shares(self, g):
+        """Lines of all images, panels of all groups or gangs of them."""
+        lines, panels = super().shares(g)
+        return lines, -(-panels // g["gang"])
 
     def loop_fields(self, g, machine):
         """What is asked for, and what a scale depends on."""
@@ -204,8 +218,8 @@ class Split(MatrixTiles):
     def operands(self, weights, g):
         run, chunk = (g["c_in"], g["chunk"]) if g["block_pitch"] else (g["c_in"] * g["k_w"],) * 2
         form = SplitPanels(run, chunk, self.halves, g["outputs"], g["stride_w"] // g["outputs"])
-        bias = weights.packed_bias
-        if g["outputs"] > 1:
+        bias = weights.flat_bias if g["woven"] else weights.packed_bias
+        if g["outputs"] > 1 and not g["woven"]:
             bias = np.pad(
                 np.tile(bias[:, : g["c_out"]], g["outputs"]), ((0, 0), (0, bias.shape[1] - g["outputs"] * g["c_out"]))
             )
@@ -227,7 +241,7 @@ class Split(MatrixTiles):
         lines = g["line_block"] if g["positions"] > 1 else 0
         finished = -(-registers // g["registers"]) * (TILE + (g["chunks"] - 1) * _CARRIED) + lines * LINE
         if g["outputs"] > 1:
-            finished += _STORED * g["line_block"] * g["row_pixels"]
+            finished += _STORED * g["line_block"] * g["row_pixels"] / (g["outputs"] if g["woven"] else 1)
         return blocks_of(g) * g["groups"] * (products + panels * finished)
 
     def extra_cycles(self, problem, g, machine):
@@ -283,17 +297,20 @@ class Split(MatrixTiles):
 
 
 def _split_apart(c_in: int) -> float:
-    """Cycles to split a group's channels of one pixel: several pixels where they are a vector together."""
+    """Cycles to split a group's channels of one pixel, together with those of others where these fill a vector."""
     if c_in > LANES:
         return SPLIT
-    return _SPLIT_VECTOR / (LANES // c_in if LANES // c_in in TOGETHER and LANES % c_in == 0 else 1)
+    return _SPLIT_GROUPS * c_in / LANES if c_in in WIDTHS else _SPLIT_VECTOR
 
 
 def _lines_apart(g: dict[str, int]) -> int:
-    """Bytes of the cache lines that groups read and write for themselves, one after the other."""
+    """Bytes of the cache lines that groups read and write for themselves, or gangs that are stored together, one after another."""
     sides = (g["in_pixels"], g["x_pixel"], g["c_in"]), (g["out_pixels"], g["out_pixel"], g["c_out"])
-    lines = sum(pixels * ceil(c * g["itemsize"] / CACHE_LINE) for pixels, pitch, c in sides if pitch >= _APART)
-    return g["n"] * g["groups"] * lines * CACHE_LINE
+    together = g["gang"] if g["woven"] else 1
+    lines = sum(
+        pixels * ceil(together * c * g["itemsize"] / CACHE_LINE) for pixels, pitch, c in sides if pitch >= _APART
+    )
+    return g["n"] * ceil(g["groups"] / together) * lines * CACHE_LINE
 
 
 def _stays(g: dict[str, int], units: int, machine: Machine) -> bool:

@@ -35,6 +35,8 @@ SUMS, LEFT, RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 
 #: Registers of rows beside one of columns.
 TALL = len(SUMS)
+#: Bytes of the sums of the largest tile: two registers' columns lie side by side.
+SUMS_BYTES = TALL * ROWS * 2 * ROW_BYTES
 
 #: Types of `x, apart, step, low, taps, n_taps, panel, sums, height, ask, lines, carried`.
 _ARGUMENTS = [BYTES, I64, I64, I64, BYTES, I64, BYTES, BYTES, I64, BYTES, I64, I64]

@@ -122,9 +122,14 @@ def store_parts(b, parts: tuple, pointer) -> None:
         b.store(part, b.bitcast(at, part.type.as_pointer()), align=2)
 
 
-def store_first(b, parts: tuple, pointer) -> None:
-    """Write the halves of the first one of two vectors that were split, element after element."""
-    first, *rest = parts
-    if not rest:
-        first = b.shuffle_vector(first, first, _order(range(LANES)))
-    b.store(first, b.bitcast(pointer, first.type.as_pointer()), align=2)
+def halves_of_one(b, parts: tuple, number: int):
+    """The halves of one of two vectors that were split, element after element."""
+    if len(parts) > 1:
+        return parts[number]
+    return b.shuffle_vector(*parts, *parts, _order(range(number * LANES, (number + 1) * LANES)))
+
+
+def store_one(b, parts: tuple, number: int, pointer) -> None:
+    """Write them, aligned to words only."""
+    one = halves_of_one(b, parts, number)
+    b.store(one, b.bitcast(pointer, one.type.as_pointer()), align=2)

@@ -8,11 +8,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbaconv.codegen.amx import SUMS_BYTES
 from numbaconv.codegen.stored import StoredTile
+from numbaconv.codegen.transpose import transposed
 from numbaconv.codegen.vector import BYTES, I64, NAMES, Vectors, branch_to, counted_loop, i64, offset
 
 #: Rows that go together, and vectors of a row of sums.
 _TOGETHER, _VECTORS = 4, 2
+#: Outputs that groups of 8 and of 4 channels have side by side, which are as many groups as a vector of channels has.
+WOVEN = 2, 4
 
 
 class _Shape(NamedTuple):
@@ -26,7 +30,7 @@ class _Shape(NamedTuple):
 def _emit(module, like: Vectors, vectors: int, kind: str) -> ir.Function:
     """void(sums, rows, scales, their step, C, its pitch, streamed, bias, residual, its pitch, columns, outputs, activation).
 
-    Kinds are "rows", "planes" and "beside".
+    Kinds are "rows", "planes", "beside" and "woven"; of the last one, `vectors` are those of as many groups.
     """
     name = f"{NAMES[like.itemsize]}_{kind}_{vectors}"
     if (existing := module.globals.get(name)) is not None:
@@ -41,7 +45,8 @@ def _emit(module, like: Vectors, vectors: int, kind: str) -> ir.Function:
     b = ir.IRBuilder(function.append_basic_block("entry"))
     v = Vectors(b, like.itemsize, like.lanes)
     none, null = b.icmp_unsigned("==", b.ptrtoint(residual, I64), i64(0)), ir.Constant(BYTES, None)
-    start = [] if kind == "planes" else [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(vectors)]
+    columns_of_bias = {"planes": 0, "woven": 1}.get(kind, vectors)
+    start = [v.load(offset(b, bias, i64(j * v.nbytes))) for j in range(columns_of_bias)]
     pitches = c_pitch, residual_pitch
 
     def bias_of(row):
@@ -55,7 +60,8 @@ def _emit(module, like: Vectors, vectors: int, kind: str) -> ir.Function:
 
     def store(values, count, c, residual):
         origin = b.select(none, null, residual)
-        tile = StoredTile(v, _Shape(count, vectors), c, c_pitch, streamed, origin, residual_pitch, columns, *activation)
+        shape = _Shape(count, len(values) // count)
+        tile = StoredTile(v, shape, c, c_pitch, streamed, origin, residual_pitch, columns, *activation)
         tile.store(values)
 
     def store_pixels(values, count, c, residual, pixels):
@@ -70,6 +76,33 @@ def _emit(module, like: Vectors, vectors: int, kind: str) -> ir.Function:
             return [offset(b, c, c_pitch), offset(b, residual, residual_pitch), last]
 
         counted_loop(b, i64(0), pixels, 1, [c, residual, i64(0)], one_pixel, "pixel")
+
+    def woven(first, row):
+        """Pixel after pixel of a row, which has so many of each group, in all channels of the groups."""
+        pairs = [divmod(group, _VECTORS) for group in range(vectors)]
+        sums = [offset(b, first, i64(pair * SUMS_BYTES + which * v.nbytes)) for pair, which in pairs]
+        return [v.fma(pixel, scale_of(row), *start) for pixel in transposed(v, [v.load(at) for at in sums])]
+
+    def woven_rows(count, pixels=None):
+        """`count` rows, or of one no more than so many pixels."""
+
+        def body(first, places):
+            sums, c, residual = places
+            rows = range(count)
+            values = [p for i in rows for p in woven(offset(b, sums, i64(i * 2 * v.nbytes)), b.add(first, i64(i)))]
+            if pixels is None:
+                store(values, count * vectors, c, residual)
+            else:
+                for number, value in enumerate(values[:-1]):
+                    with b.if_then(b.icmp_signed(">", pixels, i64(number))):
+                        at = (
+                            offset(b, place, b.mul(i64(number), pitch)) for place, pitch in zip((c, residual), pitches)
+                        )
+                        store([value], 1, *at)
+            steps = i64(_VECTORS * v.nbytes), *(b.mul(i64(vectors), pitch) for pitch in pitches)
+            return [offset(b, place, b.mul(i64(count), step)) for place, step in zip(places, steps)]
+
+        return body
 
     def rows_together(count, pixels=outputs):
         def body(first, places):
@@ -91,20 +124,23 @@ def _emit(module, like: Vectors, vectors: int, kind: str) -> ir.Function:
 
         return body
 
-    rows, rest = (b.udiv(pixels, outputs), b.urem(pixels, outputs)) if kind == "beside" else (pixels, i64(0))
-    whole = b.and_(rows, i64(-_TOGETHER))
-    places = counted_loop(b, i64(0), whole, _TOGETHER, [sums, c, residual], rows_together(_TOGETHER), "rows")
-    places = counted_loop(b, whole, rows, 1, places, rows_together(1), "row")
-    if kind == "beside":
+    several = kind in ("beside", "woven")
+    each = i64(vectors) if kind == "woven" else outputs
+    rows, rest = (b.udiv(pixels, each), b.urem(pixels, each)) if several else (pixels, i64(0))
+    together, body = (_TOGETHER // vectors, woven_rows) if kind == "woven" else (_TOGETHER, rows_together)
+    whole = b.and_(rows, i64(-together))
+    places = counted_loop(b, i64(0), whole, together, [sums, c, residual], body(together), "rows")
+    places = counted_loop(b, whole, rows, 1, places, body(1), "row")
+    if several:
         # the last row has fewer pixels
         last = b.add(rows, b.zext(b.icmp_unsigned("!=", rest, i64(0)), I64))
-        counted_loop(b, rows, last, 1, places, rows_together(1, rest), "last")
+        counted_loop(b, rows, last, 1, places, body(1, rest), "last")
     b.ret_void()
     return function
 
 
-def _call(builder, size: int, arguments, planes: bool) -> None:
-    """Call the function for as many vectors as the columns take, or for folded ones."""
+def _call(builder, size: int, arguments, kind: str) -> None:
+    """Call the function for as many vectors as the columns take, for folded ones or for as many groups as outputs."""
     v = Vectors(builder, size, 64 // size)
     sums, rows, scales, scale_step, c, c_pitch, streamed, bias, residual, residual_pitch, columns, outputs, *rest = (
         arguments
@@ -132,20 +168,23 @@ def _call(builder, size: int, arguments, planes: bool) -> None:
 
         return call
 
-    kind = "planes" if planes else "rows"
-    number = builder.zext(builder.icmp_signed(">", columns, i64(v.lanes)), I64)
-    cases = [case(vectors, kind) for vectors in (1, _VECTORS)]
-    if not planes:
+    if kind == "woven":
+        number = builder.zext(builder.icmp_signed(">", outputs, i64(WOVEN[0])), I64)
+        cases = [case(outputs, kind) for outputs in WOVEN]
+    else:
+        number = builder.zext(builder.icmp_signed(">", columns, i64(v.lanes)), I64)
+        cases = [case(vectors, kind) for vectors in (1, _VECTORS)]
+    if kind == "rows":
         number = builder.select(builder.icmp_signed(">", outputs, i64(1)), i64(len(cases)), number)
         cases.append(case(1, "beside"))
     branch_to(builder, number, cases)
 
 
-def _stored(alpha, beta, planes: bool):
+def _stored(alpha, beta, kind: str):
     """Signature and code of the functions below."""
 
     def codegen(context, builder, signature, arguments):
-        _call(builder, alpha.bitwidth // 8, arguments, planes)
+        _call(builder, alpha.bitwidth // 8, arguments, kind)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 13, alpha, beta), codegen
@@ -176,7 +215,7 @@ def store_rows(
     the other in one of sums, and share its scale.
     """
 
-    return _stored(alpha, beta, planes=False)
+    return _stored(alpha, beta, "rows")
 
 
 @intrinsic
@@ -200,4 +239,31 @@ def store_planes(
 ):
     """The same with an element of the bias for each row: rows are channels, columns their pixels."""
 
-    return _stored(alpha, beta, planes=True)
+    return _stored(alpha, beta, "planes")
+
+
+@intrinsic
+def store_woven(
+    typingctx,
+    sums,
+    rows,
+    scales,
+    scale_step,
+    c,
+    c_pitch,
+    streamed,
+    bias,
+    residual,
+    residual_pitch,
+    columns,
+    outputs,
+    code,
+    alpha,
+    beta,
+):
+    """The same of as many groups as there are `outputs`, one of `WOVEN`, whose channels lie side by side in C and fill a vector.
+
+    Sums of every other group lie a vector behind those of the one before, those of the next two `SUMS_BYTES` further.
+    """
+
+    return _stored(alpha, beta, "woven")

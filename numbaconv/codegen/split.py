@@ -9,12 +9,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbaconv.codegen.amx import DEPTH, ROW_BYTES
-from numbaconv.codegen.halves import LANES, halves, store_first, store_parts
+from numbaconv.codegen.halves import LANES, halves, store_one, store_parts
 from numbaconv.codegen.scales import BIAS, MAGNITUDES, USUAL, filling, usual
 from numbaconv.codegen.vector import BYTES, I32, I64, Vectors, counted_loop, i64, offset
-
-#: How many pixels of 8 and of 4 channels are a vector.
-TOGETHER = 2, 4
 
 
 def scaled(v: Vectors, scale):
@@ -46,16 +43,6 @@ class Seen:
         """Write it, if functions before this one met no larger ones."""
         for one in found:
             self.v.store(self.v.larger_magnitude(one, self.v.load(self.place)), self.place)
-
-
-def gathered(b, v: Vectors, places: list):
-    """A vector of what lies at each of some addresses, pieces of the same size."""
-    piece = ir.VectorType(v.scalar, v.lanes // len(places))
-    parts = [b.load(b.bitcast(place, piece.as_pointer()), align=v.itemsize) for place in places]
-    while len(parts) > 1:
-        both = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
-        parts = [b.shuffle_vector(first, second, both) for first, second in zip(parts[::2], parts[1::2])]
-    return parts[0]
 
 
 def _emit_pixels(module, each: bool) -> ir.Function:
@@ -98,21 +85,12 @@ def _emit_pixels(module, each: bool) -> ir.Function:
         _, _, *found = counted_loop(b, i64(0), rest, DEPTH, carried, last_block, "last")
         return found
 
-    def small_pixels(together):
-        """Pixels that are a vector together, or else one of as many channels as there are."""
-
-        def body(_, places):
-            to, x, *found = places
-            if together == 1:
-                loaded = v.masked_load(x, masks[0])
-            else:
-                loaded = gathered(b, v, [offset(b, x, b.mul(x_step, i64(n))) for n in range(together)])
-            for parts, at in zip(halves().split(v, common(loaded), v.constant(0), False), (to, offset(b, to, low))):
-                store_first(b, parts, at)
-            steps = (b.mul(step, i64(together)) for step in (to_step, x_step))
-            return [*(offset(b, place, step) for place, step in zip((to, x), steps)), *seen.updated(found, loaded)]
-
-        return body
+    def small_pixel(_, places):
+        to, x, *found = places
+        loaded = v.masked_load(x, masks[0])
+        for parts, at in zip(halves().split(v, common(loaded), v.constant(0), False), (to, offset(b, to, low))):
+            store_one(b, parts, 0, at)
+        return [offset(b, to, to_step), offset(b, x, x_step), *seen.updated(found, loaded)]
 
     def one_pixel(_, places):
         to, x, *found = places
@@ -142,13 +120,7 @@ def _emit_pixels(module, each: bool) -> ir.Function:
         # where pixels lie closer than a block, what fills up one is written by the next
         close = b.icmp_signed("<", to_step, i64(ROW_BYTES))
         small = b.select(b.and_(close, b.icmp_signed("<=", channels, i64(LANES))), pixels, i64(0))
-        done, carried, both = i64(0), [to, x, *seen.start()], b.mul(channels, i64(2))
-        for together in TOGETHER:
-            fit = b.and_(b.icmp_signed("==", channels, i64(LANES // together)), b.icmp_signed("==", to_step, both))
-            end = b.select(fit, b.and_(small, i64(-together)), done)
-            carried = counted_loop(b, done, end, together, carried, small_pixels(together), "small")
-            done = end
-        carried = counted_loop(b, done, small, 1, carried, small_pixels(1), "small")
+        carried = counted_loop(b, i64(0), small, 1, [to, x, *seen.start()], small_pixel, "small")
         _, _, *found = counted_loop(b, small, pixels, 1, carried, one_pixel, "pixel")
         seen.keep(found)
     b.ret_void()

@@ -1,4 +1,6 @@
-"""Transposition of a block of `lanes` x `lanes` elements in registers, for changes between channels-first and channels-last."""
+"""Transposition of a block of `lanes` x `lanes` elements in registers, for changes between channels-first and channels-last, and
+of larger pieces of vectors.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,14 @@ def _interleave(v: Vectors, a, b, width: int):
     )
 
 
-def _transposed(v: Vectors, rows: list) -> list:
-    width = v.lanes // 2
-    while width:
-        for i in range(v.lanes):
-            if not i & width:
-                rows[i], rows[i + width] = _interleave(v, rows[i], rows[i + width], width)
-        width //= 2
+def transposed(v: Vectors, vectors: list) -> list:
+    """Vector i of the result has piece i of each of some vectors: a power of two of them, each of as many pieces."""
+    rows, apart = list(vectors), len(vectors) // 2
+    while apart:
+        for i in range(len(rows)):
+            if not i & apart:
+                rows[i], rows[i + apart] = _interleave(v, rows[i], rows[i + apart], apart * v.lanes // len(rows))
+        apart //= 2
     return rows
 
 
@@ -53,7 +56,7 @@ def _emit(module, like: Vectors, partial: bool) -> ir.Function:
     for row in range(v.lanes):
         at = offset(b, source, b.mul(source_pitch, i64(row)))
         loaded.append(v.masked_load(at, lanes_of(row, rows, columns)) if partial else v.load(at))
-    for row, value in enumerate(_transposed(v, loaded)):
+    for row, value in enumerate(transposed(v, loaded)):
         at = offset(b, destination, b.mul(destination_pitch, i64(row)))
         if partial:
             v.masked_store(value, at, lanes_of(row, columns, rows))

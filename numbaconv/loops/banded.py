@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbaconv.codegen.amx import ROW_BYTES, TALL, configure, release
+from numbaconv.codegen.amx import ROW_BYTES, SUMS_BYTES, TALL, configure, release
 from numbaconv.codegen.bands import band_tile, pair_rows
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import clear, copy, get
@@ -22,7 +22,6 @@ from numbaconv.codegen.scales import BIAS, INVERSE, largest_exponent, put_scale
 from numbaconv.codegen.split import split_pixels
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.scales import exponent_that_fills
-from numbaconv.loops.split import SUMS_BYTES
 from numbaconv.loops.transpose import transpose_strip
 from numbaconv.loops.walk import share
 

@@ -11,26 +11,25 @@ chunks, and the sums of all tiles are carried from one to the next.
     narrow: a position is all channels of `phases` pixels, and a tap a stretch of 32 elements of a kernel row
 
 Where output channels are few, a position stands for several neighbouring `outputs`, whose channels fill the columns of a register
-together: the weights of each lie a pixel further.  Groups whose channels share cache lines are computed in gangs, tile by tile.
+together: the weights of each lie a pixel further.  Groups whose channels share cache lines are computed in gangs, tile by tile;
+where as many of them as there are outputs fill a vector, their sums wait for one another and are stored together.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, TALL, configure, matrix_tile, release
+from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, SUMS_BYTES, configure, matrix_tile, release
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, clear
 from numbaconv.codegen.records import conv_record
-from numbaconv.codegen.rows_of_sums import store_rows
+from numbaconv.codegen.rows_of_sums import store_rows, store_woven
 from numbaconv.codegen.scales import INVERSE
 from numbaconv.codegen.split import split_each_pixel, split_pixels
+from numbaconv.codegen.split_groups import WIDTHS, split_groups
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
 from numbaconv.loops.scales import first_block, line_after, right_guess, scale_block
 from numbaconv.loops.walk import share
-
-#: What a thread's workspace starts with: the sums of a tile.
-SUMS_BYTES = TALL * ROWS * PANEL_ROW
 
 
 @njit
@@ -107,34 +106,53 @@ def fill_wide(conv, to, image, d, line, lines, channels, scale, like):
 
 
 @njit
+def clear_between(conv, line, begin, end, members, like):
+    """Zeros in both halves of a line, from one byte to another or a few more, for each of so many groups."""
+    for member in range(members):
+        for part in range(2):
+            clear(line + member * conv.member_pitch + part * conv.low + begin, (end - begin + 3) // 4, like)
+
+
+@njit
+def split_line(conv, to, x, pixels, members, scale):
+    """Split so many pixels of a line, of each of some groups."""
+    pixel = conv.c_in * 2
+    if conv.x_pixel == 2 * pixel:
+        split_pixels(to, 0, conv.low, ROW_BYTES, x, 0, 1, pixels * conv.c_in, scale)
+        return
+    if conv.c_in in WIDTHS:
+        split_groups(to, conv.member_pitch, conv.low, x, conv.x_pixel, pixels, conv.c_in, members, scale)
+        return
+    for member in range(members):
+        here, source = to + member * conv.member_pitch, x + member * conv.c_in * conv.itemsize
+        split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, pixels, conv.c_in, scale)
+
+
+@njit
 def fill_narrow(conv, to, image, d, line, lines, members, scale, like):
     """The same with all channels of a line's pixels one after another, for each of so many groups."""
     rows = lines + conv.reach_h
     # only what counts for the scale: the last taps read on, and large numbers would be infinite
     below = min(line_after(conv, line + lines), conv.h_in)
-    pixel = conv.c_in * 2
+    pixel, first = conv.c_in * 2, conv.pad_left
+    # none of them where all kernels end before
+    count = max(min(conv.met_last, conv.row_pitch // pixel - first), 0)
     for phase_h in range(conv.phases_h):
         for row in range(rows):
             h = (line + row) * conv.stride_h + phase_h - conv.pad_top
-            for member in range(members):
-                here = to + member * conv.member_pitch + phase_h * conv.phase_pitch + row * conv.row_pitch
-                for part in range(2):
-                    clear(here + part * conv.low, (conv.row_pitch + 3) // 4, like)
-                if d < 0 or h < 0 or h >= below:
-                    continue
-                source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel + member * conv.c_in * conv.itemsize
-                # none of them where all kernels end before
-                count = max(min(conv.met_last, conv.row_pitch // pixel - conv.pad_left), 0)
-                here += conv.pad_left * pixel
-                if conv.x_pixel == 2 * pixel:
-                    split_pixels(here, 0, conv.low, ROW_BYTES, source, 0, 1, count * conv.c_in, scale)
-                else:
-                    split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, count, conv.c_in, scale)
+            here = to + phase_h * conv.phase_pitch + row * conv.row_pitch
+            before, after = first * pixel, (first + count) * pixel
+            if d < 0 or h < 0 or h >= below or count == 0:
+                clear_between(conv, here, 0, conv.row_pitch, members, like)
+                continue
+            # what splitting writes beyond the last pixel, zeros or the next line's pixels will cover
+            clear_between(conv, here, 0, before, members, like)
+            source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel
+            split_line(conv, here + before, source, count, members, scale)
+            clear_between(conv, here, after, conv.row_pitch, members, like)
         # what the last taps read beyond their weights has to be numbers
-        for member in range(members):
-            end = to + member * conv.member_pitch + phase_h * conv.phase_pitch + rows * conv.row_pitch
-            for part in range(2):
-                clear(end + part * conv.low, (conv.shared * conv.position_bytes + ROW_BYTES) // 4, like)
+        end = phase_h * conv.phase_pitch + rows * conv.row_pitch
+        clear_between(conv, to, end, end + conv.shared * conv.position_bytes + ROW_BYTES, members, like)
 
 
 @njit
@@ -154,23 +172,12 @@ def finish_tile(conv, sums, scales, position, count, out, residual, bias, column
             c = out + line * out_line + outputs * column * out_step
             origin = 0 if residual == 0 else residual + line * origin_line + outputs * column * origin_step
             streamed = int(conv.streamed != 0 and (c | out_step) % VECTOR_BYTES == 0)
-            store_rows(
-                sums,
-                pixels,
-                scales,
-                conv.scale_step,
-                c,
-                out_step,
-                streamed,
-                bias,
-                origin,
-                origin_step,
-                columns,
-                outputs,
-                conv.activation,
-                alpha,
-                beta,
-            )
+            scaled = sums, pixels, scales, conv.scale_step
+            places = c, out_step, streamed, bias, origin, origin_step, columns, outputs
+            if conv.woven != 0:
+                store_woven(*scaled, *places, conv.activation, alpha, beta)
+            else:
+                store_rows(*scaled, *places, conv.activation, alpha, beta)
         skipped = conv.positions - column
         sums += skipped * PANEL_ROW
         scales += skipped * conv.scale_step
@@ -226,6 +233,12 @@ def inverses_of(conv, block, unit):
 
 
 @njit
+def sums_of_group(sums, number):
+    """Where sums of a group wait that are stored together with those of others: two side by side."""
+    return sums + number // 2 * SUMS_BYTES + number % 2 * (PANEL_ROW // 2)
+
+
+@njit
 def multiply(
     conv, sums, block, units, row, lines, group, chunk, first, last, coming, coming_bytes, out, residual, alpha, beta
 ):
@@ -274,6 +287,8 @@ def multiply(
                 columns = min(conv.gang * conv.c_out - panel * conv.panel_step, conv.panel_step)
                 weights = panels + (number + panel) * conv.panel_bytes
                 own = sums + (tile * (last - first) + panel - first) * conv.sums_pitch
+                if conv.woven != 0:
+                    own = sums_of_group(sums, panel)
                 this, ahead = ask, asked if tile > 0 or results else 0
                 ask += ahead * conv.steps * LINE
                 if tile == 0 and panel + 1 < end:
@@ -294,7 +309,7 @@ def multiply(
                     ahead,
                     chunk,
                 )
-                if chunk + 1 < conv.chunks:
+                if chunk + 1 < conv.chunks or conv.woven != 0:
                     continue
                 column = (group * conv.c_out + panel * conv.panel_step) * conv.itemsize
                 finish_tile(
@@ -307,6 +322,23 @@ def multiply(
                     0 if origin == 0 else origin + column,
                     conv.bias + (number + panel) * PANEL_ROW,
                     columns,
+                    alpha,
+                    beta,
+                )
+            if conv.woven == 0:
+                continue
+            for panel in range(begin, end, conv.outputs):
+                column = (group + panel) * conv.c_out * conv.itemsize
+                finish_tile(
+                    conv,
+                    sums_of_group(sums, panel),
+                    scales,
+                    position,
+                    count,
+                    c + column,
+                    0 if origin == 0 else origin + column,
+                    conv.bias + column,
+                    min(end - panel, conv.outputs) * conv.c_out,
                     alpha,
                     beta,
                 )
@@ -354,10 +386,12 @@ def split_part(part, row_parts, column_parts, conv_address, x, out, residual, wo
     """One thread's share: lines of all images, panels of all groups.  Workspace: the sums of a tile, a block in two parts."""
     conv = conv_record(conv_address)
     block = workspace + SUMS_BYTES
-    # those that are carried from chunk to chunk lie behind the block
-    sums = workspace if conv.sums_pitch == 0 else block + conv.unit_block * conv.unit_pitch
+    # those that are carried from chunk to chunk, or of several groups, lie behind the block
+    sums = workspace if conv.sums_pitch + conv.woven == 0 else block + conv.unit_block * conv.unit_pitch
     line, last_line = share(conv.n * conv.d_out * conv.line, part // column_parts, row_parts)
-    first, last = share(conv.groups * conv.panels_per_group, part % column_parts, column_parts)
+    panels = conv.groups * conv.panels_per_group
+    first, last = share((panels + conv.gang - 1) // conv.gang, part % column_parts, column_parts)
+    first, last = first * conv.gang, min(last * conv.gang, panels)
     configure(conv.tables)
     known = np.int64(-1), np.int64(0)
     while line < last_line:

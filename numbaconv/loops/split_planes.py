@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, configure, matrix_tile_of_planes, release
+from numbaconv.codegen.amx import COLUMNS, DEPTH, PAIRS, SUMS_BYTES, configure, matrix_tile_of_planes, release
 from numbaconv.codegen.jit import NativeFunction, njit
 from numbaconv.codegen.memory import LINE, put
 from numbaconv.codegen.records import conv_record
@@ -20,7 +20,7 @@ from numbaconv.codegen.rows_of_sums import store_planes
 from numbaconv.codegen.split_planes import HOPS, SOURCE, split_patches, split_planes
 from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.scales import first_block, right_guess, scale_block
-from numbaconv.loops.split import SUMS_BYTES, inverses_of, lines_a_tap, output_of
+from numbaconv.loops.split import inverses_of, lines_a_tap, output_of
 from numbaconv.loops.walk import share
 
 #: Bytes of an element of the table of patches.
