@@ -38,8 +38,11 @@ from numbaconv.algorithms.split import Split
 from numbaconv.algorithms.split_planes import SplitPlanes
 from numbaconv.algorithms.tiled import TiledPlan
 from numbaconv.algorithms.weights import Weights
+from numbaconv.codegen.amx import TALL
 from numbaconv.codegen.halves import FLOAT16, halves_of
 from numbaconv.codegen.jit import cache_folder
+from numbaconv.codegen.patches import TOGETHER
+from numbaconv.codegen.rows_of_sums import WOVEN
 from numbaconv.epilogue import IDENTITY, Activation, Epilogue
 from numbaconv.machine import machine
 from numbaconv.problem import LAYOUTS, ConvProblem
@@ -78,6 +81,8 @@ CORNERS = (
     "n2c40h6w9o20k3p1g5", "c36h9w17o36k3p1g9", "n2c22h9w8o22k3p1g2", "c16h9w18o16k3p1s2g4", "c64h5w19o5k5p2", "c3h70w31o2k3p1",
     "n2c24h9w15o24k3p1g3", "c40h7w13o40k5p2g5", "c16h6w10o32k3p1g4", "c24h5w6o24kh1kw3ph0pw1g12",
     "c20d3h5w9o12k3p1g4", "c33h7w9o16k3p1", "c40h30w4o16k1", "c6h20w21o6k4p2_1s3g2",
+    # patches of one step and of two, made two and four at a time of up to five kernel rows, for rows of one and of four registers
+    "n2c3h17w19o33k3p1s2", "c3h12w13o40k4s4", "c1h9w21o48k5p2", "n2c2d4h6w9o24k2", "c1h9w20o8k3p1", "c4h11w9o40k3p1",
     # signals, and volumes whose slices are taps or images of their own
     "n2c17w50o33k3p1", "c40w90o20k5p4dil2s3", "c3w200o40k9p4g1", "c5d4h7w6o7k3p1", "n2c17d5h9w9o33k3p1sd2sh1sw1",
     "c9d7h8w8o20kd3kh3kw3p2_1dild2dilh1dilw1", "n2c33d3h4w5o40k3p3s2", "c40d3h4w5o9kd1kh3kw3pd0ph1pw1", "n2c20d3h4w5o9k1",
@@ -148,6 +153,22 @@ def test_the_machines_cut_in_different_ways():
     large = parsed("c768h65w65o2048k5p2")
     assert SPLIT.cut(geometry(large), replace(machine(), l2=2 << 20)).fields["chunks"] == 1
     assert SPLIT.too_large(SPLIT.estimate(large, replace(machine(), l2=2 << 20))) is None
+
+
+def test_corners_have_all_kinds_of_patches():
+    cuts = [SPLIT.cut(geometry(parsed(text)), machine()).fields for text in CORNERS]
+    patched = [fields for fields in cuts if fields["patch_pitch"] > 0]
+    assert {fields["steps"] for fields in patched} == {1, 2}
+    assert {fields["patches_together"] for fields in patched} == set(TOGETHER)
+    assert {fields["registers"] for fields in patched} == {2, TALL}
+    assert any(
+        fields["position_bytes"] % 32 and not fields["patch_pitch"] and not fields["block_pitch"] for fields in cuts
+    )
+    assert {(fields["woven"], fields["outputs"]) for fields in cuts} >= {
+        (0, 1),
+        (0, 2),
+        *((1, groups) for groups in WOVEN),
+    }
 
 
 @every_layout

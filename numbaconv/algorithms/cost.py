@@ -12,8 +12,8 @@ m rows and v vectors a tile; K = taps x channels of a group, where taps that a t
 not count.  x, out and weights are bytes; the share of them that is missed grows from nothing, where all three take half of
 the L2, with what an algorithm keeps there beside them, to all, where they take one and a half; whichever of x and weights does
 not fit half of the L2 comes once a block of the other, and a panel larger than the L2 IN_ORDER again for each tile.  Results
-that are written past the caches count STREAMED times.  A cycle is the time of `FMA` multiply-adds of a tile with its operands in
-the L1.
+that are written past the caches count STREAMED times, those that tiles ask for ASKED times.  A cycle is the time of `FMA`
+multiply-adds of a tile with its operands in the L1.
 
 `least_work` is the same for tiles as few and as high as can be, whose operands come once each: a lower bound for all
 algorithms of the family, found once, by which selection leaves out those that cannot win.
@@ -49,6 +49,8 @@ COLLIDING = 4.0
 L3_SHARE, BEYOND_L3 = 12 << 20, 2.7
 #: The part of the wait for results that is left where they are written past the caches; measured with 13 to 87 MB.
 STREAMED = 0.5
+#: The same where tiles ask for their lines before they sum up; measured with 4 to 6 MB.
+ASKED = 0.6
 #: The part of the wait for operands from beyond the L2 that is left where rows are asked for ahead; measured.
 FETCHED = 0.6
 #: The same where weights are read once and in the order of memory; measured with 33 MB.
@@ -206,7 +208,7 @@ def far_cycles(
     """Cycles that wait for what comes from beyond the L2; operands larger than half of it come once a pass.
 
     `beside` are bytes of the workspace that take room in the L2, too; `streams` tells that results that are
-    too large for the caches are written past them, where vectors are aligned.
+    too large for the caches are written past them, where vectors are aligned, and others beyond the L2 are asked for.
     """
     n, half = g["n"], machine.l2 / 2
     x, out = n * g["in_pixels"] * g["x_pixel"], n * g["out_pixels"] * g["out_pixel"]
@@ -214,10 +216,17 @@ def far_cycles(
     if near <= half:
         return 0.0
     moved = x * input_passes if x > half else x
-    moved += out * STREAMED if streams and past_caches(out) and g["out_pixel"] % VECTOR_BYTES == 0 else out
+    moved += out * _waiting_part(g, out, machine) if streams else out
     if weight_bytes:
         moved += fetched_bytes(weight_bytes, weight_passes, machine)
     return waiting_cycles(near, moved, machine)
+
+
+def _waiting_part(g: dict[str, int], out: int, machine: Machine) -> float:
+    """The part of the wait for so many bytes of results that the core leaves."""
+    if past_caches(out):
+        return STREAMED if g["out_pixel"] % VECTOR_BYTES == 0 else 1.0
+    return ASKED if out > 2 * machine.l2 else 1.0
 
 
 def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:

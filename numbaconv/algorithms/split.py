@@ -37,6 +37,7 @@ from numbaconv.algorithms.matrix_tiles import (
     turned_lines,
 )
 from numbaconv.algorithms.split_panels import SplitPanels
+from numbaconv.algorithms.split_patches import TABLE_BYTES, gathering, patch_steps, patch_table, positions_together
 from numbaconv.algorithms.tiled import Cut, Operand
 from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, SUMS_BYTES, TALL
 from numbaconv.codegen.halves import LANES
@@ -54,6 +55,8 @@ from numbaconv.workspace import ALIGNMENT, rounded
 _PANEL_PART = 4
 #: The part that a block of pixels may take of which each is read once.
 _APART_PART = 4
+#: The part of a block whose patches are written down for each tile.
+_PATCHED_PART = 8
 #: What a block and a panel may take together, if both are to stay.
 _TOGETHER = 0.8
 #: Cycles to load the sums of a tile that are carried from chunk to chunk, and to store them.
@@ -108,13 +111,15 @@ class Split(MatrixTiles):
         phases = 1 if narrow or g["k_w"] == 1 else stride_w
         positions, shared = positions_of_line(g)
         position_bytes = 2 * stride_w * c_in if narrow else ROW_BYTES
+        patched = patch_steps(g, steps, position_bytes, machine) if narrow and g["groups"] == 1 else 0
+        steps = patched or steps
         row_pitch, tail = positions * position_bytes, shared * position_bytes + 2 * ROW_BYTES
         blocks = 1 if narrow else -(-c_in // DEPTH)
         strips = 2 * k_d * blocks * phases_h * phases
         column_block = max(1, l2 // _PANEL_PART // (steps * STEP_BYTES))
         # large blocks save what neighbours share, and weights that come again; pixels that share neither are better in small ones
         apart = reach_h == 0 and positions == 1 and column_block >= g["panels_per_group"]
-        room = l2 // (_APART_PART if apart else INPUT_PART)
+        room = l2 // (_PATCHED_PART if patched else _APART_PART if apart else INPUT_PART)
         together = TALL if g.get("outputs", 1) * g["c_out"] <= ROWS else 2
         gang = max(1, min(2 * ROWS // g["c_out"], g["groups"])) if narrow else 1
         lines = lines_of_block(
@@ -141,7 +146,8 @@ class Split(MatrixTiles):
         sums = together * ROWS * PANEL_ROW
         carried = 0 if chunks == 1 else -(-registers // together) * g["panels_per_group"] * sums
         woven = gang > 1 and g.get("outputs", 1) in WOVEN and g["outputs"] * g["c_out"] == ROWS
-        waiting = carried
+        # behind the block lie sums that wait, or patches
+        waiting = carried + 2 * together * ROWS * patched * ROW_BYTES
         if woven:
             # all of a gang, in whole vectors
             column_block = max(column_block, gang)
@@ -176,13 +182,16 @@ class Split(MatrixTiles):
             "member_pitch": member_pitch if gang > 1 else 0,
             "panel_step": g["c_out"] if gang > 1 else 2 * ROWS,
             "steps": steps,
+            "patch_pitch": patched * ROW_BYTES,
+            "patches_together": positions_together(g["k_w"] * g["c_in"], position_bytes) if patched else 0,
             "tile_height": -(-total // max(registers, 1)) or 1,
             "panel_bytes": chunks * steps * STEP_BYTES,
             "column_block": column_block if chunks == 1 else 1,
             # results that many products hide are not asked for
             "far_results": int(chunks * steps <= _FEW_STEPS and g["n"] * g["out_pixels"] * g["out_pixel"] > l2),
         }
-        return Cut(fields, units * unit_pitch + waiting, steps * 8 + ROW_BYTES)
+        tables = steps * 8 + ROW_BYTES + patched * TABLE_BYTES
+        return Cut(fields, units * unit_pitch + waiting, tables)
 
     def shares(self, g):
         """Lines of all images, panels of all groups or gangs of them."""
@@ -209,6 +218,10 @@ class Split(MatrixTiles):
             across, phase = np.divmod(w * g["dilation_w"], g["stride_w"])
             base = base + phase * g["phase_pitch"] + across * ROW_BYTES
             blocks = np.arange(-(-g["chunk"] // DEPTH)) * g["block_pitch"]
+        elif g["patch_pitch"]:
+            taps = np.arange(g["steps"]) * ROW_BYTES
+            table = patch_table(base.ravel(), g["k_w"] * g["c_in"])
+            return {"taps": np.concatenate((taps, table.ravel())), "tables": self.configuration(g)}
         else:
             base = base + 0 * w[..., :1]
             blocks = np.arange(-(-g["k_w"] * g["c_in"] // DEPTH)) * ROW_BYTES
@@ -217,6 +230,8 @@ class Split(MatrixTiles):
 
     def operands(self, weights, g):
         run, chunk = (g["c_in"], g["chunk"]) if g["block_pitch"] else (g["c_in"] * g["k_w"],) * 2
+        if g["patch_pitch"]:
+            run = chunk = run * g["k_d"] * g["k_h"]
         form = SplitPanels(run, chunk, self.halves, g["outputs"], g["stride_w"] // g["outputs"])
         bias = weights.flat_bias if g["woven"] else weights.packed_bias
         if g["outputs"] > 1 and not g["woven"]:
@@ -233,7 +248,9 @@ class Split(MatrixTiles):
             3 * registers * halves * g["chunks"] * g["steps"] * met * machine.rates.matrix * (height + 1) / (ROWS + 1)
         )
         reach = (g["k_w"] - 1) * g["dilation_w"] // g["stride_w"]
-        if not products_hide_operands(halves, reach):
+        if g["patch_pitch"]:
+            products += registers * height * gathering(g["k_d"] * g["k_h"], g["steps"])
+        elif not products_hide_operands(halves, reach):
             strips = g["k_d"] * g["k_h"] * met * g["position_bytes"] / ROW_BYTES
             if g["block_pitch"]:
                 strips *= min(g["phases"], g["k_w"]) * -(-g["c_in"] // DEPTH)
@@ -285,9 +302,10 @@ class Split(MatrixTiles):
         if 2 * c_out <= ROWS and g["k_w"] > 1:
             # outputs that stand abreast read each element of a row once for all of them
             abreast = ROWS // c_out
-            steps = g["k_d"] * g["k_h"] * max(1 / abreast, g["stride_w"] * c_in / DEPTH)
+            steps = max(1 / abreast, g["k_d"] * g["k_h"] * g["stride_w"] * c_in / DEPTH)
         else:
-            steps = _steps(g, c_in)[0]
+            steps, narrow = _steps(g, c_in)
+            steps = -(-g["window"] * c_in // DEPTH) if narrow else steps
         if cost.much_padding(g):
             # the lines of a signal are its pixels
             lines_met = cost.columns_met(g) / g["k_w"] if g["h_in"] == g["k_h"] == 1 else cost.rows_met(g) / g["k_h"]
@@ -355,7 +373,7 @@ def outputs_abreast(g: dict[str, int]) -> dict[str, int]:
 
 def _met(g: dict[str, int]) -> float:
     """The part of the steps that an average pair of registers meets; see `loops.split.steps_met`."""
-    if not cost.much_padding(g):
+    if g["patch_pitch"] or not cost.much_padding(g):
         return 1.0
     if g["k_d"] > 1:
         return cost.slices_met(g) / g["k_d"]

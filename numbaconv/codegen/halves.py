@@ -39,7 +39,8 @@ class _BFloat(ir.types.Type):
 
 
 _BFLOATS, _FLOAT16S = ir.VectorType(_BFloat(), 2 * LANES), ir.VectorType(ir.HalfType(), LANES)
-_WORDS = ir.VectorType(ir.IntType(16), 2 * LANES)
+#: The halves of two vectors of float32.
+WORDS = ir.VectorType(ir.IntType(16), 2 * LANES)
 
 
 def _order(numbers: Sequence[int]) -> ir.Constant:
@@ -57,7 +58,7 @@ def _rounded(v: Vectors, x):
 def _narrowed(v: Vectors, x, y):
     """Two vectors as one of 32 bfloat16, those of x first, rounded to the nearest even ones."""
     # the instruction's first operand becomes the upper half
-    return v.builder.bitcast(v.call("llvm.x86.avx512bf16.cvtne2ps2bf16.512", _BFLOATS, y, x), _WORDS)
+    return v.builder.bitcast(v.call("llvm.x86.avx512bf16.cvtne2ps2bf16.512", _BFLOATS, y, x), WORDS)
 
 
 def _bfloat16s(v: Vectors, x, y, paired: bool):
@@ -68,7 +69,7 @@ def _bfloat16s(v: Vectors, x, y, paired: bool):
     # the words of high parts are there already, and are only pushed together
     below, above = b.lshr(b.bitcast(high, v.integer), v.integers(16)), b.bitcast(high_y, v.integer)
     words = _narrowed(v, low, low_y)
-    return (b.bitcast(b.or_(below, above), _WORDS),), (b.shuffle_vector(words, words, _order(_PAIRS)),)
+    return (b.bitcast(b.or_(below, above), WORDS),), (b.shuffle_vector(words, words, _order(_PAIRS)),)
 
 
 def _float16s(v: Vectors, x, y, paired: bool):

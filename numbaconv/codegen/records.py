@@ -57,7 +57,7 @@ CONV = _integers(
     "kernel_transform kernel_block kernel_offset kernel_position "
     "steps low block_pitch position_bytes shared tile_height far_results unit_block unit_pitch pair_pitch "
     "scales scale_step scaled guessed met_first met_last unit chunk sums_pitch "
-    "row_pixels registers gang woven member_pitch panel_step half_step inner inner_function product_offset "
+    "row_pixels registers gang woven patches_together member_pitch panel_step half_step inner inner_function product_offset "
     "bands band_count band_step band_low band_first band_pairs bands_offset out_row"
 )
 

@@ -10,6 +10,9 @@ chunks, and the sums of all tiles are carried from one to the next.
     wide: channels in blocks of 32, a position is 64 bytes: block by block, phase by phase, line by line
     narrow: a position is all channels of `phases` pixels, and a tap a stretch of 32 elements of a kernel row
 
+Narrow positions lie askew to cache lines, where a register takes twice as long to load.  Where few elements make a patch, those of
+a tile are put side by side first, and steps go through patches instead of kernel rows.
+
 Where output channels are few, a position stands for several neighbouring `outputs`, whose channels fill the columns of a register
 together: the weights of each lie a pixel further.  Groups whose channels share cache lines are computed in gangs, tile by tile;
 where as many of them as there are outputs fill a vector, their sums wait for one another and are stored together.
@@ -19,140 +22,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbaconv.codegen.amx import DEPTH, ROW_BYTES, ROWS, STEP_BYTES, SUMS_BYTES, configure, matrix_tile, release
+from numbaconv.codegen.amx import ROWS, STEP_BYTES, SUMS_BYTES, configure, matrix_tile, release
 from numbaconv.codegen.jit import NativeFunction, njit
-from numbaconv.codegen.memory import LINE, clear
+from numbaconv.codegen.memory import LINE
+from numbaconv.codegen.patches import gather_patches
 from numbaconv.codegen.records import conv_record
 from numbaconv.codegen.rows_of_sums import store_rows, store_woven
-from numbaconv.codegen.scales import INVERSE
-from numbaconv.codegen.split import split_each_pixel, split_pixels
-from numbaconv.codegen.split_groups import WIDTHS, split_groups
 from numbaconv.loops.gemm import PANEL_ROW, VECTOR_BYTES
-from numbaconv.loops.scales import first_block, line_after, right_guess, scale_block
+from numbaconv.loops.scales import first_block, right_guess, scale_block
+from numbaconv.loops.split_input import fill_units, inverses_of
 from numbaconv.loops.walk import share
-
-
-@njit
-def fill_stretch(conv, to, count, first, hop, size, x, x_step, channels, scale, like):
-    """Split `count` positions from number `first` of an axis on, every `hop`-th; those outside of its `size` are zeros.
-
-    `scale` is the address of the scale of all, or of the inverse of each one's.
-    """
-    before = min(max((-first + hop - 1) // hop, 0), count)
-    stop = min(max((size - first + hop - 1) // hop, before), count)
-    for block in range((channels + DEPTH - 1) // DEPTH):
-        for part in range(2):
-            here = to + block * conv.block_pitch + part * conv.low
-            clear(here, before * ROW_BYTES // 4, like)
-            clear(here + stop * ROW_BYTES, (count - stop) * ROW_BYTES // 4, like)
-    at = x + (first + before * hop) * x_step
-    to += before * ROW_BYTES
-    pixels = stop - before
-    if conv.scale_step == 0:
-        split_pixels(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, channels, scale)
-        return
-    clear(scale, before, like)
-    clear(scale + stop * conv.scale_step, count - stop, like)
-    scale += before * conv.scale_step
-    split_each_pixel(to, ROW_BYTES, conv.low, conv.block_pitch, at, hop * x_step, pixels, channels, scale, conv.unit)
-
-
-@njit
-def fill_wide(conv, to, image, d, line, lines, channels, scale, like):
-    """The lines under `lines` output lines from number `line` on, for a slice of the input that is inside if `d` >= 0."""
-    rows = lines + conv.reach_h
-    for phase_h in range(conv.phases_h):
-        first = line * conv.stride_h + phase_h - conv.pad_top
-        here = to + phase_h * conv.phases * conv.phase_pitch
-        plane = image + d * conv.h_in * conv.w_in * conv.x_pixel
-        if conv.positions == 1:
-            # a column of each phase
-            for phase in range(conv.phases):
-                w = phase - conv.pad_left
-                size = conv.h_in if d >= 0 and 0 <= w < conv.w_in else 0
-                fill_stretch(
-                    conv,
-                    here + phase * conv.phase_pitch,
-                    rows,
-                    first,
-                    conv.stride_h,
-                    size,
-                    plane + w * conv.x_pixel,
-                    conv.w_in * conv.x_pixel,
-                    channels,
-                    scale,
-                    like,
-                )
-            continue
-        for row in range(rows):
-            h = first + row * conv.stride_h
-            inside = d >= 0 and 0 <= h < conv.h_in
-            # the last line ends with the zeros that it would share with the next one
-            count = conv.positions + (conv.shared if row == rows - 1 else 0)
-            for phase in range(conv.phases):
-                fill_stretch(
-                    conv,
-                    here + phase * conv.phase_pitch + row * conv.row_pitch,
-                    count,
-                    phase - conv.pad_left,
-                    conv.stride_w,
-                    conv.w_in if inside else 0,
-                    plane + h * conv.w_in * conv.x_pixel,
-                    conv.x_pixel,
-                    channels,
-                    scale + row * conv.positions * conv.scale_step,
-                    like,
-                )
-
-
-@njit
-def clear_between(conv, line, begin, end, members, like):
-    """Zeros in both halves of a line, from one byte to another or a few more, for each of so many groups."""
-    for member in range(members):
-        for part in range(2):
-            clear(line + member * conv.member_pitch + part * conv.low + begin, (end - begin + 3) // 4, like)
-
-
-@njit
-def split_line(conv, to, x, pixels, members, scale):
-    """Split so many pixels of a line, of each of some groups."""
-    pixel = conv.c_in * 2
-    if conv.x_pixel == 2 * pixel:
-        split_pixels(to, 0, conv.low, ROW_BYTES, x, 0, 1, pixels * conv.c_in, scale)
-        return
-    if conv.c_in in WIDTHS:
-        split_groups(to, conv.member_pitch, conv.low, x, conv.x_pixel, pixels, conv.c_in, members, scale)
-        return
-    for member in range(members):
-        here, source = to + member * conv.member_pitch, x + member * conv.c_in * conv.itemsize
-        split_pixels(here, pixel, conv.low, ROW_BYTES, source, conv.x_pixel, pixels, conv.c_in, scale)
-
-
-@njit
-def fill_narrow(conv, to, image, d, line, lines, members, scale, like):
-    """The same with all channels of a line's pixels one after another, for each of so many groups."""
-    rows = lines + conv.reach_h
-    # only what counts for the scale: the last taps read on, and large numbers would be infinite
-    below = min(line_after(conv, line + lines), conv.h_in)
-    pixel, first = conv.c_in * 2, conv.pad_left
-    # none of them where all kernels end before
-    count = max(min(conv.met_last, conv.row_pitch // pixel - first), 0)
-    for phase_h in range(conv.phases_h):
-        for row in range(rows):
-            h = (line + row) * conv.stride_h + phase_h - conv.pad_top
-            here = to + phase_h * conv.phase_pitch + row * conv.row_pitch
-            before, after = first * pixel, (first + count) * pixel
-            if d < 0 or h < 0 or h >= below or count == 0:
-                clear_between(conv, here, 0, conv.row_pitch, members, like)
-                continue
-            # what splitting writes beyond the last pixel, zeros or the next line's pixels will cover
-            clear_between(conv, here, 0, before, members, like)
-            source = image + (d * conv.h_in + h) * conv.w_in * conv.x_pixel
-            split_line(conv, here + before, source, count, members, scale)
-            clear_between(conv, here, after, conv.row_pitch, members, like)
-        # what the last taps read beyond their weights has to be numbers
-        end = phase_h * conv.phase_pitch + rows * conv.row_pitch
-        clear_between(conv, to, end, end + conv.shared * conv.position_bytes + ROW_BYTES, members, like)
 
 
 @njit
@@ -213,8 +92,10 @@ def met(first, last, stride, dilation, before, taps, size):
 def steps_met(conv, unit, row, position, count):
     """Steps, first and beyond the last, that `count` positions of a block meet: the others read zeros only.
 
-    Of slices where the kernel has several, else of rows.
+    Of slices where the kernel has several, else of rows; patches are multiplied as a whole.
     """
+    if conv.patch_pitch > 0:
+        return 0, conv.steps
     if conv.k_d > 1:
         d_out = unit % conv.d_out
         start, stop = met(d_out, d_out, conv.stride_d, conv.dilation_d, conv.pad_front, conv.k_d, conv.d_in)
@@ -224,12 +105,6 @@ def steps_met(conv, unit, row, position, count):
         start, stop = met(first, last, conv.stride_h, conv.dilation_h, conv.pad_top, conv.k_h, conv.h_in)
         each = conv.steps // conv.k_h
     return start * each, stop * each
-
-
-@njit
-def inverses_of(conv, block, unit):
-    """Where the inverses of the scales of a slice of a block lie, after the scale of all."""
-    return block + unit * conv.unit_pitch + conv.scales + INVERSE
 
 
 @njit
@@ -276,7 +151,23 @@ def multiply(
             rows = min(registers - register, together)
             count = min(rows * height, positions - position)
             step_first, step_last = steps_met(conv, first_unit + unit, row, position, count)
-            a = block + unit * conv.unit_pitch + position * step
+            a, row_step, low = block + unit * conv.unit_pitch + position * step, step, conv.low
+            if conv.patch_pitch > 0:
+                patches, to_low = block + conv.unit_block * conv.unit_pitch, together * ROWS * conv.patch_pitch
+                table = conv.taps + 8 * conv.steps
+                gather_patches(
+                    patches,
+                    conv.patch_pitch,
+                    to_low,
+                    a,
+                    step,
+                    low,
+                    table,
+                    conv.steps,
+                    count,
+                    conv.patches_together,
+                )
+                a, row_step, low = patches, conv.patch_pitch, to_low
             scales = inverses_of(conv, block, unit) + position * conv.scale_step
             c = output_of(conv, out, first_unit + unit, row, conv.out_pixel)
             origin = output_of(conv, residual, first_unit + unit, row, conv.residual_pixel)
@@ -297,9 +188,9 @@ def multiply(
                     rows,
                     (conv.outputs * columns + ROWS - 1) // ROWS,
                     a + panel * conv.member_pitch,
-                    height * step,
-                    step,
-                    conv.low,
+                    height * row_step,
+                    row_step,
+                    low,
                     conv.taps + 8 * step_first,
                     step_last - step_first,
                     weights + step_first * STEP_BYTES,
@@ -354,32 +245,6 @@ def coming_lines(conv, image, row, lines, stop):
     first = (row + lines - 1) * conv.stride_h - conv.pad_top + (conv.k_h - 1) * conv.dilation_h + 1
     first = min(max(first, 0), conv.h_in)
     return image + first * line, min(following * conv.stride_h, conv.h_in - first) * line
-
-
-@njit
-def fill_block(conv, block, x, unit, row, lines, channels, members, like):
-    """The lines under `lines` output lines from number `row` of a slice, in all slices that the kernel meets, for some groups."""
-    image, d_out = divmod(unit, conv.d_out)
-    scale = block + conv.scales
-    if conv.scale_step > 0:
-        scale = inverses_of(conv, block, 0)
-    for k_d in range(conv.k_d):
-        d = d_out * conv.stride_d - conv.pad_front + k_d * conv.dilation_d
-        d = d if d < conv.d_in else -1
-        to = block + k_d * conv.strip_pitch
-        if conv.block_pitch > 0:
-            fill_wide(conv, to, x + image * conv.x_image, d, row, lines, channels, scale, like)
-        else:
-            fill_narrow(conv, to, x + image * conv.x_image, d, row, lines, members, scale, like)
-
-
-@njit
-def fill_units(conv, block, x, unit, units, row, lines, group, members, chunk, like):
-    """The same of a chunk of the channels of groups from number `group` on, for `units` slices from number `unit` on."""
-    first = chunk * conv.chunk
-    source, channels = x + (group * conv.c_in + first) * conv.itemsize, min(conv.chunk, conv.c_in - first)
-    for i in range(units):
-        fill_block(conv, block + i * conv.unit_pitch, source, unit + i, row, lines, channels, members, like)
 
 
 def split_part(part, row_parts, column_parts, conv_address, x, out, residual, workspace, alpha, beta):

@@ -20,7 +20,8 @@ from numbaconv.codegen.rows_of_sums import store_planes
 from numbaconv.codegen.split_planes import HOPS, SOURCE, split_patches, split_planes
 from numbaconv.loops.gemm import VECTOR_BYTES
 from numbaconv.loops.scales import first_block, right_guess, scale_block
-from numbaconv.loops.split import inverses_of, lines_a_tap, output_of
+from numbaconv.loops.split import lines_a_tap, output_of
+from numbaconv.loops.split_input import inverses_of
 from numbaconv.loops.walk import share
 
 #: Bytes of an element of the table of patches.
