@@ -6,6 +6,8 @@ patches = 3 registers ceil(K / 32) product + PIECE runs + WHOLE ceil(K / 32)
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from numbaconv.codegen.amx import DEPTH, ROWS
@@ -25,7 +27,7 @@ TABLE_BYTES = 8 * ENTRIES
 def patch_steps(g: dict[str, int], steps: int, position_bytes: int, machine: Machine) -> int:
     """Steps of the patches that save time over so many `steps` of kernel rows; 0 where they do not."""
     run = g["k_w"] * g["c_in"]
-    pieces = _pieces(np.arange(g["k_d"] * g["k_h"]), run)
+    pieces = _pieces(g["k_d"] * g["k_h"], run)
     if len(pieces) > _MOST_STEPS or max(map(len, pieces)) > PIECES or not positions_together(run, position_bytes):
         return 0
     registers = -(-g.get("outputs", 1) * g["c_out"] // ROWS)
@@ -47,23 +49,25 @@ def gathering(rows: int, steps: int) -> float:
 
 def patch_table(rows: np.ndarray, run: int) -> np.ndarray:
     """What `gather_patches` reads of kernel rows of `run` elements that lie at such offsets."""
-    pieces = _pieces(rows, run)
+    pieces = _pieces(len(rows), run)
     table = np.zeros((len(pieces), ENTRIES), np.int64)
     for line, step in zip(table, pieces):
         line[0] = len(step)
-        line[1 : 1 + np.size(step)] = np.ravel(step)
+        line[1 : 1 + np.size(step)] = np.ravel([(rows[number], *rest) for number, *rest in step])
     return table
 
 
-def _pieces(rows: np.ndarray, run: int) -> list[list[tuple[int, int, int]]]:
-    """For each step and each row that it has a part of: where the row's run begins, which of its elements would be the first one of
-    the step, and a bit for each element of the step that is in it.
+@lru_cache(maxsize=256)
+def _pieces(rows: int, run: int) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+    """For each step and each row that it has a part of: the row's number, which of its elements would be the first one of the step,
+    and a bit for each element of the step that is in it.
     """
-    steps = []
-    for first in range(0, len(rows) * run, DEPTH):
-        parts = []
-        for number in range(first // run, min(-(-(first + DEPTH) // run), len(rows))):
-            begin, end = max(number * run - first, 0), min((number + 1) * run - first, DEPTH)
-            parts.append((int(rows[number]), first - number * run, (1 << end) - (1 << begin)))
-        steps.append(parts)
-    return steps
+
+    def piece(first, number):
+        begin, end = max(number * run - first, 0), min((number + 1) * run - first, DEPTH)
+        return number, first - number * run, (1 << end) - (1 << begin)
+
+    def pieces(first):
+        return tuple(piece(first, number) for number in range(first // run, min(-(-(first + DEPTH) // run), rows)))
+
+    return tuple(pieces(first) for first in range(0, rows * run, DEPTH))
