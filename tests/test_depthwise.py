@@ -15,7 +15,7 @@ from numbaconv.algorithms.sliding import TILES, sliding_fields
 from numbaconv.algorithms.weights import Weights
 from numbaconv.loops.gemm import PANEL_ROW
 from numbaconv.loops.sliding import PIXELS
-from numbaconv.machine import machine
+from numbaconv.machine import Machine, machine
 from numbaconv.problem import ConvProblem
 
 #: Several panels that are and are not full, slices, batches, strides and dilations of slices, kernels that lie in padding.
@@ -26,14 +26,19 @@ CORNERS = (
 OWN_LAYOUTS = ("channels_last",)
 
 
-def loaded(problem: ConvProblem) -> int:
+def machine_of(**rates) -> Machine:
+    """This machine, with an L3 that is fast unless told otherwise."""
+    return replace(machine(), rates=replace(machine().rates, **{"far_bytes": 30.0} | rates))
+
+
+def loaded(problem: ConvProblem, **rates) -> int:
     """Whether the loops are told to load lines first."""
-    return blocks(problem)["fetch"]
+    return blocks(problem, **rates)["fetch"]
 
 
-def blocks(problem: ConvProblem) -> dict[str, int]:
+def blocks(problem: ConvProblem, **rates) -> dict[str, int]:
     """What the loops are told."""
-    return sliding_fields(geometry(problem), machine(), TILES)
+    return sliding_fields(geometry(problem), machine_of(**rates), TILES)
 
 
 def plan_of(given_):
@@ -42,7 +47,7 @@ def plan_of(given_):
         patch.setattr(sliding_blocks, "_LOADED", -1)
         patch.setattr(sliding_blocks, "_LOADED_IMAGES", -1)
         weights = Weights(given_.weight, given_.bias, given_.problem.groups)
-        return Depthwise().plan(given_.problem, weights, given_.epilogue, machine())
+        return Depthwise().plan(given_.problem, weights, given_.epilogue, machine_of())
 
 
 @pytest.mark.parametrize("text", CORNERS)
@@ -59,11 +64,10 @@ def test_nothing_beside_tensors_is_loaded(python):
 
 
 def abreast(panels: int, rest: str, **rates) -> int:
-    """Panels of a block, of so many; in cycles of a machine whose L3 is fast, unless told otherwise."""
-    on = replace(machine(), rates=replace(machine().rates, **{"far_bytes": 30.0} | rates))
+    """Panels of a block, of so many."""
     c = panels * PANEL_ROW // 4
     problem = ConvProblem.parse(f"c{c}{rest}o{c}g{c}cl")
-    return Depthwise().cut(geometry(problem), on).fields["column_block"]
+    return Depthwise().cut(geometry(problem), machine_of(**rates)).fields["column_block"]
 
 
 def test_the_l1_keeps_the_rows_that_lines_share():
@@ -139,6 +143,13 @@ def test_only_what_the_l3_may_not_keep_is_loaded_first():
     assert (loaded(large), loaded(small), loaded(signal)) == (1, 0, 0)
 
 
+def test_a_slow_l3_leaves_nothing_to_gain():
+    for text in ("c96h224w224o96k3p1g96cl", "c54d13h80w80o54k3p1g54cl"):
+        problem = ConvProblem.parse(text)
+        fast, slow = blocks(problem), blocks(problem, far_bytes=8.0)
+        assert (fast["fetch"], slow["fetch"]) == (1, 0) and slow["line_block"] >= fast["line_block"]
+
+
 def test_large_layers_give_the_bits_of_small_ones():
     """Ten lines of a large image are those of an image of twelve."""
     large = make_operands(ConvProblem.parse("c96h160w160o96k3p1g96cl"), normals)
@@ -146,5 +157,5 @@ def test_large_layers_give_the_bits_of_small_ones():
     assert (loaded(large.problem), loaded(few)) == (1, 0)
     y, part = (np.empty(p.output_shape, np.float32) for p in (large.problem, few))
     for problem, x, out in ((large.problem, large.x, y), (few, np.ascontiguousarray(large.x[:, :12]), part)):
-        Depthwise().plan(problem, Weights(large.weight, None, 96), large.epilogue, machine()).run(x, out, None)
+        Depthwise().plan(problem, Weights(large.weight, None, 96), large.epilogue, machine_of()).run(x, out, None)
     assert bits(y[:, :11]) == bits(part[:, :11])

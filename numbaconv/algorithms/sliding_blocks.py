@@ -18,14 +18,15 @@ _NEAR_WEIGHTS, _WEIGHTS_PART = 2, 4
 _WHOLE = 0.6
 #: Multiply-adds for each pixel of a row that hide that it comes from the L2, which takes two cycles a cache line.
 _HIDDEN = 3
-#: Bytes that come from beyond the L2 in a cycle, below which pixels come as a whole.
+#: Bytes that come from beyond the L2 in a cycle, below which pixels come as a whole, and nothing is loaded ahead of tiles: their
+#: own loads take all that such an L3 gives.
 _SLOW_FAR = 16.0
 #: The part of the L2 that the lines under a block may take, in all slices of the kernel, and the rows that it has at least:
 #: measured with lines of 100 to 600 KB and kernels of 3 to 7 rows, on which 16 lines take 0.4 to 0.9 of the time of one or two.
 _BLOCK_PART, _FEWEST_ROWS = 2, 20
 #: Volumes and images of so many bytes are loaded in order before tiles read and write them, which takes 0.5 to 0.9 of the time
-#: with what comes from memory, and 1.05 to 1.3 where the L3 keeps it; by so many times the L2 at most.  From so many bytes under
-#: a tile on, what tiles read is in order by itself.
+#: with what comes from memory, and 1.05 to 1.3 where the L3 keeps it, 1.3 to 1.45 from a slow one; by so many times the L2 at most.
+#: From so many bytes under a tile on, what tiles read is in order by itself.
 _LOADED, _LOADED_IMAGES, _LOADED_PART, _LONG_RUN = 8 << 20, 16 << 20, 2, 20 << 10
 #: Lines of a block that is loaded in order, at the least: fewer repeat the rows that neighbouring blocks share too often.
 _FEWEST_LOADED = 3
@@ -53,10 +54,15 @@ def panels_abreast(g: dict[str, int], machine: Machine, fields: dict[str, int]) 
     block = machine.l1 // ((pixels + outputs) * PANEL_ROW + fields["panel_bytes"])
     if block >= _WHOLE * fields["panels_per_group"]:
         return fields["panels_per_group"]
-    slow = machine.rates.far_bytes < _SLOW_FAR and g["in_pixels"] * g["x_pixel"] > machine.l2 // 2
-    if slow or fields["fetch"]:
+    far = g["in_pixels"] * g["x_pixel"] > machine.l2 // 2
+    if (far and _slow(machine)) or fields["fetch"]:
         return max(block, _NEAR_WEIGHTS * machine.l1 // fields["panel_bytes"])
     return block
+
+
+def _slow(machine: Machine) -> bool:
+    """Whether what comes from beyond the L2 is slow."""
+    return machine.rates.far_bytes < _SLOW_FAR
 
 
 def line_block(g: dict[str, int], machine: Machine, panel_by_panel: bool) -> int:
@@ -84,7 +90,7 @@ def lines_in_order(g: dict[str, int], machine: Machine, pixels: int, lines: int)
     """
     tensors = g["n"] * (g["x_image"] + g["out_pixels"] * g["out_pixel"])
     small = tensors <= (_LOADED if g["k_d"] > 1 else _LOADED_IMAGES)
-    if small or pixels * g["stride_w"] * g["x_pixel"] > _LONG_RUN:
+    if small or _slow(machine) or pixels * g["stride_w"] * g["x_pixel"] > _LONG_RUN:
         return 0
     row, shared = g["w_in"] * g["x_pixel"], (g["k_h"] - 1) * g["dilation_h"] + 1 - g["stride_h"]
     line = g["stride_h"] * row + g["w_out"] * g["out_pixel"]
