@@ -27,8 +27,8 @@ OWN_LAYOUTS = ("channels_last",)
 
 
 def machine_of(**rates) -> Machine:
-    """This machine, with an L3 that is fast unless told otherwise."""
-    return replace(machine(), rates=replace(machine().rates, **{"far_bytes": 30.0} | rates))
+    """This machine, with an L2 and an L3 that are fast unless told otherwise."""
+    return replace(machine(), rates=replace(machine().rates, **{"copy_bytes": 28.0, "far_bytes": 30.0} | rates))
 
 
 def loaded(problem: ConvProblem, **rates) -> int:
@@ -92,6 +92,23 @@ def test_blocks_are_wide_where_no_rows_are_kept(panels, rest):
     kept = abreast(60, "h14w14k3p1")
     nbytes = (225 if "k15" in rest else 9) * PANEL_ROW
     assert abreast(panels, rest) > min(2 * kept, machine().l2 // 8 // nbytes)
+
+
+def test_the_l1_matters_more_where_the_l2_is_slow_beside_multiply_adds():
+    def both(panels, rest):
+        return abreast(panels, rest), abreast(panels, rest, copy_bytes=14.0)
+
+    kept = abreast(60, "h14w14k3p1")
+    # what is left over of a pixel is a block of its own, or two are even
+    assert both(kept + 2, "h14w14k3p1") == (kept + 2, -(-(kept + 2) // 2))
+    # five columns hide no line of the L2, fifteen do
+    wide, narrow = both(60, "h14w14k5p2")
+    assert wide > kept > narrow
+    assert len(set(both(60, "h14w14k15p7"))) == 1
+    # some pixels in the same sets, and nearly all
+    wide, narrow = both(16, "h14w14k3p1")
+    assert wide > narrow
+    assert len(set(both(32, "h14w14k3p1s2"))) == 1
 
 
 def test_pixels_come_as_a_whole_where_what_is_far_is_slow_or_memory():

@@ -6,6 +6,7 @@ Tiles walk down the lines of a block, one tile wide and some panels abreast, sli
 from __future__ import annotations
 
 from math import gcd
+from typing import NamedTuple
 
 from numbaconv.codegen.sliding import RUN
 from numbaconv.loops.gemm import PANEL_ROW
@@ -14,10 +15,23 @@ from numbaconv.workspace import ALIGNMENT
 
 #: Weights that are walked through for each tile take so many times the L1 at most, or this part of the L2.
 _NEAR_WEIGHTS, _WEIGHTS_PART = 2, 4
-#: The part of a pixel's panels from which on they are one block.
-_WHOLE = 0.6
-#: Multiply-adds for each pixel of a row that hide that it comes from the L2, which takes two cycles a cache line.
-_HIDDEN = 3
+
+
+class _Walk(NamedTuple):
+    """How tiles walk beside an L2 of some speed: multiply-adds for each pixel of a row that hide that it comes from there; how many
+    times as many pixels as the L1 has room for in the sets that they share leave none of them there; the part of a pixel's panels
+    from which on they are one block.
+    """
+
+    hidden: float
+    collide: float
+    whole: float
+
+
+#: Bytes that are copied in the L2 in a cycle from which on it is fast beside multiply-adds, and what is measured with such a one
+#: (two cycles of Zen 4 a line, one multiply-add a cycle) and with another (a Xeon, two multiply-adds a cycle).
+_FAST_COPY = 20.0
+_FAST, _SLOW = _Walk(hidden=3.0, collide=1.0, whole=0.6), _Walk(hidden=6.0, collide=3.0, whole=0.85)
 #: Bytes that come from beyond the L2 in a cycle, below which pixels come as a whole, and nothing is loaded ahead of tiles: their
 #: own loads take all that such an L3 gives.
 _SLOW_FAR = 16.0
@@ -46,13 +60,14 @@ def panels_abreast(g: dict[str, int], machine: Machine, fields: dict[str, int]) 
     span = min((g["k_h"] - 1) * g["dilation_h"] + 1, g["h_in"])
     pixels = positions * span * g["k_d"]
     many = machine.l2 // _WEIGHTS_PART // fields["panel_bytes"]
-    hidden = positions * _HIDDEN < outputs * g["k_w"] * g["c_in"]
+    walk = _FAST if machine.rates.copy_bytes >= _FAST_COPY else _SLOW
+    hidden = positions * walk.hidden < outputs * g["k_w"] * g["c_in"]
     # a page holds each set of the L1 once
-    collide = pixels > machine.l1 // gcd(g["x_pixel"], 4096)
+    collide = pixels > walk.collide * (machine.l1 // gcd(g["x_pixel"], 4096))
     if hidden or collide or span <= g["stride_h"]:
         return many
     block = machine.l1 // ((pixels + outputs) * PANEL_ROW + fields["panel_bytes"])
-    if block >= _WHOLE * fields["panels_per_group"]:
+    if block >= walk.whole * fields["panels_per_group"]:
         return fields["panels_per_group"]
     far = g["in_pixels"] * g["x_pixel"] > machine.l2 // 2
     if (far and _slow(machine)) or fields["fetch"]:
