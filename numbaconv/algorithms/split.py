@@ -322,12 +322,14 @@ def _split_apart(c_in: int) -> float:
 
 
 def _lines_apart(g: dict[str, int]) -> int:
-    """Bytes of the cache lines that groups read and write for themselves, or gangs that are stored together, one after another."""
+    """Bytes of cache lines that hold other channels besides those of a group, or of a gang that is stored together."""
     sides = (g["in_pixels"], g["x_pixel"], g["c_in"]), (g["out_pixels"], g["out_pixel"], g["c_out"])
     together = g["gang"] if g["woven"] else 1
-    lines = sum(
-        pixels * ceil(together * c * g["itemsize"] / CACHE_LINE) for pixels, pitch, c in sides if pitch >= _APART
-    )
+    lines = 0
+    for pixels, pitch, channels in sides:
+        nbytes = together * channels * g["itemsize"]
+        if pitch >= _APART and nbytes % CACHE_LINE:
+            lines += pixels * ceil(nbytes / CACHE_LINE)
     return g["n"] * ceil(g["groups"] / together) * lines * CACHE_LINE
 
 
