@@ -108,6 +108,30 @@ def steps_met(conv, unit, row, position, count):
 
 
 @njit
+def left_operand(conv, block, unit, position, count):
+    """Where `count` positions of a slice of a block from number `position` on are rows for a tile, how far apart they and their low
+    parts lie: in the block, or behind it as patches.
+    """
+    a = block + unit * conv.unit_pitch + position * conv.position_bytes
+    if conv.patch_pitch == 0:
+        return a, conv.position_bytes, conv.low
+    patches, to_low = block + conv.unit_block * conv.unit_pitch, conv.registers * ROWS * conv.patch_pitch
+    gather_patches(
+        patches,
+        conv.patch_pitch,
+        to_low,
+        a,
+        conv.position_bytes,
+        conv.low,
+        conv.taps + 8 * conv.steps,
+        conv.steps,
+        count,
+        conv.patches_together,
+    )
+    return patches, conv.patch_pitch, to_low
+
+
+@njit
 def sums_of_group(sums, number):
     """Where sums of a group wait that are stored together with those of others: two side by side."""
     return sums + number // 2 * SUMS_BYTES + number % 2 * (PANEL_ROW // 2)
@@ -123,7 +147,7 @@ def multiply(
     What comes from beyond the L2 is asked for before it is needed: by the first tiles of a set of panels the next panel, by the
     others the next set, or what is `coming` after this block, or else the lines of results that the next tiles write.
     """
-    height, step, together = conv.tile_height, conv.position_bytes, conv.registers
+    height, together = conv.tile_height, conv.registers
     positions = (lines - 1) * conv.positions + conv.w_out
     registers = (positions + height - 1) // height
     first_unit, last_unit = units
@@ -151,23 +175,7 @@ def multiply(
             rows = min(registers - register, together)
             count = min(rows * height, positions - position)
             step_first, step_last = steps_met(conv, first_unit + unit, row, position, count)
-            a, row_step, low = block + unit * conv.unit_pitch + position * step, step, conv.low
-            if conv.patch_pitch > 0:
-                patches, to_low = block + conv.unit_block * conv.unit_pitch, together * ROWS * conv.patch_pitch
-                table = conv.taps + 8 * conv.steps
-                gather_patches(
-                    patches,
-                    conv.patch_pitch,
-                    to_low,
-                    a,
-                    step,
-                    low,
-                    table,
-                    conv.steps,
-                    count,
-                    conv.patches_together,
-                )
-                a, row_step, low = patches, conv.patch_pitch, to_low
+            a, row_step, low = left_operand(conv, block, unit, position, count)
             scales = inverses_of(conv, block, unit) + position * conv.scale_step
             c = output_of(conv, out, first_unit + unit, row, conv.out_pixel)
             origin = output_of(conv, residual, first_unit + unit, row, conv.residual_pixel)
