@@ -1,7 +1,9 @@
 """When matrix tiles read the elements of K side by side, and where these lie in a block: see `codegen.patches`.
 
-rows = 3 registers steps product ASKEW                          cycles of products for a position, kernel row after kernel row
-patches = 3 registers ceil(K / 32) product + PIECE runs + WHOLE ceil(K / 32)
+Cycles for a position, kernel row after kernel row, or of patches of `rows` kernel rows:
+
+    3 registers steps product ASKEW
+    3 registers ceil(K / 32) product + PIECE (rows + ceil(K / 32) - 1) + WHOLE ceil(K / 32)
 """
 
 from __future__ import annotations
@@ -26,14 +28,16 @@ TABLE_BYTES = 8 * ENTRIES
 
 def patch_steps(g: dict[str, int], steps: int, position_bytes: int, machine: Machine) -> int:
     """Steps of the patches that save time over so many `steps` of kernel rows; 0 where they do not."""
-    run = g["k_w"] * g["c_in"]
-    pieces = _pieces(g["k_d"] * g["k_h"], run)
-    if len(pieces) > _MOST_STEPS or max(map(len, pieces)) > PIECES or not positions_together(run, position_bytes):
+    rows, run = g["k_d"] * g["k_h"], g["k_w"] * g["c_in"]
+    if rows * run > _MOST_STEPS * DEPTH or not positions_together(run, position_bytes):
+        return 0
+    pieces = _pieces(rows, run)
+    if max(map(len, pieces)) > PIECES:
         return 0
     registers = -(-g.get("outputs", 1) * g["c_out"] // ROWS)
     step = 3 * registers * machine.rates.matrix / ROWS
-    rows = steps * step * (_ASKEW if position_bytes % _STRAIGHT else 1)
-    return len(pieces) if len(pieces) * step + gathering(g["k_d"] * g["k_h"], len(pieces)) < rows else 0
+    askew = _ASKEW if position_bytes % _STRAIGHT else 1.0
+    return len(pieces) if len(pieces) * step + gathering(rows, len(pieces)) < steps * step * askew else 0
 
 
 def positions_together(run: int, position_bytes: int) -> int:
