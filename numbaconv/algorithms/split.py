@@ -322,13 +322,15 @@ def _split_apart(c_in: int) -> float:
 
 
 def _lines_apart(g: dict[str, int]) -> int:
-    """Bytes of cache lines that hold other channels besides those of a group, or of a gang that is stored together."""
+    """Bytes of cache lines that groups use again or for themselves: not of narrow ones, or gangs that are stored together, whose
+    channels are whole lines.
+    """
     sides = (g["in_pixels"], g["x_pixel"], g["c_in"]), (g["out_pixels"], g["out_pixel"], g["c_out"])
     together = g["gang"] if g["woven"] else 1
     lines = 0
     for pixels, pitch, channels in sides:
         nbytes = together * channels * g["itemsize"]
-        if pitch >= _APART and nbytes % CACHE_LINE:
+        if pitch >= _APART and (g["block_pitch"] or nbytes % CACHE_LINE):
             lines += pixels * ceil(nbytes / CACHE_LINE)
     return g["n"] * ceil(g["groups"] / together) * lines * CACHE_LINE
 
