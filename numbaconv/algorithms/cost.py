@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
-from numbaconv.algorithms.geometry import fields_of, past_caches, rows_collide, weights_stay
+from numbaconv.algorithms.geometry import fields_of, results, rows_collide, weights_stay
 from numbaconv.codegen.target import TARGETS
 from numbaconv.loops.gemm import MR, VECTOR_BYTES
 from numbaconv.machine import Machine, Rates
@@ -216,17 +216,18 @@ def far_cycles(
     if near <= half:
         return 0.0
     moved = x * input_passes if x > half else x
-    moved += out * _waiting_part(g, out, machine) if streams else out
+    moved += out * _waiting_part(g, machine) if streams else out
     if weight_bytes:
         moved += fetched_bytes(weight_bytes, weight_passes, machine)
     return waiting_cycles(near, moved, machine)
 
 
-def _waiting_part(g: dict[str, int], out: int, machine: Machine) -> float:
-    """The part of the wait for so many bytes of results that the core leaves."""
-    if past_caches(out):
+def _waiting_part(g: dict[str, int], machine: Machine) -> float:
+    """The part of the wait for results that the core leaves."""
+    written = results(g, machine)
+    if written["streamed"]:
         return STREAMED if g["out_pixel"] % VECTOR_BYTES == 0 else 1.0
-    return ASKED if out > 2 * machine.l2 else 1.0
+    return ASKED if written["far_results"] else 1.0
 
 
 def fetched_bytes(weight_bytes: int, passes: float, machine: Machine) -> float:

@@ -173,13 +173,8 @@ def results(g: dict[str, int], machine: Machine) -> dict[str, int]:
     """Whether results are written past the caches, which saves reading their lines first: nothing would keep them; and whether
     their lines, which the L2 does not keep, are asked for before they are written."""
     nbytes = g["n"] * g["out_pixels"] * g["out_pixel"]
-    streamed = past_caches(nbytes)
+    streamed = nbytes > _KEPT_BYTES
     return {"streamed": int(streamed), "far_results": int(nbytes > 2 * machine.l2 and not streamed)}
-
-
-def past_caches(nbytes: int) -> bool:
-    """Whether results of so many bytes are streamed."""
-    return nbytes > _KEPT_BYTES
 
 
 def record(fields: dict[str, int]) -> np.ndarray:

@@ -123,14 +123,10 @@ def store_parts(b, parts: tuple, pointer) -> None:
         b.store(part, b.bitcast(at, part.type.as_pointer()), align=2)
 
 
-def halves_of_one(b, parts: tuple, number: int):
-    """The halves of one of two vectors that were split, element after element."""
-    if len(parts) > 1:
-        return parts[number]
-    return b.shuffle_vector(*parts, *parts, _order(range(number * LANES, (number + 1) * LANES)))
-
-
 def store_one(b, parts: tuple, number: int, pointer) -> None:
-    """Write them, aligned to words only."""
-    one = halves_of_one(b, parts, number)
+    """Write the halves of one of two vectors that were split, element after element, aligned to words only."""
+    if len(parts) > 1:
+        one = parts[number]
+    else:
+        one = b.shuffle_vector(*parts, *parts, _order(range(number * LANES, (number + 1) * LANES)))
     b.store(one, b.bitcast(pointer, one.type.as_pointer()), align=2)
